@@ -1,0 +1,243 @@
+//! The chain book: facts about chains and tokens, read from `chains.toml` once at start.
+//!
+//! Pure. RPC URLs are configuration and not here; thresholds in force are `settings`, the number in
+//! this book is only the value before anybody set one. Feeds of the price oracle join with `quote`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use alloy::primitives::Address;
+use serde::Deserialize;
+
+use crate::units::{Asset, AssetId, ChainId, Confirmations, ParseAssetError, parse_address};
+
+/// All chains this installation may watch, by id.
+#[derive(Clone, Debug)]
+pub struct ChainBook {
+    chains: BTreeMap<ChainId, ChainSpec>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ChainSpec {
+    pub id: ChainId,
+    pub name: String,
+    pub native: NativeSpec,
+    pub block_time_ms: u32,
+    pub finality: Finality,
+    pub confirmation_threshold: Confirmations,
+    /// How many stored blocks are compared with the node's when looking for a common ancestor.
+    pub reorg_window: u32,
+    pub tokens: Vec<TokenSpec>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NativeSpec {
+    pub symbol: String,
+    pub decimals: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Finality {
+    /// The node answers the block tags `safe` and `finalized`.
+    Tags,
+    /// Only a number of blocks says how final a block is.
+    Depth,
+}
+
+#[derive(Clone, Debug)]
+pub struct TokenSpec {
+    pub symbol: String,
+    pub contract: Address,
+    pub decimals: u8,
+}
+
+impl ChainBook {
+    /// Reads and checks the whole text; the error names the chain, the field and the value.
+    pub fn parse(text: &str) -> Result<Self, ChainBookError> {
+        let raw: RawBook = toml::from_str(text).map_err(|source| ChainBookError::Form(Box::new(source)))?;
+        let mut chains = BTreeMap::new();
+        for chain in raw.chain {
+            let spec = ChainSpec::check(chain)?;
+            if let Some(twice) = chains.insert(spec.id, spec) {
+                return Err(ChainBookError::Twice { chain: twice.id.get(), what: format!("chain {}", twice.id) });
+            }
+        }
+        if chains.is_empty() {
+            return Err(ChainBookError::Empty);
+        }
+        Ok(Self { chains })
+    }
+
+    pub fn get(&self, id: ChainId) -> Option<&ChainSpec> {
+        self.chains.get(&id)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &ChainSpec> {
+        self.chains.values()
+    }
+
+    /// Symbol and decimals of an asset, if it is listed.
+    pub fn asset(&self, id: AssetId) -> Option<AssetFacts<'_>> {
+        let chain = self.get(id.chain)?;
+        match id.asset {
+            Asset::Native => Some(AssetFacts { symbol: &chain.native.symbol, decimals: chain.native.decimals }),
+            Asset::Token(contract) => chain
+                .tokens
+                .iter()
+                .find(|token| token.contract == contract)
+                .map(|token| AssetFacts { symbol: &token.symbol, decimals: token.decimals }),
+        }
+    }
+}
+
+/// What a person needs to read an amount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AssetFacts<'a> {
+    pub symbol: &'a str,
+    pub decimals: u8,
+}
+
+impl ChainSpec {
+    pub fn token(&self, symbol: &str) -> Option<&TokenSpec> {
+        self.tokens.iter().find(|token| token.symbol == symbol)
+    }
+
+    pub fn native_asset(&self) -> AssetId {
+        AssetId { chain: self.id, asset: Asset::Native }
+    }
+
+    pub fn token_asset(&self, token: &TokenSpec) -> AssetId {
+        AssetId { chain: self.id, asset: Asset::Token(token.contract) }
+    }
+
+    fn check(raw: RawChain) -> Result<Self, ChainBookError> {
+        let bad = |field: &'static str, value: String, remedy: &'static str| ChainBookError::Field { chain: raw.id, field, value, remedy };
+        let id = ChainId::new(raw.id).ok_or_else(|| bad("id", raw.id.to_string(), "use the EIP-155 chain id"))?;
+        if raw.native.decimals > DECIMALS_MAX {
+            return Err(bad("native.decimals", raw.native.decimals.to_string(), "use 0 to 18"));
+        }
+        if raw.block_time_ms == 0 {
+            return Err(bad("block_time_ms", "0".to_owned(), "use the chain's mean block time in milliseconds"));
+        }
+        let confirmation_threshold = Confirmations::new(raw.confirmation_threshold)
+            .map_err(|_| bad("confirmation_threshold", raw.confirmation_threshold.to_string(), "use 1 to 10000"))?;
+        if raw.reorg_window < 1 || raw.reorg_window > 100_000 {
+            return Err(bad("reorg_window", raw.reorg_window.to_string(), "use 1 to 100000"));
+        }
+        let mut contracts = BTreeSet::new();
+        let mut symbols = BTreeSet::new();
+        let mut tokens = Vec::with_capacity(raw.token.len());
+        for token in raw.token {
+            let contract = parse_address(&token.contract).map_err(|source| ChainBookError::Contract {
+                chain: raw.id,
+                symbol: token.symbol.clone(),
+                source,
+            })?;
+            if token.decimals > DECIMALS_MAX {
+                return Err(bad("token.decimals", token.decimals.to_string(), "use 0 to 18: money columns hold 18 decimals"));
+            }
+            if !contracts.insert(contract) || !symbols.insert(token.symbol.clone()) {
+                return Err(ChainBookError::Twice { chain: raw.id, what: format!("token {} at {contract}", token.symbol) });
+            }
+            tokens.push(TokenSpec { symbol: token.symbol, contract, decimals: token.decimals });
+        }
+        Ok(Self {
+            id,
+            name: raw.name,
+            native: raw.native,
+            block_time_ms: raw.block_time_ms,
+            finality: raw.finality,
+            confirmation_threshold,
+            reorg_window: raw.reorg_window,
+            tokens,
+        })
+    }
+}
+
+/// numeric(38,18) keeps 18 decimals, so an asset with more could not be stored exactly.
+const DECIMALS_MAX: u8 = 18;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawBook {
+    #[serde(default)]
+    chain: Vec<RawChain>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawChain {
+    id: u64,
+    name: String,
+    native: NativeSpec,
+    block_time_ms: u32,
+    finality: Finality,
+    confirmation_threshold: i64,
+    reorg_window: u32,
+    #[serde(default)]
+    token: Vec<RawToken>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawToken {
+    symbol: String,
+    contract: String,
+    decimals: u8,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ChainBookError {
+    #[error("chains.toml cannot be read")]
+    Form(#[source] Box<toml::de::Error>),
+    #[error("chains.toml lists no chain")]
+    Empty,
+    #[error("chains.toml: chain {chain}: {field} = {value}; {remedy}")]
+    Field { chain: u64, field: &'static str, value: String, remedy: &'static str },
+    #[error("chains.toml: chain {chain}: contract of token {symbol}")]
+    Contract { chain: u64, symbol: String, source: ParseAssetError },
+    #[error("chains.toml: chain {chain}: {what} is listed twice")]
+    Twice { chain: u64, what: String },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIPPED: &str = include_str!("../chains.toml");
+
+    #[test]
+    fn the_shipped_book_is_valid_and_holds_six_chains() {
+        let book = ChainBook::parse(SHIPPED).unwrap();
+        let ids: Vec<u64> = book.iter().map(|chain| chain.id.get()).collect();
+        assert_eq!(ids, [1, 56, 137, 8453, 31_337, 42_161]);
+        for chain in book.iter() {
+            assert_eq!(chain.tokens.len(), 2, "{} should list USDT and USDC", chain.name);
+        }
+    }
+
+    #[test]
+    fn t09_bnb_chain_stablecoins_have_18_decimals() {
+        let book = ChainBook::parse(SHIPPED).unwrap();
+        let bsc = book.get(ChainId::new(56).unwrap()).unwrap();
+        assert!(bsc.tokens.iter().all(|token| token.decimals == 18));
+        let ethereum = book.get(ChainId::new(1).unwrap()).unwrap();
+        assert!(ethereum.tokens.iter().all(|token| token.decimals == 6));
+    }
+
+    #[test]
+    fn bad_books_are_refused_and_the_field_is_named() {
+        let edit = |from: &str, to: &str| ChainBook::parse(&SHIPPED.replacen(from, to, 1)).unwrap_err();
+        let chain_of = |error: &ChainBookError| error.to_string();
+        assert!(chain_of(&edit("confirmation_threshold = 12", "confirmation_threshold = 0")).contains("confirmation_threshold = 0"));
+        assert!(chain_of(&edit("confirmation_threshold = 12", "confirmation_threshold = 10001")).contains("10001"));
+        assert!(chain_of(&edit("id = 1\n", "id = 0\n")).contains("id = 0"));
+        assert!(matches!(edit("id = 56", "id = 1"), ChainBookError::Twice { chain: 1, .. }));
+        assert!(matches!(edit("831ec7", "831eC7"), ChainBookError::Contract { chain: 1, .. }));
+        assert!(matches!(edit("finality = \"tags\"", "finality = \"soon\""), ChainBookError::Form(_)));
+        assert!(matches!(edit("name = \"Ethereum\"", "name = \"Ethereum\"\ncolour = 1"), ChainBookError::Form(_)));
+        assert!(matches!(edit("decimals = 6", "decimals = 19"), ChainBookError::Field { field: "token.decimals", .. }));
+        assert!(matches!(ChainBook::parse(""), Err(ChainBookError::Empty)));
+    }
+}

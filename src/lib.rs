@@ -8,6 +8,14 @@
 pub mod chains;
 pub mod units;
 
+// Ground.
+pub mod db;
+pub mod event;
+pub mod officer;
+
+// Money comes in.
+pub mod settings;
+
 // Wiring comes last; `devkit` never reaches a release.
 #[cfg(feature = "devkit")]
 pub mod devkit;

@@ -8,6 +8,9 @@
 pub mod chains;
 pub mod units;
 
+// Money comes in.
+pub mod account;
+
 // Wiring comes last; `devkit` never reaches a release.
 #[cfg(feature = "devkit")]
 pub mod devkit;

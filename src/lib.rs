@@ -11,6 +11,9 @@ pub mod units;
 // Money comes in.
 pub mod account;
 
+// Money goes out.
+pub mod signing;
+
 // Wiring comes last; `devkit` never reaches a release.
 #[cfg(feature = "devkit")]
 pub mod devkit;

@@ -16,6 +16,8 @@ pub mod officer;
 // Money comes in.
 pub mod settings;
 pub mod account;
+pub mod payment;
+pub mod deposit;
 
 // Money goes out.
 pub mod signing;

@@ -174,9 +174,16 @@ impl Wire {
     }
 
     fn datagram(&mut self, from: SocketAddr, bytes: &[u8]) -> Option<Heard> {
-        if self.shared.lock().unplugged {
+        let mut state = self.shared.lock();
+        if bytes.is_empty() && state.plug == Some(from) {
+            state.plug = None;
+            state.unplugged = false;
+            return Some(Heard::PowerCycle);
+        }
+        if state.unplugged {
             return None;
         }
+        drop(state);
         self.last_sender = Some(from);
         if bytes == b"PINGPING" {
             // Nobody to tell when the pinger is gone already.
@@ -252,6 +259,11 @@ pub(super) fn read_datagrams(socket: &UdpSocket, events: &SyncSender<Event>, sto
 /// is no reason to stop.
 fn matters(error: &io::Error) -> bool {
     !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted | ErrorKind::ConnectionRefused)
+}
+
+/// A socket to ring at the device's, from inside this process.
+pub(super) fn bell() -> io::Result<UdpSocket> {
+    UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))
 }
 
 /// Binds the socket on loopback; port 0 takes any.

@@ -14,7 +14,7 @@
 //!
 //! let trezor = SimulatedTrezor::start(SimulatorOptions::default())?;
 //! trezor.officer().confirm_all();
-//! let endpoint = format!("udp:{}", trezor.address());
+//! let endpoint = trezor.endpoint();
 //! # Ok(())
 //! # }
 //! ```
@@ -176,10 +176,16 @@ impl SimulatedTrezor {
         Ok(simulated)
     }
 
-    /// Where it listens; the daemon is given `udp:` and this.
+    /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The same as the daemon is told it: `udp:127.0.0.1:<port>`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("udp:{}", self.address)
     }
 
     /// The person at the device.

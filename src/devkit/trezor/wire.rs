@@ -129,13 +129,18 @@ impl Wire {
         let packets = frame::packets(&Message { id, payload });
         match delay {
             None => self.send_packets(to, &packets),
-            Some(delay) if self.late.len() < LATE_MAX => {
-                // Kept in order of sending: an answer never overtakes another one that is late.
-                let due = Instant::now() + delay;
-                let due = self.late.back().map_or(due, |last| last.due.max(due));
-                self.late.push_back(Late { due, to, packets });
-            }
-            Some(_) => {}
+            Some(delay) => self.send_later(delay, to, packets),
+        }
+    }
+
+    /// Late answers keep their order among themselves. One that is due beyond the clock's end
+    /// never comes.
+    fn send_later(&mut self, delay: Duration, to: SocketAddr, packets: Vec<[u8; PACKET]>) {
+        if let Some(due) = Instant::now().checked_add(delay)
+            && self.late.len() < LATE_MAX
+        {
+            let due = self.late.back().map_or(due, |last| last.due.max(due));
+            self.late.push_back(Late { due, to, packets });
         }
     }
 

@@ -1,7 +1,7 @@
 //! Definitions attached to a request: what they change on the screen, and what breaks them.
 
 use alloy::primitives::Address;
-use amanatd::devkit::trezor::{DATA_VERSION_MIN, Definition, Fault, SimulatorOptions};
+use amanatd::devkit::trezor::{DATA_VERSION_MIN, Definition, Fault, Firmware, SimulatorOptions};
 use trezor_client::protos::{EthereumDefinitions, EthereumSignMessage};
 
 use super::client::{Host, SIGN_MESSAGE, SIGN_TX_EIP1559, TX_REQUEST, path};
@@ -116,7 +116,7 @@ fn messages_need_no_network_while_the_path_is_ethereums() {
 
 #[test]
 fn old_firmware_knows_less() {
-    let old = |minor, patch| Fault::OldFirmware { major: 1, minor, patch };
+    let old = |minor, patch| Fault::OldFirmware(Firmware { major: 1, minor, patch });
     let (trezor, host) = open(SimulatorOptions::default());
     // Coin type 60 on a network that is registered with coin type 1, with and without its blob.
     trezor.inject(old(13, 0));

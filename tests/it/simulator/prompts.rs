@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use amanatd::devkit::trezor::{Awaits, Press, SimulatedTrezor, SimulatorOptions};
-use trezor_client::protos::{EthereumAddress, EthereumTxAck, EthereumTxRequest, Features, PinMatrixAck, Success};
+use trezor_client::protos::{
+    EthereumAddress, EthereumDefinitions, EthereumTxAck, EthereumTxRequest, Failure, Features, PinMatrixAck, Success,
+};
 
 use super::client::{
-    ADDRESS, BUTTON_ACK, BUTTON_REQUEST, FEATURES, GET_ADDRESS, GET_FEATURES, Host, INITIALIZE, LOCK_DEVICE, PASSPHRASE_ACK,
-    PASSPHRASE_REQUEST, PIN_MATRIX_ACK, PIN_MATRIX_REQUEST, PING, Raw, SIGN_TX_EIP1559, SUCCESS, TX_ACK, TX_REQUEST,
+    ADDRESS, BUTTON_ACK, BUTTON_REQUEST, FAILURE, FEATURES, GET_ADDRESS, GET_FEATURES, Host, INITIALIZE, LOCK_DEVICE, PASSPHRASE_ACK,
+    PASSPHRASE_REQUEST, PIN_MATRIX_ACK, PIN_MATRIX_REQUEST, PING, Raw, SIGN_TX_EIP1559, SUCCESS, TX_ACK, TX_REQUEST, path,
 };
 use super::{FIRST, FIRST_PATH, PAYEE, eip1559, finish, get_address, open};
 
@@ -197,6 +199,22 @@ fn the_pin_grid_is_fresh_each_time_and_repeats_with_the_seed() {
 }
 
 #[test]
+fn wrong_pins_cost_time_which_doubles() {
+    let hour = Duration::from_secs(3600);
+    let (trezor, host) = open(SimulatorOptions { pin: Some("12".to_owned()), pin_wait: hour, ..SimulatorOptions::default() });
+    // The first try is free, the second one waits: not even Cancel is heard.
+    assert_eq!(type_pin(&trezor, &host, "9").failure(), 7);
+    assert_eq!(host.call(GET_ADDRESS, &get_address(FIRST_PATH)).id, PIN_MATRIX_REQUEST);
+    let mut ack = PinMatrixAck::new();
+    ack.set_pin(trezor.officer().positions_of("12").unwrap());
+    host.send(PIN_MATRIX_ACK, &protobuf::Message::write_to_bytes(&ack).unwrap());
+    host.send(GET_FEATURES, &[]);
+    trezor.plug_in();
+    host.cancelled();
+    host.assert_silent();
+}
+
+#[test]
 fn the_sixteenth_wrong_pin_wipes_it() {
     let (trezor, host) = locked();
     let before = host.call_raw(GET_FEATURES, &[]).expect::<Features>(FEATURES);
@@ -233,6 +251,31 @@ fn send_chunk(host: &Host, chunk: &[u8]) -> Raw {
     let mut ack = EthereumTxAck::new();
     ack.set_data_chunk(chunk.to_vec());
     host.call(TX_ACK, &ack)
+}
+
+/// Initialized, PIN, definitions, path, session, fields: each complaint hides those after it.
+#[test]
+fn checks_come_in_the_devices_order() {
+    let trezor = SimulatedTrezor::start(SimulatorOptions { pin: Some("12".to_owned()), ..SimulatorOptions::default() }).unwrap();
+    let host = Host::new(&trezor);
+    let mut request = eip1559("m/44'/60'/101'/0/0", 31337, PAYEE, &[]);
+    request.set_max_gas_fee(vec![1; 32]);
+    let mut definitions = EthereumDefinitions::new();
+    definitions.set_encoded_network(b"abc".to_vec());
+    request.definitions = Some(definitions).into();
+    let text = |answer: Raw| answer.expect::<Failure>(FAILURE).message().to_owned();
+
+    assert_eq!(host.call(SIGN_TX_EIP1559, &request).id, PIN_MATRIX_REQUEST);
+    let answer = send_pin(&host, &trezor.officer().positions_of("12").unwrap());
+    assert_eq!(text(answer), "Invalid definition");
+    request.definitions = None.into();
+    assert_eq!(text(host.call(SIGN_TX_EIP1559, &request)), "Forbidden key path");
+    request.address_n = path(FIRST_PATH);
+    assert_eq!(text(host.call(SIGN_TX_EIP1559, &request)), "Invalid session");
+    host.initialize(None);
+    assert_eq!(text(host.call(SIGN_TX_EIP1559, &request)), "Fee out of bounds");
+    request.set_max_gas_fee(vec![1]);
+    assert_eq!(host.call(SIGN_TX_EIP1559, &request).id, BUTTON_REQUEST);
 }
 
 #[test]

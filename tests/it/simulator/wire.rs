@@ -138,7 +138,11 @@ fn half_a_message_swallows_the_next_as_on_the_device() {
 #[test]
 fn features_say_what_it_is() {
     let (trezor, host) = open(SimulatorOptions::default());
-    let features: Features = host.call_raw(GET_FEATURES, &[]).expect(FEATURES);
+    let answer = host.call_raw(GET_FEATURES, &[]);
+    let features: Features = answer.expect(FEATURES);
+    let mut fields = fields(&answer.payload);
+    fields.dedup();
+    assert_eq!(fields, [1, 2, 3, 4, 6, 7, 8, 9, 10, 12, 13, 14, 15, 16, 19, 21, 25, 27, 28, 30, 34, 37, 38, 41]);
     assert_eq!((features.vendor(), features.model(), features.fw_vendor()), ("trezor.io", "1", "SIMULATOR"));
     assert_eq!((features.major_version(), features.minor_version(), features.patch_version()), (1, 14, 1));
     assert!(features.initialized() && features.unlocked() && !features.pin_protection());
@@ -153,6 +157,20 @@ fn features_say_what_it_is() {
     let features: Features = host.call_raw(GET_FEATURES, &[]).expect(FEATURES);
     assert!(features.pin_protection() && !features.unlocked());
     assert!(features.wipe_code_protection.is_none() && features.auto_lock_delay_ms.is_none());
+}
+
+/// The field numbers in the order in which they were sent.
+fn fields(payload: &[u8]) -> Vec<u32> {
+    let mut stream = protobuf::CodedInputStream::from_bytes(payload);
+    let mut fields = Vec::new();
+    while let Some(tag) = stream.read_raw_tag_or_eof().unwrap() {
+        fields.push(tag >> 3);
+        match tag & 7 {
+            0 => drop(stream.read_raw_varint64().unwrap()),
+            _ => drop(stream.read_bytes().unwrap()),
+        }
+    }
+    fields
 }
 
 #[test]

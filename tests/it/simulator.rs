@@ -1,4 +1,4 @@
-//! The simulated Trezor against what a real one did, spoken to over its wire alone.
+//! The simulated Trezor against what Trezor One firmware 1.14.1 did, over its wire alone.
 //!
 //! Invariant S11 (right device) has its ground here: a wrong passphrase, another seed and another
 //! session must look on the wire exactly as they do on the device.

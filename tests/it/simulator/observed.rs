@@ -1,5 +1,5 @@
-//! Every request that was put to a real device, put to the simulator: same screens, same chunks,
-//! same signature, byte for byte.
+//! Every request that was put to Trezor One firmware, put to the simulator: same screens, chunks and
+//! signature, byte for byte.
 
 use alloy::primitives::{Address, hex};
 use amanatd::devkit::trezor::SimulatorOptions;

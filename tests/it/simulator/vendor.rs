@@ -1,4 +1,4 @@
-//! The vendor's 49 vectors at both safety levels: the same answer as their real device gave,
+//! The vendor's 49 vectors at both safety levels: the same answer as Trezor One firmware gave,
 //! with the same screens, or the same refusal.
 //!
 //! The files are the vendor's, under a licence that keeps them out of this repository. They are

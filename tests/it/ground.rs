@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -108,6 +108,23 @@ fn postgres_finds_a_short_socket_for_a_long_directory() {
     };
     let cluster = PrivatePostgres::start(options).unwrap();
     assert_eq!(cluster.sql("postgres", "select 1").unwrap().trim(), "1");
+}
+
+#[test]
+fn postgres_runs_where_only_its_user_can_go() {
+    // For root this is the checkout under /root: no other account can enter, so the server runs
+    // in a user namespace.
+    let place = Scratch::new("closed");
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let options = PostgresOptions {
+        directory: Some(place.path().join("postgres")),
+        durable: true,
+    };
+    for _ in 0..2 {
+        let cluster = PrivatePostgres::start(options.clone()).unwrap();
+        assert_eq!(cluster.sql("postgres", "select 1").unwrap().trim(), "1");
+        cluster.stop().unwrap();
+    }
 }
 
 #[test]

@@ -5,6 +5,8 @@
 //! Only the standard library, and a lexer of our own that knows just enough Rust to leave comments,
 //! strings and test code out. When a rule has to be loosened, the commit says why.
 
+#![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
+
 use std::fs;
 use std::path::Path;
 

@@ -14,6 +14,7 @@ use alloy::sol_types::{SolCall, SolEvent};
 use amanatd::devkit::chain::{ChainOptions, DEPLOYER, LocalChain, PAYERS, ReorgTx, transaction_request};
 use amanatd::devkit::contracts::{self, BatchCalls, Feed, Token};
 use amanatd::devkit::postgres::{self, PostgresError, PostgresOptions, PrivatePostgres};
+use amanatd::devkit::schema::{self, FreshDatabase};
 use sqlx::Connection;
 
 /// Set for the copy of this binary that a test starts in order to kill it.
@@ -145,6 +146,34 @@ fn a_template_that_fails_is_not_left_half_made() {
 fn a_name_that_needs_quoting_never_reaches_the_server() {
     let cluster = postgres::shared().unwrap();
     assert!(matches!(cluster.create_database("x; drop database postgres"), Err(PostgresError::BadName(_))));
+}
+
+#[tokio::test]
+async fn each_test_gets_a_migrated_database_of_its_own() {
+    let (one, other) = (FreshDatabase::create().unwrap(), FreshDatabase::create().unwrap());
+    assert_ne!(one.name, other.name);
+    for (role, may_delete) in [(postgres::APP, false), (postgres::SUPERUSER, true)] {
+        let mut connection = sqlx::PgConnection::connect(&one.url(role)).await.unwrap();
+        let (who, deletes): (String, bool) =
+            sqlx::query_as("select current_user::text, has_table_privilege('funds_ledger_entries', 'delete')")
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+        assert_eq!((who.as_str(), deletes), (role, may_delete));
+    }
+    let name = one.name.clone();
+    drop(one);
+    assert!(!postgres::shared().unwrap().has_database(&name).unwrap());
+    assert_eq!(other.sql("select count(*) from payments").unwrap().trim(), "0");
+}
+
+#[test]
+fn a_database_can_be_brought_up_to_date_twice() {
+    let cluster = postgres::shared().unwrap();
+    cluster.create_database("ground_twice").unwrap();
+    for _ in 0..2 {
+        schema::install(cluster, "ground_twice").unwrap();
+    }
 }
 
 // === the end of the parent ===

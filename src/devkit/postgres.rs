@@ -434,8 +434,9 @@ impl Drop for PrivatePostgres {
 enum Account {
     /// We are not root: ourselves.
     Ourselves,
-    /// We are root: this account, through `setpriv`.
-    Other { uid: u32, gid: u32 },
+    /// We are root: this account, through `setpriv`. With `passes`, the one right that lets it
+    /// through folders that only root may enter: a checkout under /root.
+    Other { uid: u32, gid: u32, passes: Option<&'static str> },
     /// We are root and there is no such account: a user namespace in which we are not.
     Namespace,
 }
@@ -446,23 +447,26 @@ impl Account {
             return Ok(Self::Ourselves);
         }
         let candidate = system_account();
-        if let Ok(owner) = data.metadata().map(|m| m.uid()) {
+        let owner = data.metadata().ok().map(|found| found.uid());
+        match (owner, candidate) {
             // The data exists: only its owner can run the server on it.
-            return match candidate {
-                _ if owner == 0 => Ok(Self::Namespace),
-                Some((uid, gid)) if uid == owner => Ok(Self::Other { uid, gid }),
-                _ => Err(PostgresError::NotOurs { directory: data.to_path_buf(), owner }),
-            };
+            (Some(0), _) => return Ok(Self::Namespace),
+            (Some(owner), Some((uid, _))) if owner != uid => return Err(PostgresError::NotOurs { directory: data.to_path_buf(), owner }),
+            (Some(owner), None) => return Err(PostgresError::NotOurs { directory: data.to_path_buf(), owner }),
+            (Some(_), Some(_)) | (None, _) => {}
         }
         if let Some((uid, gid)) = candidate {
-            let account = Self::Other { uid, gid };
-            // A checkout under /root cannot be entered by anybody else.
-            let parent = base.parent().unwrap_or(base);
-            if account.try_run(&["test", "-x", &parent.to_string_lossy()]).is_ok() {
-                return Ok(account);
+            // Not `test -x`, which asks on behalf of the account and forgets the right.
+            let probe = ["test", "-d", &base.to_string_lossy()].map(str::to_owned);
+            // The second only reads; containers often have only the third.
+            for passes in [None, Some("dac_read_search"), Some("dac_override")] {
+                let account = Self::Other { uid, gid, passes };
+                if account.try_run(&probe).is_ok() {
+                    return Ok(account);
+                }
             }
         }
-        match Self::Namespace.try_run(&["true"]) {
+        match Self::Namespace.try_run(&["true".to_owned()]) {
             Ok(()) => Ok(Self::Namespace),
             Err(why) => Err(PostgresError::OnlyRoot { directory: base.to_path_buf(), why }),
         }
@@ -473,8 +477,11 @@ impl Account {
         let mut words: Vec<String> = Vec::new();
         match self {
             Self::Ourselves => {}
-            Self::Other { uid, gid } => {
+            Self::Other { uid, gid, passes } => {
                 words.extend(["setpriv".into(), format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".into()]);
+                if let Some(right) = passes {
+                    words.extend([format!("--inh-caps=+{right}"), format!("--ambient-caps=+{right}")]);
+                }
                 if let Some(signal) = signal {
                     words.extend(["--pdeathsig".into(), signal.into()]);
                 }
@@ -492,9 +499,9 @@ impl Account {
         words
     }
 
-    fn try_run(&self, program: &[&str]) -> Result<(), String> {
+    fn try_run(&self, program: &[String]) -> Result<(), String> {
         let mut words = self.prefix(None);
-        words.extend(program.iter().map(|word| (*word).to_owned()));
+        words.extend_from_slice(program);
         let mut command = child::command(&words).map_err(|e| e.to_string())?;
         bare_environment(&mut command);
         run(&mut command, &words.join(" ")).map(drop).map_err(|e| e.to_string())
@@ -503,7 +510,7 @@ impl Account {
     fn own(&self, folder: &Path) -> Result<(), PostgresError> {
         match self {
             Self::Ourselves | Self::Namespace => Ok(()),
-            Self::Other { uid, gid } => {
+            Self::Other { uid, gid, .. } => {
                 chown(folder, Some(*uid), Some(*gid)).map_err(io_error(format!("give {} to user {uid}", folder.display())))
             }
         }

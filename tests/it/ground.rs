@@ -15,6 +15,7 @@ use amanatd::devkit::chain::{ChainOptions, DEPLOYER, LocalChain, PAYERS, ReorgTx
 use amanatd::devkit::contracts::{self, BatchCalls, Feed, Token};
 use amanatd::devkit::postgres::{self, PostgresError, PostgresOptions, PrivatePostgres};
 use amanatd::devkit::schema::{self, FreshDatabase};
+use rustix::process::{Pid, Signal, kill_process};
 use sqlx::Connection;
 
 /// Set for the copy of this binary that a test starts in order to kill it.
@@ -83,8 +84,7 @@ fn postgres_finds_a_short_socket_for_a_long_directory() {
 
 #[test]
 fn postgres_runs_where_only_its_user_can_go() {
-    // For root this is the checkout under /root: no other account can enter, so the server runs
-    // in a user namespace.
+    // For root this is the checkout under /root, which no other account may enter as it is.
     let place = Scratch::new("closed");
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let options = PostgresOptions { directory: Some(place.path().join("postgres")), durable: true };
@@ -101,7 +101,7 @@ fn postgres_starts_again_after_its_server_was_killed() {
     let options = PostgresOptions { directory: Some(place.path().join("postgres")), durable: true };
     let first = PrivatePostgres::start(options.clone()).unwrap();
     first.create_database("kept").unwrap();
-    kill("-KILL", first.pid().unwrap());
+    kill_process(Pid::from_raw(first.pid().unwrap().cast_signed()).unwrap(), Signal::KILL).unwrap();
     drop(first);
 
     let second = PrivatePostgres::start(options).unwrap();
@@ -478,8 +478,4 @@ impl Drop for Scratch {
 /// Whether the process is there and not only waiting to be buried.
 fn alive(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
-}
-
-fn kill(signal: &str, pid: u32) {
-    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
 }

@@ -5,8 +5,20 @@
 //! writes its own tables. `tests/tidy.rs` checks the order.
 
 // Words: pure, no I/O, no clock.
-pub mod chains;
 pub mod units;
+pub mod chains;
+
+// Ground.
+pub mod db;
+pub mod event;
+pub mod officer;
+
+// Money comes in.
+pub mod settings;
+pub mod account;
+
+// Money goes out.
+pub mod signing;
 
 // Wiring comes last; `devkit` never reaches a release.
 #[cfg(feature = "devkit")]

@@ -1,0 +1,11 @@
+//! The signing room: the request an officer sees, the device, and the check that what was signed is
+//! what was approved.
+//!
+//! There is no software signer. Tests and the demo plug a simulated device in at the wire, so the
+//! code that runs for them is the code that runs for a Trezor.
+
+mod check;
+mod request;
+
+pub use check::{CheckError, SignatureField, SignedTx, TxField, WireSignature};
+pub use request::{CallError, FeeCaps, RequestError, TransactionDraft, TransactionRequest, Transfer};

@@ -12,6 +12,7 @@ pub mod chains;
 pub mod db;
 pub mod event;
 pub mod officer;
+pub mod rpc;
 
 // Money comes in.
 pub mod settings;

@@ -17,6 +17,8 @@ pub mod rpc;
 // Money comes in.
 pub mod settings;
 pub mod account;
+pub mod payment;
+pub mod deposit;
 
 // Money goes out.
 pub mod signing;

@@ -19,6 +19,7 @@ pub mod settings;
 pub mod account;
 pub mod payment;
 pub mod deposit;
+pub mod scan;
 
 // Money goes out.
 pub mod signing;

@@ -281,7 +281,8 @@ impl RawReceipt {
         let number = small("blockNumber", self.block_number)?;
         let logs = self.logs.into_iter().map(RawLog::read).collect::<Result<Vec<_>, _>>()?;
         let block = BlockRef { number: BlockNumber(number), hash: self.block_hash.0 };
-        if logs.iter().any(|log| log.tx_hash != asked || log.block_hash.is_some_and(|hash| hash != block.hash)) {
+        // A log that is left out here is a deposit that is lost, so a doubtful one spoils the receipt.
+        if logs.iter().any(|log| log.tx_hash != asked || log.block_hash != Some(block.hash) || log.removed) {
             return Err(Fault::malformed(format!("the receipt of {asked} with a log of another transaction or block")));
         }
         Ok(Receipt {

@@ -20,6 +20,7 @@ pub mod account;
 pub mod payment;
 pub mod deposit;
 pub mod scan;
+pub mod confirm;
 
 // Money goes out.
 pub mod signing;

@@ -5,3 +5,4 @@ pub mod chain;
 pub mod child;
 pub mod contracts;
 pub mod postgres;
+pub mod schema;

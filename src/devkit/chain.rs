@@ -70,13 +70,7 @@ pub struct ChainOptions {
 
 impl Default for ChainOptions {
     fn default() -> Self {
-        Self {
-            port: 0,
-            state_file: None,
-            chain_id: 31337,
-            block_time: None,
-            slots_in_an_epoch: 32,
-        }
+        Self { port: 0, state_file: None, chain_id: 31337, block_time: None, slots_in_an_epoch: 32 }
     }
 }
 
@@ -168,40 +162,19 @@ impl LocalChain {
         let mut words = child::dies_with_us(if keeps_state { "INT" } else { "KILL" });
         words.push(anvil.to_string_lossy().into_owned());
         words.extend(arguments(&options));
-        let mut command = child::command(&words).map_err(|source| ChainError::Io {
-            what: "start anvil",
-            source,
-        })?;
-        let (reader, writer) = io::pipe().map_err(|source| ChainError::Io {
-            what: "make a pipe",
-            source,
-        })?;
-        let second = writer.try_clone().map_err(|source| ChainError::Io {
-            what: "make a pipe",
-            source,
-        })?;
+        let mut command = child::command(&words).map_err(|source| ChainError::Io { what: "start anvil", source })?;
+        let (reader, writer) = io::pipe().map_err(|source| ChainError::Io { what: "make a pipe", source })?;
+        let second = writer.try_clone().map_err(|source| ChainError::Io { what: "make a pipe", source })?;
         command.stdin(Stdio::null()).stdout(writer).stderr(second);
         // A group of its own: Ctrl-C in a terminal must reach us first.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let child = child::spawn(command).map_err(|source| ChainError::Io {
-            what: "start anvil",
-            source,
-        })?;
+        let child = child::spawn(command).map_err(|source| ChainError::Io { what: "start anvil", source })?;
         let mut guard = Guard(Some(child));
         let port = listening_port(reader).await?;
         let url = format!("http://127.0.0.1:{port}");
         let provider = connect(&url)?;
-        let child = guard
-            .0
-            .take()
-            .ok_or_else(|| ChainError::NotStarted("it is gone".into()))?;
-        let chain = Self {
-            child,
-            url,
-            provider,
-            mines_alone: options.block_time.is_some(),
-            keeps_state,
-        };
+        let child = guard.0.take().ok_or_else(|| ChainError::NotStarted("it is gone".into()))?;
+        let chain = Self { child, url, provider, mines_alone: options.block_time.is_some(), keeps_state };
         chain.head().await?;
         Ok(chain)
     }
@@ -230,10 +203,7 @@ impl LocalChain {
         self.provider
             .raw_request(Cow::Borrowed(method), parameters)
             .await
-            .map_err(|source| ChainError::Call {
-                method,
-                source: Box::new(source),
-            })
+            .map_err(|source| ChainError::Call { method, source: Box::new(source) })
     }
 
     // === blocks ===
@@ -245,30 +215,20 @@ impl LocalChain {
 
     /// A block by tag or by hexadecimal number.
     pub async fn block(&self, tag: &str) -> Result<Head, ChainError> {
-        let block: Value = self
-            .call("eth_getBlockByNumber", json!([tag, false]))
-            .await?;
-        head_of(&block).ok_or_else(|| ChainError::Odd {
-            method: "eth_getBlockByNumber",
-            answer: block.to_string(),
-        })
+        let block: Value = self.call("eth_getBlockByNumber", json!([tag, false])).await?;
+        head_of(&block).ok_or_else(|| ChainError::Odd { method: "eth_getBlockByNumber", answer: block.to_string() })
     }
 
     /// Mines `count` blocks, the pending transactions in the first; gives back the new tip.
     pub async fn mine(&self, count: u64) -> Result<Head, ChainError> {
-        self.call::<_, Value>("anvil_mine", (U64::from(count),))
-            .await?;
+        self.call::<_, Value>("anvil_mine", (U64::from(count),)).await?;
         self.head().await
     }
 
     /// Replaces the newest `depth` blocks by as many new ones. The old transactions are gone and
     /// not queued again; `transactions` go into the new branch, each with the index (from 0) of
     /// its block there. Several new blocks may carry one equal timestamp.
-    pub async fn reorg(
-        &self,
-        depth: u64,
-        transactions: Vec<(ReorgTx, u64)>,
-    ) -> Result<Head, ChainError> {
+    pub async fn reorg(&self, depth: u64, transactions: Vec<(ReorgTx, u64)>) -> Result<Head, ChainError> {
         let pairs: Vec<Value> = transactions
             .into_iter()
             .map(|(transaction, index)| match transaction {
@@ -295,19 +255,14 @@ impl LocalChain {
     pub async fn revert(&self, snapshot: U256) -> Result<Head, ChainError> {
         let done: bool = self.call("evm_revert", (snapshot,)).await?;
         if !done {
-            return Err(ChainError::Odd {
-                method: "evm_revert",
-                answer: "false".into(),
-            });
+            return Err(ChainError::Odd { method: "evm_revert", answer: "false".into() });
         }
         self.head().await
     }
 
     /// Makes the chain's clock jump ahead; the next block shows it.
     pub async fn skip_time(&self, seconds: u64) -> Result<(), ChainError> {
-        self.call::<_, Value>("evm_increaseTime", (U64::from(seconds),))
-            .await
-            .map(drop)
+        self.call::<_, Value>("evm_increaseTime", (U64::from(seconds),)).await.map(drop)
     }
 
     // === transactions ===
@@ -320,72 +275,33 @@ impl LocalChain {
         receipt
             .get("contractAddress")
             .and_then(|value| serde_json::from_value(value.clone()).ok())
-            .ok_or_else(|| ChainError::Transaction {
-                hash,
-                what: "created no contract".into(),
-            })
+            .ok_or_else(|| ChainError::Transaction { hash, what: "created no contract".into() })
     }
 
     /// Queues a transfer of a token. It succeeds or fails when it is mined.
-    pub async fn transfer_token(
-        &self,
-        token: Address,
-        from: Address,
-        to: Address,
-        amount: U256,
-    ) -> Result<B256, ChainError> {
-        self.send(
-            from,
-            token,
-            U256::ZERO,
-            Token::transferCall { to, amount }.abi_encode().into(),
-        )
-        .await
+    pub async fn transfer_token(&self, token: Address, from: Address, to: Address, amount: U256) -> Result<B256, ChainError> {
+        self.send(from, token, U256::ZERO, Token::transferCall { to, amount }.abi_encode().into()).await
     }
 
     /// Queues the making of new tokens, by their owner.
-    pub async fn mint(
-        &self,
-        token: Address,
-        to: Address,
-        amount: U256,
-    ) -> Result<B256, ChainError> {
-        self.send(
-            DEPLOYER,
-            token,
-            U256::ZERO,
-            Token::mintCall { to, amount }.abi_encode().into(),
-        )
-        .await
+    pub async fn mint(&self, token: Address, to: Address, amount: U256) -> Result<B256, ChainError> {
+        self.send(DEPLOYER, token, U256::ZERO, Token::mintCall { to, amount }.abi_encode().into()).await
     }
 
     /// Queues a transfer of the native coin.
-    pub async fn send_native(
-        &self,
-        from: Address,
-        to: Address,
-        amount: U256,
-    ) -> Result<B256, ChainError> {
+    pub async fn send_native(&self, from: Address, to: Address, amount: U256) -> Result<B256, ChainError> {
         self.send(from, to, amount, Bytes::new()).await
     }
 
     /// Queues any call from an unlocked account.
-    pub async fn send(
-        &self,
-        from: Address,
-        to: Address,
-        value: U256,
-        data: Bytes,
-    ) -> Result<B256, ChainError> {
+    pub async fn send(&self, from: Address, to: Address, value: U256, data: Bytes) -> Result<B256, ChainError> {
         let request = transaction_request(from, to, value, data);
         self.call("eth_sendTransaction", (request,)).await
     }
 
     /// Unlocks an account that anvil has no key of: a payer from nowhere, or a thief.
     pub async fn impersonate(&self, account: Address) -> Result<(), ChainError> {
-        self.call::<_, Value>("anvil_impersonateAccount", (account,))
-            .await
-            .map(drop)
+        self.call::<_, Value>("anvil_impersonateAccount", (account,)).await.map(drop)
     }
 
     /// The receipt, once the transaction is in a block.
@@ -405,16 +321,10 @@ impl LocalChain {
                 if receipt.get("status").and_then(Value::as_str) == Some("0x1") {
                     return Ok(receipt);
                 }
-                return Err(ChainError::Transaction {
-                    hash,
-                    what: format!("failed: {receipt}"),
-                });
+                return Err(ChainError::Transaction { hash, what: format!("failed: {receipt}") });
             }
             if started.elapsed() > MINED_WITHIN {
-                return Err(ChainError::Transaction {
-                    hash,
-                    what: "not mined".into(),
-                });
+                return Err(ChainError::Transaction { hash, what: "not mined".into() });
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -431,52 +341,33 @@ impl LocalChain {
     pub async fn balance_of(&self, token: Address, account: Address) -> Result<U256, ChainError> {
         let data = Token::balanceOfCall { account }.abi_encode();
         let answer = self.view(token, data.into()).await?;
-        Token::balanceOfCall::abi_decode_returns(&answer).map_err(|_| ChainError::Odd {
-            method: "eth_call",
-            answer: answer.to_string(),
-        })
+        Token::balanceOfCall::abi_decode_returns(&answer).map_err(|_| ChainError::Odd { method: "eth_call", answer: answer.to_string() })
     }
 
     /// Calls a contract at the tip without a transaction.
     pub async fn view(&self, to: Address, data: Bytes) -> Result<Bytes, ChainError> {
-        self.call("eth_call", json!([{ "to": to, "data": data }, "latest"]))
-            .await
+        self.call("eth_call", json!([{ "to": to, "data": data }, "latest"])).await
     }
 
     /// Sets a native balance: money that no transaction brought.
     pub async fn set_balance(&self, account: Address, amount: U256) -> Result<(), ChainError> {
-        self.call::<_, Value>("anvil_setBalance", (account, amount))
-            .await
-            .map(drop)
+        self.call::<_, Value>("anvil_setBalance", (account, amount)).await.map(drop)
     }
 
     /// Puts runtime code at an address of choice.
     pub async fn set_code(&self, account: Address, runtime: Bytes) -> Result<(), ChainError> {
-        self.call::<_, Value>("anvil_setCode", (account, runtime))
-            .await
-            .map(drop)
+        self.call::<_, Value>("anvil_setCode", (account, runtime)).await.map(drop)
     }
 
     /// Writes one storage slot.
-    pub async fn set_storage(
-        &self,
-        account: Address,
-        slot: U256,
-        value: B256,
-    ) -> Result<(), ChainError> {
-        self.call::<_, Value>("anvil_setStorageAt", (account, slot, value))
-            .await
-            .map(drop)
+    pub async fn set_storage(&self, account: Address, slot: U256, value: B256) -> Result<(), ChainError> {
+        self.call::<_, Value>("anvil_setStorageAt", (account, slot, value)).await.map(drop)
     }
 }
 
 impl Drop for LocalChain {
     fn drop(&mut self) {
-        let signal = if self.keeps_state {
-            Signal::INT
-        } else {
-            Signal::KILL
-        };
+        let signal = if self.keeps_state { Signal::INT } else { Signal::KILL };
         // Nobody is left to tell, and the kernel's death signal is still to come.
         let _ = child::stop(&mut self.child, signal, STOP_WITHIN);
     }
@@ -539,12 +430,9 @@ fn find_anvil() -> Result<PathBuf, ChainError> {
     match candidates.iter().find(|path| child::is_executable(path)) {
         Some(path) => Ok(path.clone()),
         None => {
-            let mut tried: Vec<String> =
-                candidates.iter().map(|p| p.display().to_string()).collect();
+            let mut tried: Vec<String> = candidates.iter().map(|p| p.display().to_string()).collect();
             tried.extend([format!("{ANVIL_ENV} and PATH, which name none")]);
-            Err(ChainError::NotInstalled {
-                tried: tried.join("; "),
-            })
+            Err(ChainError::NotInstalled { tried: tried.join("; ") })
         }
     }
 }
@@ -562,9 +450,7 @@ async fn listening_port(reader: io::PipeReader) -> Result<u16, ChainError> {
             let Some(waiting) = found.take() else {
                 continue;
             };
-            let port = line
-                .strip_prefix("Listening on ")
-                .and_then(|address| address.rsplit(':').next()?.trim().parse().ok());
+            let port = line.strip_prefix("Listening on ").and_then(|address| address.rsplit(':').next()?.trim().parse().ok());
             match port {
                 // The starter may have given up; there is nobody else to tell.
                 Some(port) => drop(waiting.send(Ok(port))),
@@ -584,13 +470,8 @@ async fn listening_port(reader: io::PipeReader) -> Result<u16, ChainError> {
     match tokio::time::timeout(READY_WITHIN, port).await {
         Ok(Ok(Ok(port))) => Ok(port),
         Ok(Ok(Err(said))) => Err(ChainError::NotStarted(said)),
-        Ok(Err(_)) => Err(ChainError::NotStarted(
-            "its output could not be read".into(),
-        )),
-        Err(_) => Err(ChainError::NotStarted(format!(
-            "silent for {} s",
-            READY_WITHIN.as_secs()
-        ))),
+        Ok(Err(_)) => Err(ChainError::NotStarted("its output could not be read".into())),
+        Err(_) => Err(ChainError::NotStarted(format!("silent for {} s", READY_WITHIN.as_secs()))),
     }
 }
 
@@ -604,16 +485,12 @@ fn connect(url: &str) -> Result<RootProvider, ChainError> {
         .timeout(REQUEST_WITHIN)
         .build()
         .map_err(ChainError::Client)?;
-    let url =
-        reqwest::Url::parse(url).map_err(|error| ChainError::NotStarted(error.to_string()))?;
+    let url = reqwest::Url::parse(url).map_err(|error| ChainError::NotStarted(error.to_string()))?;
     Ok(ProviderBuilder::default().connect_reqwest(client, url))
 }
 
 fn head_of(block: &Value) -> Option<Head> {
     let number: U64 = serde_json::from_value(block.get("number")?.clone()).ok()?;
     let hash = serde_json::from_value(block.get("hash")?.clone()).ok()?;
-    Some(Head {
-        number: number.to(),
-        hash,
-    })
+    Some(Head { number: number.to(), hash })
 }

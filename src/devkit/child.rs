@@ -36,33 +36,22 @@ pub fn spawn(command: Command) -> io::Result<Child> {
         send
     });
     let (reply, answer) = channel();
-    keeper
-        .send(Job { command, reply })
-        .map_err(|_| io::Error::other("the thread that spawns children has ended"))?;
-    answer
-        .recv()
-        .map_err(|_| io::Error::other("the thread that spawns children has ended"))?
+    keeper.send(Job { command, reply }).map_err(|_| io::Error::other("the thread that spawns children has ended"))?;
+    answer.recv().map_err(|_| io::Error::other("the thread that spawns children has ended"))?
 }
 
 /// What to put before a command line so that the child gets `signal` (INT, KILL …) when this
 /// process dies. Empty where `setpriv` is missing: the child then stops only with its guard.
 pub fn dies_with_us(signal: &str) -> Vec<String> {
     match find_in_path("setpriv") {
-        Some(path) => vec![
-            path.to_string_lossy().into_owned(),
-            "--pdeathsig".into(),
-            signal.into(),
-            "--".into(),
-        ],
+        Some(path) => vec![path.to_string_lossy().into_owned(), "--pdeathsig".into(), signal.into(), "--".into()],
         None => Vec::new(),
     }
 }
 
 /// A [`Command`] from a list whose first word is the program.
 pub fn command<S: AsRef<OsStr>>(words: &[S]) -> io::Result<Command> {
-    let (program, arguments) = words
-        .split_first()
-        .ok_or_else(|| io::Error::other("an empty command line"))?;
+    let (program, arguments) = words.split_first().ok_or_else(|| io::Error::other("an empty command line"))?;
     let mut command = Command::new(program);
     command.args(arguments);
     Ok(command)
@@ -89,14 +78,11 @@ pub fn stop(child: &mut Child, signal: Signal, bound: Duration) -> io::Result<Ex
 /// The first executable of that name in `PATH`.
 pub fn find_in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find(|candidate| is_executable(candidate))
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|candidate| is_executable(candidate))
 }
 
 /// Whether this is a file that somebody may run.
 pub fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    path.metadata()
-        .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }

@@ -115,19 +115,14 @@ pub fn price_feed() -> Artifact {
 
 /// The deployment of a feed: its decimals, its name ("ETH / USD") and its first answer.
 pub fn price_feed_code(decimals: u8, description: &str, answer: I256) -> Bytes {
-    let arguments = Feed::constructorCall {
-        decimals_: decimals,
-        description_: description.to_owned(),
-        answer_: answer,
-    };
+    let arguments = Feed::constructorCall { decimals_: decimals, description_: description.to_owned(), answer_: answer };
     let mut code = price_feed().bytecode.to_vec();
     code.extend(arguments.abi_encode());
     code.into()
 }
 
 fn parse(text: &str) -> Artifact {
-    serde_json::from_str(text)
-        .expect("the artifacts are compiled into this crate and tests read each")
+    serde_json::from_str(text).expect("the artifacts are compiled into this crate and tests read each")
 }
 
 #[cfg(test)]

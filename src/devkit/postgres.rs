@@ -85,9 +85,7 @@ pub enum PostgresError {
         server: u32,
     },
     /// A name that we will not put into a statement.
-    #[error(
-        "{0:?} is not a database or role name: use a to z, 0 to 9 and _, at most 63 characters"
-    )]
+    #[error("{0:?} is not a database or role name: use a to z, 0 to 9 and _, at most 63 characters")]
     BadName(String),
     /// A program failed.
     #[error("{what} failed: {output}")]
@@ -145,9 +143,7 @@ impl PrivatePostgres {
         let base = match &options.directory {
             Some(directory) => {
                 private_folder(directory)?;
-                directory
-                    .canonicalize()
-                    .map_err(io_error(format!("open {}", directory.display())))?
+                directory.canonicalize().map_err(io_error(format!("open {}", directory.display())))?
             }
             None => {
                 remove_abandoned();
@@ -189,10 +185,7 @@ impl PrivatePostgres {
 
     /// The address of a database, for sqlx and for psql.
     pub fn url(&self, role: &str, database: &str) -> String {
-        format!(
-            "postgres://{role}@localhost/{database}?host={}",
-            self.socket.display()
-        )
+        format!("postgres://{role}@localhost/{database}?host={}", self.socket.display())
     }
 
     /// The folder of the socket: `psql -h <folder>`.
@@ -208,17 +201,13 @@ impl PrivatePostgres {
     /// Creates an empty database.
     pub fn create_database(&self, name: &str) -> Result<(), PostgresError> {
         check_name(name)?;
-        self.sql("postgres", &format!("create database {name}"))
-            .map(drop)
+        self.sql("postgres", &format!("create database {name}")).map(drop)
     }
 
     /// Whether there is a database of that name.
     pub fn has_database(&self, name: &str) -> Result<bool, PostgresError> {
         check_name(name)?;
-        let answer = self.sql(
-            "postgres",
-            &format!("select count(*) from pg_database where datname = '{name}'"),
-        )?;
+        let answer = self.sql("postgres", &format!("select count(*) from pg_database where datname = '{name}'"))?;
         Ok(answer.trim() == "1")
     }
 
@@ -228,41 +217,22 @@ impl PrivatePostgres {
         check_name(name)?;
         // Copying files forces two checkpoints: cheap without fsync, dear with it. Before
         // version 15 it is the only way and cannot be asked for.
-        let strategy = if !self.durable && self.binaries.major >= 15 {
-            " strategy file_copy"
-        } else {
-            ""
-        };
-        self.sql(
-            "postgres",
-            &format!("create database {name} template {template}{strategy}"),
-        )
-        .map(drop)
+        let strategy = if !self.durable && self.binaries.major >= 15 { " strategy file_copy" } else { "" };
+        self.sql("postgres", &format!("create database {name} template {template}{strategy}")).map(drop)
     }
 
     /// Drops a database and throws out whoever is connected to it.
     pub fn drop_database(&self, name: &str) -> Result<(), PostgresError> {
         check_name(name)?;
-        self.sql(
-            "postgres",
-            &format!("drop database if exists {name} with (force)"),
-        )
-        .map(drop)
+        self.sql("postgres", &format!("drop database if exists {name} with (force)")).map(drop)
     }
 
     /// Makes the template once per cluster. `prepare` gets the name of an empty database, fills
     /// it, and leaves no connection behind. When it fails the template does not exist, so the
     /// next caller tries again instead of copying half a schema.
-    pub fn template<E: From<PostgresError>>(
-        &self,
-        name: &str,
-        prepare: impl FnOnce(&str) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn template<E: From<PostgresError>>(&self, name: &str, prepare: impl FnOnce(&str) -> Result<(), E>) -> Result<(), E> {
         check_name(name)?;
-        let mut ready = self
-            .templates
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut ready = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
         if ready.contains(name) {
             return Ok(());
         }
@@ -271,10 +241,7 @@ impl PrivatePostgres {
             self.drop_database(&draft)?;
             self.create_database(&draft)?;
             prepare(&draft)?;
-            self.sql(
-                "postgres",
-                &format!("alter database {draft} rename to {name}"),
-            )?;
+            self.sql("postgres", &format!("alter database {draft} rename to {name}"))?;
         }
         ready.insert(name.to_owned());
         Ok(())
@@ -303,30 +270,13 @@ impl PrivatePostgres {
         self.shut_down()
     }
 
-    fn psql(
-        &self,
-        role: &str,
-        database: &str,
-        arguments: &[&str],
-        what: &str,
-    ) -> Result<String, PostgresError> {
+    fn psql(&self, role: &str, database: &str, arguments: &[&str], what: &str) -> Result<String, PostgresError> {
         let mut psql = Command::new(self.binaries.program("psql"));
-        psql.args([
-            "-X",
-            "-q",
-            "-A",
-            "-t",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-U",
-            role,
-            "-d",
-            database,
-        ])
-        .arg("-h")
-        .arg(&self.socket)
-        .args(arguments)
-        .stdin(Stdio::null());
+        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", role, "-d", database])
+            .arg("-h")
+            .arg(&self.socket)
+            .args(arguments)
+            .stdin(Stdio::null());
         bare_environment(&mut psql);
         run(&mut psql, what)
     }
@@ -349,25 +299,8 @@ impl PrivatePostgres {
             fs::remove_dir_all(data).map_err(io_error(format!("remove {}", data.display())))?;
         }
         let mut words = self.account.prefix(None);
-        words.push(
-            self.binaries
-                .program("initdb")
-                .to_string_lossy()
-                .into_owned(),
-        );
-        words.extend(
-            [
-                "-U",
-                SUPERUSER,
-                "-A",
-                "trust",
-                "-E",
-                "UTF8",
-                "--locale=C",
-                "--no-instructions",
-            ]
-            .map(String::from),
-        );
+        words.push(self.binaries.program("initdb").to_string_lossy().into_owned());
+        words.extend(["-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-instructions"].map(String::from));
         if !self.durable {
             words.push("--no-sync".into());
         }
@@ -387,10 +320,10 @@ impl PrivatePostgres {
             let Ok(text) = fs::read_to_string(&pid_file) else {
                 return Ok(());
             };
-            let alive = text.lines().next().is_some_and(|pid| {
-                fs::read_to_string(format!("/proc/{}/comm", pid.trim()))
-                    .is_ok_and(|name| name.trim() == "postgres")
-            });
+            let alive = text
+                .lines()
+                .next()
+                .is_some_and(|pid| fs::read_to_string(format!("/proc/{}/comm", pid.trim())).is_ok_and(|name| name.trim() == "postgres"));
             if !alive {
                 return Ok(());
             }
@@ -403,19 +336,10 @@ impl PrivatePostgres {
     }
 
     fn launch(&mut self, data: &Path) -> Result<(), PostgresError> {
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .map_err(io_error("open the server's log"))?;
+        let log = OpenOptions::new().create(true).append(true).open(self.log_path()).map_err(io_error("open the server's log"))?;
         // INT is Postgres's fast shutdown: it also leaves the files clean.
         let mut words = self.account.prefix(Some("INT"));
-        words.push(
-            self.binaries
-                .program("postgres")
-                .to_string_lossy()
-                .into_owned(),
-        );
+        words.push(self.binaries.program("postgres").to_string_lossy().into_owned());
         words.push("-D".into());
         words.push(data.to_string_lossy().into_owned());
         let mut settings = vec![
@@ -427,15 +351,7 @@ impl PrivatePostgres {
             "log_timezone=UTC".to_owned(),
         ];
         if !self.durable {
-            settings.extend(
-                [
-                    "fsync=off",
-                    "synchronous_commit=off",
-                    "full_page_writes=off",
-                    "jit=off",
-                ]
-                .map(String::from),
-            );
+            settings.extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off", "jit=off"].map(String::from));
         }
         for setting in settings {
             words.push("-c".into());
@@ -460,10 +376,7 @@ impl PrivatePostgres {
             };
             if let Some(status) = ended {
                 self.child = None;
-                return Err(PostgresError::Failed {
-                    what: format!("starting Postgres ({status})"),
-                    output: self.log_tail(),
-                });
+                return Err(PostgresError::Failed { what: format!("starting Postgres ({status})"), output: self.log_tail() });
             }
             // Asking before the socket exists would only cost a process.
             if self.socket.join(".s.PGSQL.5432").exists() {
@@ -497,21 +410,12 @@ impl PrivatePostgres {
         if let Some(mut child) = self.child.take() {
             // QUIT stops at once and leaves recovery to the next start: right for files that
             // are about to be removed, wrong for a demo that will be started again.
-            let signal = if self.durable {
-                Signal::INT
-            } else {
-                Signal::QUIT
-            };
-            result = child::stop(&mut child, signal, STOP_WITHIN)
-                .map(drop)
-                .map_err(io_error("stop postgres"));
+            let signal = if self.durable { Signal::INT } else { Signal::QUIT };
+            result = child::stop(&mut child, signal, STOP_WITHIN).map(drop).map_err(io_error("stop postgres"));
         }
         for folder in self.temporary.drain(..) {
             if let Err(source) = fs::remove_dir_all(&folder) {
-                result = result.and(Err(PostgresError::Io {
-                    what: format!("remove {}", folder.display()),
-                    source,
-                }));
+                result = result.and(Err(PostgresError::Io { what: format!("remove {}", folder.display()), source }));
             }
         }
         result
@@ -530,8 +434,9 @@ impl Drop for PrivatePostgres {
 enum Account {
     /// We are not root: ourselves.
     Ourselves,
-    /// We are root: this account, through `setpriv`.
-    Other { uid: u32, gid: u32 },
+    /// We are root: this account, through `setpriv`. With `passes`, the one right that lets it
+    /// through folders that only root may enter: a checkout under /root.
+    Other { uid: u32, gid: u32, passes: Option<&'static str> },
     /// We are root and there is no such account: a user namespace in which we are not.
     Namespace,
 }
@@ -542,34 +447,28 @@ impl Account {
             return Ok(Self::Ourselves);
         }
         let candidate = system_account();
-        if let Ok(owner) = data.metadata().map(|m| m.uid()) {
+        let owner = data.metadata().ok().map(|found| found.uid());
+        match (owner, candidate) {
             // The data exists: only its owner can run the server on it.
-            return match candidate {
-                _ if owner == 0 => Ok(Self::Namespace),
-                Some((uid, gid)) if uid == owner => Ok(Self::Other { uid, gid }),
-                _ => Err(PostgresError::NotOurs {
-                    directory: data.to_path_buf(),
-                    owner,
-                }),
-            };
+            (Some(0), _) => return Ok(Self::Namespace),
+            (Some(owner), Some((uid, _))) if owner != uid => return Err(PostgresError::NotOurs { directory: data.to_path_buf(), owner }),
+            (Some(owner), None) => return Err(PostgresError::NotOurs { directory: data.to_path_buf(), owner }),
+            (Some(_), Some(_)) | (None, _) => {}
         }
         if let Some((uid, gid)) = candidate {
-            let account = Self::Other { uid, gid };
-            // A checkout under /root cannot be entered by anybody else.
-            let parent = base.parent().unwrap_or(base);
-            if account
-                .try_run(&["test", "-x", &parent.to_string_lossy()])
-                .is_ok()
-            {
-                return Ok(account);
+            // Not `test -x`, which asks on behalf of the account and forgets the right.
+            let probe = ["test", "-d", &base.to_string_lossy()].map(str::to_owned);
+            // The second only reads; containers often have only the third.
+            for passes in [None, Some("dac_read_search"), Some("dac_override")] {
+                let account = Self::Other { uid, gid, passes };
+                if account.try_run(&probe).is_ok() {
+                    return Ok(account);
+                }
             }
         }
-        match Self::Namespace.try_run(&["true"]) {
+        match Self::Namespace.try_run(&["true".to_owned()]) {
             Ok(()) => Ok(Self::Namespace),
-            Err(why) => Err(PostgresError::OnlyRoot {
-                directory: base.to_path_buf(),
-                why,
-            }),
+            Err(why) => Err(PostgresError::OnlyRoot { directory: base.to_path_buf(), why }),
         }
     }
 
@@ -578,13 +477,11 @@ impl Account {
         let mut words: Vec<String> = Vec::new();
         match self {
             Self::Ourselves => {}
-            Self::Other { uid, gid } => {
-                words.extend([
-                    "setpriv".into(),
-                    format!("--reuid={uid}"),
-                    format!("--regid={gid}"),
-                    "--clear-groups".into(),
-                ]);
+            Self::Other { uid, gid, passes } => {
+                words.extend(["setpriv".into(), format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".into()]);
+                if let Some(right) = passes {
+                    words.extend([format!("--inh-caps=+{right}"), format!("--ambient-caps=+{right}")]);
+                }
                 if let Some(signal) = signal {
                     words.extend(["--pdeathsig".into(), signal.into()]);
                 }
@@ -592,16 +489,7 @@ impl Account {
                 return words;
             }
             Self::Namespace => {
-                words.extend(
-                    [
-                        "unshare",
-                        "--user",
-                        "--map-user=1000",
-                        "--map-group=1000",
-                        "--",
-                    ]
-                    .map(String::from),
-                );
+                words.extend(["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"].map(String::from));
             }
         }
         // Entering a namespace clears the death signal, so it is asked for inside.
@@ -611,21 +499,20 @@ impl Account {
         words
     }
 
-    fn try_run(&self, program: &[&str]) -> Result<(), String> {
+    fn try_run(&self, program: &[String]) -> Result<(), String> {
         let mut words = self.prefix(None);
-        words.extend(program.iter().map(|word| (*word).to_owned()));
+        words.extend_from_slice(program);
         let mut command = child::command(&words).map_err(|e| e.to_string())?;
         bare_environment(&mut command);
-        run(&mut command, &words.join(" "))
-            .map(drop)
-            .map_err(|e| e.to_string())
+        run(&mut command, &words.join(" ")).map(drop).map_err(|e| e.to_string())
     }
 
     fn own(&self, folder: &Path) -> Result<(), PostgresError> {
         match self {
             Self::Ourselves | Self::Namespace => Ok(()),
-            Self::Other { uid, gid } => chown(folder, Some(*uid), Some(*gid))
-                .map_err(io_error(format!("give {} to user {uid}", folder.display()))),
+            Self::Other { uid, gid, .. } => {
+                chown(folder, Some(*uid), Some(*gid)).map_err(io_error(format!("give {} to user {uid}", folder.display())))
+            }
         }
     }
 }
@@ -651,10 +538,7 @@ impl Binaries {
         let mut tried = Vec::new();
         let mut folders: Vec<(String, PathBuf)> = Vec::new();
         if let Some(folder) = std::env::var_os(BINARIES_ENV) {
-            folders.push((
-                format!("{BINARIES_ENV}={}", folder.display()),
-                folder.into(),
-            ));
+            folders.push((format!("{BINARIES_ENV}={}", folder.display()), folder.into()));
         }
         match Command::new("pg_config").arg("--bindir").output() {
             Ok(output) if output.status.success() => {
@@ -672,26 +556,19 @@ impl Binaries {
             None => tried.push("postgres in PATH (not there)".to_owned()),
         }
         for (name, folder) in folders {
-            let missing: Vec<&str> = ["postgres", "initdb", "psql"]
-                .into_iter()
-                .filter(|program| !child::is_executable(&folder.join(program)))
-                .collect();
+            let missing: Vec<&str> =
+                ["postgres", "initdb", "psql"].into_iter().filter(|program| !child::is_executable(&folder.join(program))).collect();
             if !missing.is_empty() {
                 tried.push(format!("{name} (no {})", missing.join(", ")));
                 continue;
             }
-            let version = run(
-                Command::new(folder.join("postgres")).arg("--version"),
-                "postgres --version",
-            )?;
+            let version = run(Command::new(folder.join("postgres")).arg("--version"), "postgres --version")?;
             match major_version(&version) {
                 Some(major) => return Ok(Self { folder, major }),
                 None => tried.push(format!("{name} (odd version {version:?})")),
             }
         }
-        Err(PostgresError::NotInstalled {
-            tried: tried.join("; "),
-        })
+        Err(PostgresError::NotInstalled { tried: tried.join("; ") })
     }
 
     fn program(&self, name: &str) -> PathBuf {
@@ -714,28 +591,16 @@ fn newest_debian_folder() -> Option<PathBuf> {
 
 /// `postgres (PostgreSQL) 15.18 (Debian …)` is 15.
 fn major_version(text: &str) -> Option<u32> {
-    let number = text
-        .split_whitespace()
-        .find(|w| w.starts_with(|c: char| c.is_ascii_digit()))?;
-    number
-        .split(|c: char| !c.is_ascii_digit())
-        .next()?
-        .parse()
-        .ok()
+    let number = text.split_whitespace().find(|w| w.starts_with(|c: char| c.is_ascii_digit()))?;
+    number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 fn check_name(name: &str) -> Result<(), PostgresError> {
     let fine = !name.is_empty()
         && name.len() <= 63
         && !name.starts_with(|c: char| c.is_ascii_digit())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-    if fine {
-        Ok(())
-    } else {
-        Err(PostgresError::BadName(name.to_owned()))
-    }
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    if fine { Ok(()) } else { Err(PostgresError::BadName(name.to_owned())) }
 }
 
 fn socket_fits(folder: &Path) -> bool {
@@ -749,14 +614,9 @@ fn private_folder(folder: &Path) -> Result<(), PostgresError> {
     }
     match fs::DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
-                .map_err(io_error(format!("close {} to others", folder.display())))
-        }
-        Err(source) => Err(PostgresError::Io {
-            what: format!("create {}", folder.display()),
-            source,
-        }),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+            .map_err(io_error(format!("close {} to others", folder.display()))),
+        Err(source) => Err(PostgresError::Io { what: format!("create {}", folder.display()), source }),
     }
 }
 
@@ -769,10 +629,7 @@ fn temporary_folder() -> Result<(PathBuf, File), PostgresError> {
         .map(|place| place.join(&name))
         .find(|folder| socket_fits(folder))
         .unwrap_or_else(|| PathBuf::from("/tmp").join(&name));
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&folder)
-        .map_err(io_error(format!("create {}", folder.display())))?;
+    fs::DirBuilder::new().mode(0o700).create(&folder).map_err(io_error(format!("create {}", folder.display())))?;
     let lock = File::create(folder.join("lock")).map_err(io_error("create the lock file"))?;
     lock.lock().map_err(io_error("lock the folder"))?;
     Ok((folder, lock))
@@ -783,19 +640,13 @@ fn temporary_folder() -> Result<(PathBuf, File), PostgresError> {
 fn remove_abandoned() {
     let mut places = vec![std::env::temp_dir(), PathBuf::from("/tmp")];
     places.dedup();
-    for entry in places
-        .iter()
-        .filter_map(|place| fs::read_dir(place).ok())
-        .flatten()
-        .flatten()
-    {
+    for entry in places.iter().filter_map(|place| fs::read_dir(place).ok()).flatten().flatten() {
         let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
         // Between making the folder and taking the lock it looks abandoned.
-        let old = entry.metadata().and_then(|m| m.modified()).is_ok_and(|at| {
-            SystemTime::now()
-                .duration_since(at)
-                .is_ok_and(|age| age.as_secs() > 30)
-        });
+        let old = entry
+            .metadata()
+            .and_then(|m| m.modified())
+            .is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age.as_secs() > 30));
         if !ours || !old {
             continue;
         }
@@ -810,32 +661,18 @@ fn remove_abandoned() {
 
 /// Nothing of the caller's `PG*` variables or language may reach these programs.
 fn bare_environment(command: &mut Command) {
-    command
-        .env_clear()
-        .env("LC_ALL", "C")
-        .env("TZ", "UTC")
-        .env("HOME", "/")
-        .current_dir("/");
+    command.env_clear().env("LC_ALL", "C").env("TZ", "UTC").env("HOME", "/").current_dir("/");
     if let Some(path) = std::env::var_os("PATH") {
         command.env("PATH", path);
     }
 }
 
 fn run(command: &mut Command, what: &str) -> Result<String, PostgresError> {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command
-        .output()
-        .map_err(io_error(format!("run {}", command.get_program().display())))?;
+    let Output { status, stdout, stderr } = command.output().map_err(io_error(format!("run {}", command.get_program().display())))?;
     if status.success() {
         return Ok(String::from_utf8_lossy(&stdout).into_owned());
     }
-    Err(PostgresError::Failed {
-        what: what.to_owned(),
-        output: format!("{status}: {}", String::from_utf8_lossy(&stderr).trim()),
-    })
+    Err(PostgresError::Failed { what: what.to_owned(), output: format!("{status}: {}", String::from_utf8_lossy(&stderr).trim()) })
 }
 
 fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> PostgresError {
@@ -849,10 +686,7 @@ mod tests {
 
     #[test]
     fn major_version_is_read_from_what_debian_prints() {
-        assert_eq!(
-            major_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"),
-            Some(15)
-        );
+        assert_eq!(major_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"), Some(15));
         assert_eq!(major_version("postgres (PostgreSQL) 18beta2"), Some(18));
         assert_eq!(major_version("postgres"), None);
     }

@@ -5,7 +5,9 @@
 //! code that runs for them is the code that runs for a Trezor.
 
 mod check;
+mod intent;
 mod request;
 
 pub use check::{CheckError, SignatureField, SignedTx, TxField, WireSignature};
+pub use intent::request_for;
 pub use request::{CallError, FeeCaps, RequestError, TransactionDraft, TransactionRequest, Transfer};

@@ -5,7 +5,12 @@
 //! code that runs for them is the code that runs for a Trezor.
 
 mod check;
+mod definitions;
+mod known;
 mod request;
+mod screens;
 
 pub use check::{CheckError, SignatureField, SignedTx, TxField, WireSignature};
+pub use definitions::{DefinitionKind, Definitions, MissingDefinition, MissingReason};
 pub use request::{CallError, FeeCaps, RequestError, TransactionDraft, TransactionRequest, Transfer};
+pub use screens::{ExpectedScreen, ExpectedScreens};

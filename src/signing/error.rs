@@ -160,11 +160,7 @@ impl DeviceError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::QueueFull | Self::SessionLost | Self::Locked | Self::DeviceBusy => Disposition::Retry,
-            Self::Unexpected { .. }
-            | Self::Firmware { .. }
-            | Self::NotInitialized
-            | Self::BadSignature(_)
-            | Self::ChunkOutOfBounds { .. } => Disposition::Stop,
+            Self::Unexpected { .. } | Self::Firmware { .. } | Self::NotInitialized | Self::Closed { .. } => Disposition::Stop,
             error if error.may_have_signed() => Disposition::Officer,
             Self::Disconnected { .. } | Self::Garbled { .. } => Disposition::Retry,
             _ => Disposition::Officer,

@@ -94,8 +94,10 @@ impl Session {
 
     /// Ends a job. A line that may be out of step is given up; the next job opens a new one.
     pub(super) fn end(&mut self, failed: Option<&DeviceError>) {
-        if failed.is_some_and(|error| !error.line_in_step()) {
-            self.wire = None;
+        if failed.is_some_and(|error| !error.line_in_step())
+            && let Some(mut wire) = self.wire.take()
+        {
+            wire.leave();
         }
         self.cancel = None;
         self.progress.send_replace(Progress::Idle);
@@ -285,6 +287,7 @@ fn wire_error(error: WireError, turn: &Turn) -> DeviceError {
     match error {
         WireError::Lost(_) => DeviceError::Disconnected { may_have_signed: doubt },
         WireError::Garbled(what) => garbled(what, turn),
+        WireError::OtherProtocol => garbled("packets of another protocol".to_owned(), turn),
         // Without the device's word it may have acted on a press that came with our Cancel.
         WireError::Stopped { acknowledged: false, .. } => DeviceError::Disconnected { may_have_signed: doubt },
         WireError::Stopped { reason: Stop::Cancelled, overtaken, .. } => DeviceError::Cancelled { may_have_signed: doubt && overtaken },
@@ -300,6 +303,8 @@ fn opening_error(error: WireError) -> DeviceError {
         WireError::Stopped { reason: Stop::Cancelled, .. } => DeviceError::Cancelled { may_have_signed: false },
         WireError::Stopped { reason: Stop::TimedOut, .. } => DeviceError::NotFound,
         WireError::Garbled(what) => DeviceError::Garbled { what, may_have_signed: false },
+        // A Safe 7 has the USB id of other models, so it is only noticed here.
+        WireError::OtherProtocol => DeviceError::UnsupportedModel,
     }
 }
 

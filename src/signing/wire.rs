@@ -27,6 +27,8 @@ pub(super) enum WireError {
         overtaken: bool,
     },
     Garbled(String),
+    /// Packets that are not of this protocol at all.
+    OtherProtocol,
 }
 
 /// An answer to a prompt that must not stay in memory.
@@ -88,6 +90,12 @@ impl Wire {
         }
     }
 
+    /// Parting words of a line that is given up: whatever the device shows, it shall stop. If even
+    /// that cannot be sent, the next connection says it again.
+    pub(super) fn leave(&mut self) {
+        let _ = self.protocol.link.stop(Stop::Cancelled);
+    }
+
     /// Ends at the link's deadline at the latest, however much the device sends.
     fn read(&mut self) -> Result<ProtoMessage, WireError> {
         let mut overtaken = false;
@@ -115,6 +123,7 @@ impl Wire {
             (TransportError::DeviceReadTimeout, Some(reason)) => WireError::Stopped { reason, acknowledged: false, overtaken },
             (TransportError::InvalidMessageType(id), _) => WireError::Garbled(format!("message {id}, which does not exist")),
             (TransportError::UnexpectedChunkSizeFromDevice(length), _) => WireError::Garbled(format!("a message of {length} bytes")),
+            (TransportError::DeviceBadMagic, _) => WireError::OtherProtocol,
             (error, _) => WireError::Garbled(error.to_string()),
         }
     }

@@ -1,0 +1,4 @@
+//! Everything that needs more than one room, in one binary.
+
+#[cfg(feature = "devkit")]
+mod signing;

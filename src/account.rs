@@ -5,7 +5,85 @@
 //! cannot be expressed.
 
 mod path;
+pub mod store;
 mod xpub;
 
 pub use path::{AccountIndex, AddressIndex, Branch, DerivationPath, PathError};
 pub use xpub::{AccountXpub, DeriveError, Deriver, Fingerprint, XpubError};
+
+use alloy::primitives::Address;
+use uuid::Uuid;
+
+use crate::db::DbError;
+use crate::units::{Disposition, TrezorAccountId};
+
+/// An enrolled account: a row of `trezor_accounts`.
+#[derive(Clone, Debug)]
+pub struct TrezorAccount {
+    pub id: TrezorAccountId,
+    pub label: String,
+    pub xpub: AccountXpub,
+    pub next_deposit_index: u32,
+}
+
+/// What an address is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "derived_address_purpose", rename_all = "lowercase")]
+pub enum Purpose {
+    /// Collects one payment.
+    Deposit,
+    /// Holds the operator's native coin that fuels sweeps.
+    Gas,
+    /// Collects sweeps and pays releases.
+    Treasury,
+}
+
+impl Purpose {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Deposit => "deposit",
+            Self::Gas => "gas",
+            Self::Treasury => "treasury",
+        }
+    }
+
+    /// The operator's own addresses have fixed places on branch 1 of every account.
+    pub const OPERATOR: [(Self, u32); 2] = [(Self::Gas, 0), (Self::Treasury, 1)];
+}
+
+/// An address ever issued: a row of `trezor_derived_addresses`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DerivedAddress {
+    pub id: Uuid,
+    pub account: TrezorAccountId,
+    pub path: DerivationPath,
+    pub address: Address,
+    pub purpose: Purpose,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error(transparent)]
+    Derive(#[from] DeriveError),
+    #[error("no Trezor account is enrolled; run `amanatd account enrol`")]
+    NoAccount,
+    #[error("account {label:?} has issued all its 1000001 addresses; enrol the next account")]
+    Exhausted { label: String },
+    #[error("this xpub is enrolled already, as account {label:?}")]
+    XpubTaken { label: String },
+    #[error("an account labelled {label:?} exists already; choose another label")]
+    LabelTaken { label: String },
+}
+
+impl AccountError {
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Db(error) => error.disposition(),
+            Self::Derive(_) | Self::NoAccount | Self::Exhausted { .. } | Self::XpubTaken { .. } | Self::LabelTaken { .. } => {
+                Disposition::Officer
+            }
+        }
+    }
+}

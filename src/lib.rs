@@ -5,11 +5,22 @@
 //! writes its own tables. `tests/tidy.rs` checks the order.
 
 // Words: pure, no I/O, no clock.
-pub mod chains;
 pub mod units;
+pub mod chains;
+
+// Ground.
+pub mod db;
+pub mod event;
+pub mod officer;
+pub mod rpc;
 
 // Money comes in.
+pub mod settings;
 pub mod account;
+pub mod payment;
+pub mod deposit;
+pub mod scan;
+pub mod confirm;
 
 // Money goes out.
 pub mod signing;

@@ -14,7 +14,7 @@
 //!
 //! let trezor = SimulatedTrezor::start(SimulatorOptions::default())?;
 //! trezor.officer().confirm_all();
-//! let endpoint = format!("udp:{}", trezor.address());
+//! let endpoint = trezor.endpoint();
 //! # Ok(())
 //! # }
 //! ```
@@ -40,7 +40,7 @@ mod wallet;
 mod wire;
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -176,10 +176,16 @@ impl SimulatedTrezor {
         Ok(simulated)
     }
 
-    /// Where it listens; the daemon is given `udp:` and this.
+    /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The same as the daemon is told it: `udp:127.0.0.1:<port>`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("udp:{}", self.address)
     }
 
     /// The person at the device.
@@ -211,10 +217,17 @@ impl SimulatedTrezor {
     }
 
     /// Plugs the device in again, also after a fault made it vanish. It has forgotten its
-    /// sessions and, with a PIN, is locked.
+    /// sessions and, with a PIN, is locked. What was sent to it before is lost for good.
     pub fn plug_in(&self) {
-        self.shared.tell(Event::PowerCycle);
-        self.shared.lock().unplugged = false;
+        // The signal takes the way of the packets, and so comes after those sent before it.
+        let signalled = wire::bell().and_then(|bell| {
+            self.shared.lock().plug = Some(bell.local_addr()?);
+            bell.send_to(&[], self.address)
+        });
+        if signalled.is_err() {
+            self.shared.lock().unplugged = false;
+            self.shared.tell(Event::PowerCycle);
+        }
     }
 }
 
@@ -223,7 +236,7 @@ impl Drop for SimulatedTrezor {
         self.stop.store(true, Ordering::Release);
         self.shared.tell(Event::Stop);
         // The reader looks at `stop` after each datagram: an empty one spares us its timeout.
-        if let Ok(bell) = UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0)) {
+        if let Ok(bell) = wire::bell() {
             let _ = bell.send_to(&[], self.address);
         }
         for thread in self.threads.drain(..) {

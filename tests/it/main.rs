@@ -1,4 +1,8 @@
-//! Everything that needs more than one room, in one binary.
+//! The integration tests: one binary, one file per room.
 
-#[cfg(feature = "devkit")]
+#![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
+
+mod ground;
 mod signing;
+mod simulator;
+mod units;

@@ -4,9 +4,6 @@
 //! signatures (`tests/data/trezor/observed.json`). An outcome is asserted by its name, and after each
 //! one the next job must work.
 
-// Helpers of tests count as tests, which clippy does not see.
-#![allow(clippy::unwrap_used)]
-
 mod account;
 mod faults;
 mod hostile;

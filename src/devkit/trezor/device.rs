@@ -266,7 +266,7 @@ impl Device {
                 | Fault::OtherDeviceId(_)
                 | Fault::OtherPassphrase(_)
                 | Fault::SessionsEvicted
-                | Fault::OldFirmware { .. } => Some(fault.clone()),
+                | Fault::OldFirmware(_) => Some(fault.clone()),
                 _ => None,
             });
             match fault {
@@ -280,9 +280,7 @@ impl Device {
                     self.sessions.forget_all();
                 }
                 Some(Fault::SessionsEvicted) => self.sessions.forget_all(),
-                Some(Fault::OldFirmware { major, minor, patch }) => {
-                    self.options.firmware = Firmware { major, minor, patch };
-                }
+                Some(Fault::OldFirmware(firmware)) => self.options.firmware = firmware,
                 Some(_) | None => return,
             }
         }

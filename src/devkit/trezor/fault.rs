@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use super::Firmware;
+
 /// One thing that goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -13,7 +15,8 @@ pub enum Fault {
     VanishAfterPackets(u32),
     /// The device is gone at the first packet of the next data chunk.
     VanishMidChunk,
-    /// The next answer is sent so much later. Other messages are heard meanwhile.
+    /// The next answer is sent so much later. Other messages are heard meanwhile, and their
+    /// answers may come first.
     ReplyLate(Duration),
     /// The device locks itself after the last button of the next transaction with more than one
     /// chunk: the chunk is answered with Failure 9.
@@ -27,14 +30,7 @@ pub enum Fault {
     /// All sessions are forgotten, as after ten others.
     SessionsEvicted,
     /// The device turns out to run this firmware.
-    OldFirmware {
-        /// First number of the version.
-        major: u32,
-        /// Second number of the version.
-        minor: u32,
-        /// Third number of the version.
-        patch: u32,
-    },
+    OldFirmware(Firmware),
     /// The next signature carries the wrong parity: it recovers to a stranger.
     FlippedV,
     /// The next signature has s above n/2 and a parity to match: it still recovers.

@@ -6,13 +6,16 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::time::Duration;
 
 use super::shared::Shared;
 
 /// The log of screens keeps this many; older ones are forgotten.
 const SCREENS_MAX: usize = 10_000;
+
+/// Screens that a watcher has not read yet.
+const UNREAD_MAX: usize = 1_000;
 
 /// What a screen waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +82,7 @@ pub(super) struct Desk {
     open: Option<(usize, Option<Press>)>,
     shown: usize,
     screens: VecDeque<Screen>,
-    watchers: Vec<Sender<Screen>>,
+    watchers: Vec<SyncSender<Screen>>,
     matrix: Option<String>,
     next_matrix: Option<String>,
 }
@@ -105,7 +108,7 @@ impl Desk {
         self.shown += 1;
         let screen = Screen { number: self.shown, awaits, lines };
         self.open = screen.button().map(|_| (screen.number, None));
-        self.watchers.retain(|watcher| watcher.send(screen.clone()).is_ok());
+        self.watchers.retain(|watcher| !matches!(watcher.try_send(screen.clone()), Err(TrySendError::Disconnected(_))));
         if self.screens.len() == SCREENS_MAX {
             self.screens.pop_front();
         }
@@ -237,10 +240,11 @@ impl Officer {
         self.shared.lock().desk.next_matrix = Some(digits.to_owned());
     }
 
-    /// Tells of each screen from now on, when it is shown. The demo prints them and presses.
+    /// Tells of each screen from now on, when it is shown. The demo prints them and presses. Who
+    /// stays a thousand screens behind misses some.
     #[must_use]
     pub fn watch(&self) -> Receiver<Screen> {
-        let (watcher, watched) = mpsc::channel();
+        let (watcher, watched) = mpsc::sync_channel(UNREAD_MAX);
         self.shared.lock().desk.watchers.push(watcher);
         watched
     }

@@ -40,7 +40,7 @@ impl Rules<'_> {
             }
             // Casa's: nothing hardened below the purpose.
             [purpose, coin, account, change, index] if purpose == hard(45) => {
-                self.allow_coin(hard(coin)) && account <= ACCOUNT_MAX && change <= CHANGE_MAX && index <= INDEX_MAX
+                coin < HARDENED && self.allow_coin(hard(coin)) && account <= ACCOUNT_MAX && change <= CHANGE_MAX && index <= INDEX_MAX
             }
             _ => false,
         }

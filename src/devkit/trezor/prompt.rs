@@ -3,7 +3,7 @@
 //! Heard are the acknowledgement that fits, Cancel and Initialize. All else is dropped without a
 //! reply, which is why a host that gives up without Cancel finds the device mute.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use trezor_client::protos::{PassphraseAck, PinMatrixAck};
 
@@ -50,7 +50,7 @@ impl Device {
         let typed = self.ask_pin()?;
         // The real device waits before it looks, longer after each wrong one.
         let doublings = 1_u32 << self.wrong_pins.min(WRONG_PINS_MAX);
-        self.rest(Instant::now() + self.options.pin_wait * (doublings - 1))?;
+        self.rest(self.options.pin_wait.saturating_mul(doublings - 1))?;
         if typed == pin {
             self.wrong_pins = 0;
             self.unlocked = true;
@@ -183,8 +183,8 @@ impl Device {
             let (outcome, deadline) = match press {
                 Press::Confirm => return Ok(true),
                 Press::Reject => return Ok(false),
-                Press::ConfirmAfter(delay) => (true, Some(now + delay)),
-                Press::RejectAfter(delay) => (false, Some(now + delay)),
+                Press::ConfirmAfter(delay) => (true, now.checked_add(delay)),
+                Press::RejectAfter(delay) => (false, now.checked_add(delay)),
                 Press::Never => (false, None),
             };
             press = loop {
@@ -200,9 +200,10 @@ impl Device {
     }
 
     /// Does nothing for a while, and hears nothing.
-    fn rest(&mut self, until: Instant) -> Result<(), Halt> {
-        while Instant::now() < until {
-            match self.wire.hear(Some(until)) {
+    fn rest(&mut self, pause: Duration) -> Result<(), Halt> {
+        let until = Instant::now().checked_add(pause);
+        while until.is_none_or(|until| Instant::now() < until) {
+            match self.wire.hear(until) {
                 Heard::Stop => return Err(Halt::Stop),
                 Heard::PowerCycle => return Err(Halt::PowerCycle),
                 Heard::Message { .. } | Heard::TooBig { .. } | Heard::Wake | Heard::Deadline => {}

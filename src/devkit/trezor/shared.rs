@@ -1,6 +1,7 @@
 //! What the test's side and the device's thread have in common: the officer's desk, the faults,
 //! and a doorbell.
 
+use std::net::SocketAddr;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +21,8 @@ pub(super) struct State {
     pub(super) faults: Faults,
     /// No power: nothing is heard and nothing is said.
     pub(super) unplugged: bool,
+    /// An empty datagram from here is the plug going in.
+    pub(super) plug: Option<SocketAddr>,
 }
 
 impl Shared {

@@ -129,13 +129,18 @@ impl Wire {
         let packets = frame::packets(&Message { id, payload });
         match delay {
             None => self.send_packets(to, &packets),
-            Some(delay) if self.late.len() < LATE_MAX => {
-                // Kept in order of sending: an answer never overtakes another one that is late.
-                let due = Instant::now() + delay;
-                let due = self.late.back().map_or(due, |last| last.due.max(due));
-                self.late.push_back(Late { due, to, packets });
-            }
-            Some(_) => {}
+            Some(delay) => self.send_later(delay, to, packets),
+        }
+    }
+
+    /// Late answers keep their order among themselves. One that is due beyond the clock's end
+    /// never comes.
+    fn send_later(&mut self, delay: Duration, to: SocketAddr, packets: Vec<[u8; PACKET]>) {
+        if let Some(due) = Instant::now().checked_add(delay)
+            && self.late.len() < LATE_MAX
+        {
+            let due = self.late.back().map_or(due, |last| last.due.max(due));
+            self.late.push_back(Late { due, to, packets });
         }
     }
 
@@ -174,9 +179,16 @@ impl Wire {
     }
 
     fn datagram(&mut self, from: SocketAddr, bytes: &[u8]) -> Option<Heard> {
-        if self.shared.lock().unplugged {
+        let mut state = self.shared.lock();
+        if bytes.is_empty() && state.plug == Some(from) {
+            state.plug = None;
+            state.unplugged = false;
+            return Some(Heard::PowerCycle);
+        }
+        if state.unplugged {
             return None;
         }
+        drop(state);
         self.last_sender = Some(from);
         if bytes == b"PINGPING" {
             // Nobody to tell when the pinger is gone already.
@@ -252,6 +264,11 @@ pub(super) fn read_datagrams(socket: &UdpSocket, events: &SyncSender<Event>, sto
 /// is no reason to stop.
 fn matters(error: &io::Error) -> bool {
     !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted | ErrorKind::ConnectionRefused)
+}
+
+/// A socket to ring at the device's, from inside this process.
+pub(super) fn bell() -> io::Result<UdpSocket> {
+    UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))
 }
 
 /// Binds the socket on loopback; port 0 takes any.

@@ -1,0 +1,36 @@
+# Everything the README names. Each target sets up what it needs, as often as you like.
+
+# rustup's folder, also in shells that have not read the profile.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+SHELL := /bin/bash
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench dist
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing: PostgreSQL, libusb, the local chain
+	@scripts/setup
+
+demo: setup ## A payment from address to settled sweep, on a local chain (STAY=1: leave it running)
+	@echo "demo: building amanatd (the first time takes some minutes)"
+	@cargo build --features devkit --locked
+	@target/debug/amanatd demo $(if $(STAY),--stay)
+
+test: setup ## Every test, against a private PostgreSQL and a real local chain
+	cargo test --features devkit --locked
+
+check: setup ## Formatting, lints, fresh .sqlx, contracts and scripts
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --all-targets --features devkit --locked -- -D warnings
+	scripts/check-sqlx
+	scripts/compile-contracts --check
+	scripts/check-scripts
+
+bench: setup ## The hot paths, each against a named limit
+	cargo bench --features devkit --locked
+
+dist: setup ## A stripped release tarball, proven free of the devkit
+	@scripts/dist

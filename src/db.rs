@@ -1,0 +1,55 @@
+//! The database: a guarded pool, units of work, migrations, the start-up self-test, and the lease
+//! that keeps a second daemon out.
+//!
+//! The only room that begins and commits. Rooms above hand in the work; their stores hold the SQL.
+//! Absent on purpose: a repository trait. The database is Postgres, also in tests.
+
+pub mod codec;
+mod lease;
+mod migrator;
+mod pool;
+mod selftest;
+
+pub use lease::{InstanceLease, LeaseError};
+pub use migrator::{MigrateError, migrate};
+pub use pool::{Database, DatabaseLimits, Work};
+pub use selftest::{SelfTestError, self_test};
+
+use crate::units::Disposition;
+
+/// What can go wrong between us and Postgres.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    #[error("the database cannot be reached")]
+    Connect(#[source] sqlx::Error),
+    #[error("the database refused a statement")]
+    Query(#[from] sqlx::Error),
+    #[error("the outcome of a commit is unknown; it will be looked up by its key")]
+    CommitUnknown(#[source] sqlx::Error),
+    #[error("column {column} holds {found}, which is not {wanted}")]
+    Corrupt { column: &'static str, found: String, wanted: &'static str },
+    #[error("{what}: {found} rows where exactly one was expected; another process moved it first")]
+    NotOneRow { what: &'static str, found: u64 },
+}
+
+impl DbError {
+    /// Name of the violated constraint, if that is what the statement failed on.
+    pub fn constraint(&self) -> Option<&str> {
+        match self {
+            Self::Query(sqlx::Error::Database(error)) => error.constraint(),
+            Self::Query(_) | Self::Connect(_) | Self::CommitUnknown(_) | Self::Corrupt { .. } | Self::NotOneRow { .. } => None,
+        }
+    }
+
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Connect(_) | Self::Query(_) | Self::CommitUnknown(_) | Self::NotOneRow { .. } => Disposition::Retry,
+            Self::Corrupt { .. } => Disposition::Stop,
+        }
+    }
+}
+
+/// A conditional update moved exactly one row, or somebody else was first.
+pub fn expect_one(rows: u64, what: &'static str) -> Result<(), DbError> {
+    if rows == 1 { Ok(()) } else { Err(DbError::NotOneRow { what, found: rows }) }
+}

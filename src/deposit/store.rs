@@ -1,0 +1,138 @@
+//! SQL of `derived_destinations`.
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Destination, DestinationStatus};
+use crate::account::DerivedAddress;
+use crate::db::codec::{address_from_sql, chain_from_sql};
+use crate::db::{DbError, expect_one};
+use crate::units::{BlockNumber, ChainId, PaymentId};
+
+/// Binds a freshly claimed address to its payment.
+pub async fn insert(
+    connection: &mut PgConnection,
+    payment: PaymentId,
+    address: &DerivedAddress,
+    chain: ChainId,
+    birth_block: BlockNumber,
+) -> Result<Destination, DbError> {
+    let id = Uuid::now_v7();
+    sqlx::query!(
+        "insert into derived_destinations (id, payment_ref_kind, payment_id, derived_address_id, address, chain_id, birth_block)
+         values ($1, 'entity', $2, $3, $4::bytea, $5::bigint, $6)",
+        id,
+        payment.0,
+        address.id,
+        address.address.as_slice(),
+        chain.as_i64(),
+        birth_block.as_i64()
+    )
+    .execute(connection)
+    .await?;
+    Ok(Destination {
+        id,
+        payment,
+        derived_address: address.id,
+        address: address.address,
+        chain,
+        birth_block,
+        status: DestinationStatus::Active,
+    })
+}
+
+struct Row {
+    id: Uuid,
+    payment_id: Uuid,
+    derived_address_id: Uuid,
+    address: Vec<u8>,
+    chain_id: i64,
+    birth_block: i64,
+    status: DestinationStatus,
+}
+
+impl TryFrom<Row> for Destination {
+    type Error = DbError;
+
+    fn try_from(row: Row) -> Result<Self, Self::Error> {
+        Ok(Self {
+            id: row.id,
+            payment: PaymentId(row.payment_id),
+            derived_address: row.derived_address_id,
+            address: address_from_sql(&row.address)?,
+            chain: chain_from_sql(row.chain_id)?,
+            birth_block: BlockNumber::from(row.birth_block),
+            status: row.status,
+        })
+    }
+}
+
+/// The destination of a payment; every payment has one from the transaction that made it.
+pub async fn get_by_payment(connection: &mut PgConnection, payment: PaymentId) -> Result<Destination, DbError> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"
+        select id, payment_id as "payment_id!", derived_address_id, address as "address!: Vec<u8>", chain_id as "chain_id!: i64",
+               birth_block, status as "status: DestinationStatus"
+        from derived_destinations where payment_id = $1
+        "#,
+        payment.0
+    )
+    .fetch_one(connection)
+    .await?;
+    row.try_into()
+}
+
+/// The destination at a derived address, if that address is a payment's.
+pub async fn find_by_derived_address(connection: &mut PgConnection, derived_address: Uuid) -> Result<Option<Destination>, DbError> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"
+        select id, payment_id as "payment_id!", derived_address_id, address as "address!: Vec<u8>", chain_id as "chain_id!: i64",
+               birth_block, status as "status: DestinationStatus"
+        from derived_destinations where derived_address_id = $1 and payment_id is not null
+        "#,
+        derived_address
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(Destination::try_from).transpose()
+}
+
+/// Destinations of whole payments that have not been swept, oldest first.
+pub async fn list_sweepable(connection: &mut PgConnection, chain: ChainId, limit: i64) -> Result<Vec<Destination>, DbError> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"
+        select d.id, d.payment_id as "payment_id!", d.derived_address_id, d.address as "address!: Vec<u8>",
+               d.chain_id as "chain_id!: i64", d.birth_block, d.status as "status: DestinationStatus"
+        from derived_destinations d join payments p on p.id = d.payment_id
+        where d.status = 'active' and p.status = 'confirmed' and d.chain_id = $1::bigint
+        order by d.created_at, d.id limit $2
+        "#,
+        chain.as_i64(),
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(Destination::try_from).collect()
+}
+
+/// Moves a destination from one status to another; somebody who moved it first makes this an error.
+pub async fn advance(
+    connection: &mut PgConnection,
+    destination: Uuid,
+    from: DestinationStatus,
+    to: DestinationStatus,
+) -> Result<(), DbError> {
+    let rows = sqlx::query!(
+        "update derived_destinations set status = $3, updated_at = now() where id = $1 and status = $2",
+        destination,
+        from as DestinationStatus,
+        to as DestinationStatus
+    )
+    .execute(connection)
+    .await?
+    .rows_affected();
+    expect_one(rows, "a destination moving on")
+}

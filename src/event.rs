@@ -1,0 +1,26 @@
+//! What happened, appended in the transaction that made it true. Webhooks and the console read it
+//! later; nobody here knows that they do.
+
+pub mod store;
+
+use crate::units::{ChainId, IntentId, PaymentId};
+
+/// A fact, named `noun.verb`, with what a reader needs to understand it.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub kind: &'static str,
+    pub payment: Option<PaymentId>,
+    pub intent: Option<IntentId>,
+    pub chain: Option<ChainId>,
+    pub detail: serde_json::Value,
+}
+
+impl Event {
+    pub fn of_payment(kind: &'static str, payment: PaymentId, detail: serde_json::Value) -> Self {
+        Self { kind, payment: Some(payment), intent: None, chain: None, detail }
+    }
+
+    pub fn of_intent(kind: &'static str, intent: IntentId, payment: Option<PaymentId>, chain: ChainId, detail: serde_json::Value) -> Self {
+        Self { kind, payment, intent: Some(intent), chain: Some(chain), detail }
+    }
+}

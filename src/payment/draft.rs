@@ -1,0 +1,264 @@
+//! From a request to a payment that can be stored: every field checked, all faults named at once.
+
+use std::fmt;
+use std::str::FromStr;
+
+use alloy::primitives::Address;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use crate::chains::{ChainBook, TokenSpec};
+use crate::units::{ChainId, TokenAmount, UserId, parse_address, parse_units};
+
+/// `offer_currency`, the marketplace's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "offer_currency", rename_all = "UPPERCASE")]
+pub enum Currency {
+    Usd,
+    Eur,
+    Irr,
+    Usdt,
+    Usdc,
+    Try,
+}
+
+impl Currency {
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Usd => "USD",
+            Self::Eur => "EUR",
+            Self::Irr => "IRR",
+            Self::Usdt => "USDT",
+            Self::Usdc => "USDC",
+            Self::Try => "TRY",
+        }
+    }
+}
+
+impl FromStr for Currency {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Usd, Self::Eur, Self::Irr, Self::Usdt, Self::Usdc, Self::Try].into_iter().find(|known| known.code() == text).ok_or(())
+    }
+}
+
+/// What the marketplace attaches to: a thing of its own by id, or a template by reference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RefTriple {
+    Entity(Uuid),
+    Template(String),
+}
+
+/// A payment as asked for, nothing checked yet.
+#[derive(Clone, Debug, Default)]
+pub struct PaymentDraft {
+    pub amount: String,
+    pub currency: String,
+    pub chain_id: u64,
+    pub token: String,
+    pub seller_address: String,
+    pub buyer_id: Option<UserId>,
+    pub seller_id: Option<UserId>,
+    pub purchase_request_id: Option<Uuid>,
+    pub purchase_request_external_ref: Option<String>,
+    pub expires_in_seconds: Option<u32>,
+}
+
+/// A payment that can be stored.
+#[derive(Clone, Debug)]
+pub struct NewPayment {
+    /// As asked, in units of the currency: at most 20 whole digits and 18 decimals.
+    pub amount: String,
+    pub currency: Currency,
+    pub due: TokenAmount,
+    pub token: TokenSpec,
+    pub seller_address: Address,
+    pub buyer_id: Option<UserId>,
+    pub seller_id: Option<UserId>,
+    pub purchase_request: Option<RefTriple>,
+    pub expires_at: OffsetDateTime,
+}
+
+/// A field that cannot be accepted, with its value and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    pub field: &'static str,
+    pub value: String,
+    pub problem: String,
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.problem)
+    }
+}
+
+const EXPIRY_SECONDS_DEFAULT: u32 = 3_600;
+const EXPIRY_SECONDS_MIN: u32 = 60;
+const EXPIRY_SECONDS_MAX: u32 = 30 * 24 * 3_600;
+/// numeric(38,18) holds 20 whole digits.
+const WHOLE_DIGITS_MAX: usize = 20;
+
+impl PaymentDraft {
+    /// Checks every field against the chain book and the chains that are watched.
+    pub fn check(self, book: &ChainBook, watched: &[ChainId], now: OffsetDateTime) -> Result<NewPayment, Vec<FieldError>> {
+        let mut faults = Vec::new();
+        let chain = ChainId::new(self.chain_id).filter(|chain| watched.contains(chain)).and_then(|chain| book.get(chain));
+        if chain.is_none() {
+            let known: Vec<String> = watched.iter().map(ChainId::to_string).collect();
+            faults.push(fault("chain_id", self.chain_id, format!("is not a watched chain; watched are {}", known.join(", "))));
+        }
+        let token = chain.and_then(|chain| {
+            let token = chain.token(&self.token);
+            if token.is_none() {
+                let listed: Vec<&str> = chain.tokens.iter().map(|token| token.symbol.as_str()).collect();
+                faults.push(fault("token", &self.token, format!("is not listed on {}; listed are {}", chain.name, listed.join(", "))));
+            }
+            token.map(|token| (chain, token))
+        });
+        let currency = self.currency.parse::<Currency>();
+        match currency {
+            Err(()) => faults.push(fault("currency", &self.currency, "is none of USD, EUR, IRR, USDT, USDC, TRY".to_owned())),
+            Ok(currency) if currency.code() != self.token => faults.push(fault(
+                "currency",
+                &self.currency,
+                format!("differs from token {}, which needs an oracle quote; quoting is not enabled (oracle_quoting_disabled)", self.token),
+            )),
+            Ok(_) => {}
+        }
+        let due = token.and_then(|(chain, token)| match check_amount(&self.amount, token.decimals) {
+            Ok(units) => Some(TokenAmount::new(chain.token_asset(token), units)),
+            Err(problem) => {
+                faults.push(fault("amount", &self.amount, problem));
+                None
+            }
+        });
+        let seller_address = check_seller(&self.seller_address, token.map(|(_, token)| token)).map_err(|problem| {
+            faults.push(fault("seller_address", &self.seller_address, problem));
+        });
+        let seconds = self.expires_in_seconds.unwrap_or(EXPIRY_SECONDS_DEFAULT);
+        if !(EXPIRY_SECONDS_MIN..=EXPIRY_SECONDS_MAX).contains(&seconds) {
+            faults.push(fault("expires_in_seconds", seconds, format!("must be from {EXPIRY_SECONDS_MIN} to {EXPIRY_SECONDS_MAX}")));
+        }
+        let purchase_request = check_reference(self.purchase_request_id, self.purchase_request_external_ref).unwrap_or_else(|found| {
+            faults.push(found);
+            None
+        });
+        match (faults.is_empty(), currency, token, due, seller_address) {
+            (true, Ok(currency), Some((_, token)), Some(due), Ok(seller_address)) => Ok(NewPayment {
+                amount: self.amount,
+                currency,
+                due,
+                token: token.clone(),
+                seller_address,
+                buyer_id: self.buyer_id,
+                seller_id: self.seller_id,
+                purchase_request,
+                expires_at: now + Duration::seconds(i64::from(seconds)),
+            }),
+            _ => Err(faults),
+        }
+    }
+}
+
+fn check_amount(text: &str, decimals: u8) -> Result<alloy::primitives::U256, String> {
+    let units = parse_units(text, decimals).map_err(|error| error.to_string())?;
+    if units.is_zero() {
+        return Err("must be more than zero".to_owned());
+    }
+    if text.split('.').next().is_some_and(|whole| whole.len() > WHOLE_DIGITS_MAX) {
+        return Err(format!("has more than {WHOLE_DIGITS_MAX} digits before the point"));
+    }
+    Ok(units)
+}
+
+fn check_seller(text: &str, token: Option<&TokenSpec>) -> Result<Address, String> {
+    let address = parse_address(text).map_err(|error| error.to_string())?;
+    if token.is_some_and(|token| token.contract == address) {
+        return Err(format!("{address} is the token's own contract; tokens sent there are lost"));
+    }
+    if address.0[..18].iter().all(|byte| *byte == 0) {
+        return Err(format!("{address} is a precompiled contract; tokens sent there are lost"));
+    }
+    Ok(address)
+}
+
+fn check_reference(id: Option<Uuid>, external: Option<String>) -> Result<Option<RefTriple>, FieldError> {
+    match (id, external) {
+        (None, None) => Ok(None),
+        (Some(id), None) => Ok(Some(RefTriple::Entity(id))),
+        (None, Some(reference)) if (1..=200).contains(&reference.chars().count()) => Ok(Some(RefTriple::Template(reference))),
+        (None, Some(reference)) => Err(fault("purchase_request_external_ref", &reference, "must have 1 to 200 characters".to_owned())),
+        (Some(id), Some(_)) => Err(fault("purchase_request_id", id, "excludes purchase_request_external_ref; give one".to_owned())),
+    }
+}
+
+fn fault(field: &'static str, value: impl ToString, problem: String) -> FieldError {
+    FieldError { field, value: value.to_string().chars().take(100).collect(), problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SELLER: &str = "0x2222222222222222222222222222222222222222";
+
+    fn book() -> ChainBook {
+        ChainBook::parse(include_str!("../../chains.toml")).unwrap()
+    }
+
+    fn draft() -> PaymentDraft {
+        PaymentDraft {
+            amount: "100.5".to_owned(),
+            currency: "USDC".to_owned(),
+            chain_id: 31_337,
+            token: "USDC".to_owned(),
+            seller_address: SELLER.to_owned(),
+            ..PaymentDraft::default()
+        }
+    }
+
+    fn check(draft: PaymentDraft) -> Result<NewPayment, Vec<FieldError>> {
+        draft.check(&book(), &[ChainId::new(31_337).unwrap()], OffsetDateTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_good_draft_becomes_base_units() {
+        let payment = check(draft()).unwrap();
+        assert_eq!(payment.due.units.to_string(), "100500000");
+        assert_eq!(payment.expires_at, OffsetDateTime::UNIX_EPOCH + Duration::hours(1));
+    }
+
+    #[test]
+    fn xn_every_bad_field_is_named() {
+        let cases: [(&str, PaymentDraft); 14] = [
+            ("amount", PaymentDraft { amount: "NaN".to_owned(), ..draft() }),
+            ("amount", PaymentDraft { amount: "-1".to_owned(), ..draft() }),
+            ("amount", PaymentDraft { amount: "0".to_owned(), ..draft() }),
+            ("amount", PaymentDraft { amount: "1.0000001".to_owned(), ..draft() }),
+            ("amount", PaymentDraft { amount: "1e6".to_owned(), ..draft() }),
+            ("amount", PaymentDraft { amount: "100000000000000000000".to_owned() + "0", ..draft() }),
+            ("currency", PaymentDraft { currency: "USD".to_owned(), ..draft() }),
+            ("currency", PaymentDraft { currency: "usdc".to_owned(), ..draft() }),
+            ("token", PaymentDraft { token: "DAI".to_owned(), currency: "DAI".to_owned(), ..draft() }),
+            ("chain_id", PaymentDraft { chain_id: 1, ..draft() }),
+            ("chain_id", PaymentDraft { chain_id: 0, ..draft() }),
+            ("seller_address", PaymentDraft { seller_address: "0x5FbDB2315678afecb367f032d93F642f64180aa3".to_owned(), ..draft() }),
+            ("seller_address", PaymentDraft { seller_address: format!("0x{:040x}", 9), ..draft() }),
+            ("expires_in_seconds", PaymentDraft { expires_in_seconds: Some(59), ..draft() }),
+        ];
+        for (field, draft) in cases {
+            let shown = format!("{draft:?}");
+            let faults = check(draft).unwrap_err();
+            assert!(faults.iter().any(|fault| fault.field == field), "{field} not named for {shown}: {faults:?}");
+        }
+    }
+
+    #[test]
+    fn all_faults_are_named_at_once() {
+        let bad = PaymentDraft { amount: "x".to_owned(), seller_address: "y".to_owned(), expires_in_seconds: Some(0), ..draft() };
+        let fields: Vec<&str> = check(bad).unwrap_err().iter().map(|fault| fault.field).collect();
+        assert_eq!(fields, ["amount", "seller_address", "expires_in_seconds"]);
+    }
+}

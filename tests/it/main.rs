@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 
 mod ground;
+mod signing;
 mod simulator;
 mod units;

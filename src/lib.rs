@@ -37,5 +37,7 @@ pub mod api;
 
 // Wiring. `devkit` never reaches a release.
 pub mod config;
+pub mod daemon;
+pub mod cli;
 #[cfg(feature = "devkit")]
 pub mod devkit;

@@ -13,7 +13,7 @@ use crate::db::codec::{address_from_sql, chain_from_sql, hash_from_sql, units_fr
 use crate::db::{DbError, expect_one};
 use crate::scan::{self, Position};
 use crate::settings;
-use crate::units::{Asset, AssetId, BlockNumber, BlockRef, ChainId, Confirmations, Depth, TokenAmount, TransferId};
+use crate::units::{Asset, AssetId, BlockNumber, BlockRef, ChainId, Confirmations, Depth, PaymentId, TokenAmount, TransferId};
 
 /// A sighting that may be deep enough: canonical, from outside, without a live verdict.
 #[derive(Clone, Copy, Debug)]
@@ -274,4 +274,43 @@ pub async fn get_progress(connection: &mut PgConnection, derived_address: Uuid) 
 
 fn position_from_sql(text: &str) -> Result<Position, DbError> {
     text.parse().map_err(|_| DbError::Corrupt { column: "transfers.position", found: text.to_owned(), wanted: "a position" })
+}
+
+/// Pending payments with a transfer from outside in the chain.
+pub async fn list_newly_seen(connection: &mut PgConnection, limit: i64) -> Result<Vec<PaymentId>, DbError> {
+    let rows = sqlx::query_scalar!(
+        r#"
+        select p.id from payments p join derived_destinations d on d.payment_id = p.id
+        where p.status = 'pending'
+          and exists (
+              select from transfer_observations o
+              where o.derived_address_id = d.derived_address_id and o.state = 'canonical' and not o.internal
+          )
+        limit $1
+        "#,
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(PaymentId).collect())
+}
+
+/// Payments that were seen, of which nothing is in the chain any more and nothing was credited.
+pub async fn list_newly_gone(connection: &mut PgConnection, limit: i64) -> Result<Vec<PaymentId>, DbError> {
+    let rows = sqlx::query_scalar!(
+        r#"
+        select p.id from payments p join derived_destinations d on d.payment_id = p.id
+        where p.status = 'processing'
+          and not exists (
+              select from transfer_observations o
+              left join transfer_verdicts v on v.observation_id = o.id and v.revoked_at is null
+              where o.derived_address_id = d.derived_address_id and not o.internal and (o.state = 'canonical' or v.id is not null)
+          )
+        limit $1
+        "#,
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(PaymentId).collect())
 }

@@ -1,7 +1,9 @@
 //! Worker loops and what an error means to them.
 
 use std::future::Future;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +15,8 @@ use crate::units::{ChainId, Disposition, Progress};
 /// The first pause after an error; it doubles up to the second.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A loop that has not turned for this long hangs: longer than any tick's own time limits together.
+const HANG: Duration = Duration::from_secs(300);
 
 /// The workers that run, and the signal that ends them.
 #[derive(Debug)]
@@ -21,11 +25,14 @@ pub(super) struct Workers {
     stop: CancellationToken,
     metrics: Metrics,
     poll: Duration,
+    /// When each loop last turned, in milliseconds since the start.
+    pulses: Arc<Mutex<Vec<(&'static str, Arc<AtomicU64>)>>>,
+    started: Instant,
 }
 
 impl Workers {
     pub(super) fn new(stop: CancellationToken, metrics: Metrics, poll: Duration) -> Self {
-        Self { tasks: JoinSet::new(), stop, metrics, poll }
+        Self { tasks: JoinSet::new(), stop, metrics, poll, pulses: Arc::default(), started: Instant::now() }
     }
 
     /// Runs a task that is not a worker loop, such as the API server.
@@ -43,11 +50,13 @@ impl Workers {
         Fut: Future<Output = Result<Progress, E>> + Send + 'static,
         E: std::error::Error + Send + Sync + 'static,
     {
-        let (stop, metrics, poll) = (self.stop.clone(), self.metrics.clone(), self.poll);
+        let (stop, metrics, poll, started) = (self.stop.clone(), self.metrics.clone(), self.poll, self.started);
+        let pulse = self.pulse(name);
         self.tasks.spawn(async move {
             let mut pause = PAUSE_MIN;
             // Ends when the process stops, or on an error that says so.
             while !stop.is_cancelled() {
+                pulse.store(elapsed_ms(started), Ordering::Relaxed);
                 let wait = match tick().await {
                     Ok(progress) => {
                         metrics.tick_finished(name, chain, now().unix_timestamp());
@@ -78,6 +87,39 @@ impl Workers {
         });
     }
 
+    fn pulse(&self, name: &'static str) -> Arc<AtomicU64> {
+        let pulse = Arc::new(AtomicU64::new(elapsed_ms(self.started)));
+        self.pulses.lock().unwrap_or_else(PoisonError::into_inner).push((name, Arc::clone(&pulse)));
+        pulse
+    }
+
+    /// Feeds systemd's watchdog while every loop turns. A loop that retries is alive; one that hangs is
+    /// not, and systemd then ends and restarts the process.
+    pub(super) fn feed_watchdog(&mut self) {
+        let Some(limit) = sd_notify::watchdog_enabled() else { return };
+        let (stop, pulses, started) = (self.stop.clone(), Arc::clone(&self.pulses), self.started);
+        self.tasks.spawn(async move {
+            while !stop.is_cancelled() {
+                let oldest = elapsed_ms(started).saturating_sub(u64::try_from(HANG.as_millis()).unwrap_or(u64::MAX));
+                let hung = pulses
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .iter()
+                    .find(|(_, pulse)| pulse.load(Ordering::Relaxed) < oldest)
+                    .map(|(name, _)| *name);
+                match hung {
+                    None => drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog])),
+                    Some(name) => tracing::error!(worker = name, "the loop does not turn; the watchdog is not fed"),
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(limit / 3) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+            Ok(())
+        });
+    }
+
     /// Waits until a task ends or the process is told to stop, then ends the rest.
     pub(super) async fn join(mut self) -> Result<(), anyhow::Error> {
         let first = tokio::select! {
@@ -95,6 +137,10 @@ impl Workers {
         while self.tasks.join_next().await.is_some() {}
         outcome
     }
+}
+
+fn elapsed_ms(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn report(name: &str, chain: Option<ChainId>, what: Disposition, error: &(dyn std::error::Error + 'static)) {

@@ -2,6 +2,9 @@
 //! for ever.
 
 pub mod store;
+mod watched;
+
+pub use watched::WatchedSet;
 
 use alloy::primitives::Address;
 use uuid::Uuid;

@@ -12,12 +12,15 @@ pub mod chains;
 pub mod db;
 pub mod event;
 pub mod officer;
+pub mod rpc;
 
 // Money comes in.
 pub mod settings;
 pub mod account;
 pub mod payment;
 pub mod deposit;
+pub mod scan;
+pub mod confirm;
 
 // Money goes out.
 pub mod signing;

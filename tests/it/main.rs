@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 
 mod ground;
+mod simulator;
 mod units;

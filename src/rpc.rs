@@ -1,0 +1,27 @@
+//! One chain as its nodes show it: an ordered list of endpoints, asked one after the other.
+//!
+//! A small JSON-RPC caller on `reqwest` and not alloy's transport, because the border needs what that
+//! transport does not offer: a cap on the answer's size, connect, read and total time limits, the check
+//! that the answer carries our request's id, the exact error code, and errors that never print the URL.
+//! URLs may hold API keys; an endpoint is named by its host and its position in the list.
+//!
+//! What holds here: `null` is never "empty" (it is [`Fault::NotFound`], or `None` where absence is an
+//! ordinary answer); a block's hash is the hash of its header; the text of a node's error is read in
+//! `error.rs` alone and leaves it as an enum; every endpoint proves its chain id before its first
+//! answer counts, and again after each time it could not be reached.
+//!
+//! Absent on purpose: agreement of two endpoints, ranges, batches, subscriptions and traces. They join
+//! as further methods of [`Node`]; what its callers see stays.
+
+mod answer;
+mod endpoint;
+mod error;
+mod hex;
+mod node;
+mod verify;
+
+pub use answer::{Block, FeeEstimate, Header, Log, Receipt, Transaction};
+pub use endpoint::EndpointLimits;
+pub use error::{Fault, RpcError, SendOutcome};
+pub use node::{CallRequest, Node, NodeError, NodeOptions, Usage};
+pub use verify::VerifyError;

@@ -1,0 +1,334 @@
+//! What a node shows, in our words: only the fields that money depends on, each checked on the way in.
+//!
+//! Pure. A header comes in whole, because its hash is computed and compared; transactions come in lean,
+//! because a block holds hundreds of them and their type does not matter here.
+
+use alloy::consensus::Header as HashedHeader;
+use alloy::primitives::{Address, B256, Bloom, BloomInput, Bytes, U256};
+use serde::Deserialize;
+
+use super::error::Fault;
+use super::hex::{Account, Data, Fixed, Quantity};
+use crate::units::{BlockNumber, BlockRef};
+
+/// A block without its transactions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    pub block: BlockRef,
+    pub parent_hash: B256,
+    /// Seconds since 1970 by the block's producer. Several blocks may share one; it may also go back.
+    pub timestamp: u64,
+    pub base_fee: Option<u128>,
+    pub logs_bloom: Bloom,
+}
+
+impl Header {
+    /// Whether the header proves that no log of these contracts with this topic is in the block.
+    ///
+    /// A filter of zeros proves nothing: some chains never fill it.
+    pub fn excludes(&self, contracts: &[Address], topic: B256) -> bool {
+        let may_hold = |bytes: &[u8]| self.logs_bloom.contains_input(BloomInput::Raw(bytes));
+        if self.logs_bloom.is_zero() {
+            return false;
+        }
+        !may_hold(topic.as_slice()) || !contracts.iter().any(|contract| may_hold(contract.as_slice()))
+    }
+}
+
+/// A block with its transactions, in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    pub header: Header,
+    pub transactions: Vec<Transaction>,
+}
+
+/// The top level of a transaction. `to` is `None` where it creates a contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    pub hash: B256,
+    pub from: Address,
+    pub to: Option<Address>,
+    pub value: U256,
+}
+
+/// A log. Its index counts within the block, so it changes when the transaction is included again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// `None` for a log that is in no block yet.
+    pub block_hash: Option<B256>,
+    pub tx_hash: B256,
+    pub log_index: u64,
+    pub address: Address,
+    pub topics: Vec<B256>,
+    pub data: Bytes,
+    /// The node says that a reorg took this log away.
+    pub removed: bool,
+}
+
+/// What became of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    pub tx_hash: B256,
+    /// Status 1. A failed transaction used its nonce and paid its fee, and moved nothing else.
+    pub succeeded: bool,
+    pub block: BlockRef,
+    pub tx_index: u64,
+    pub gas_used: u64,
+    /// Wei per unit of gas. Absent on nodes from before EIP-1559; absence is not zero.
+    pub effective_gas_price: Option<u128>,
+    /// What an OP-stack chain charges on top for its parent chain, in wei.
+    pub l1_fee: Option<U256>,
+    pub logs: Vec<Log>,
+}
+
+/// What a unit of gas costs now, in wei.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeeEstimate {
+    /// The base fee of the next block.
+    pub base_fee: u128,
+    /// What the producer is usually given on top.
+    pub priority: u128,
+}
+
+// === as the node writes them ===
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RawHeader {
+    hash: Fixed<32>,
+    parent_hash: Fixed<32>,
+    #[serde(rename = "sha3Uncles")]
+    ommers_hash: Fixed<32>,
+    miner: Account,
+    state_root: Fixed<32>,
+    transactions_root: Fixed<32>,
+    receipts_root: Fixed<32>,
+    logs_bloom: Fixed<256>,
+    difficulty: Quantity,
+    number: Quantity,
+    gas_limit: Quantity,
+    gas_used: Quantity,
+    timestamp: Quantity,
+    extra_data: Data,
+    mix_hash: Fixed<32>,
+    nonce: Fixed<8>,
+    base_fee_per_gas: Option<Quantity>,
+    withdrawals_root: Option<Fixed<32>>,
+    blob_gas_used: Option<Quantity>,
+    excess_blob_gas: Option<Quantity>,
+    parent_beacon_block_root: Option<Fixed<32>>,
+    requests_hash: Option<Fixed<32>>,
+    block_access_list_hash: Option<Fixed<32>>,
+    slot_number: Option<Quantity>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct RawBlock {
+    #[serde(flatten)]
+    header: RawHeader,
+    transactions: Vec<RawTransaction>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawTransaction {
+    hash: Fixed<32>,
+    from: Account,
+    to: Option<Account>,
+    value: Quantity,
+    block_hash: Option<Fixed<32>>,
+    transaction_index: Option<Quantity>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RawLog {
+    block_hash: Option<Fixed<32>>,
+    transaction_hash: Fixed<32>,
+    log_index: Option<Quantity>,
+    address: Account,
+    topics: Vec<Fixed<32>>,
+    data: Data,
+    #[serde(default)]
+    removed: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RawReceipt {
+    transaction_hash: Fixed<32>,
+    status: Quantity,
+    block_hash: Fixed<32>,
+    block_number: Quantity,
+    transaction_index: Quantity,
+    gas_used: Quantity,
+    effective_gas_price: Option<Quantity>,
+    l1_fee: Option<Quantity>,
+    logs: Vec<RawLog>,
+}
+
+impl RawHeader {
+    /// Checks the header; `verify` says whether its hash must be the hash of its fields.
+    pub(super) fn read(self, verify: bool) -> Result<Header, Fault> {
+        let number = small("number", self.number)?;
+        if i64::try_from(number).is_err() {
+            return Err(Fault::malformed(format!("a block with number {number}, above 2^63 - 1")));
+        }
+        let header = Header {
+            block: BlockRef { number: BlockNumber(number), hash: self.hash.0 },
+            parent_hash: self.parent_hash.0,
+            timestamp: small("timestamp", self.timestamp)?,
+            base_fee: self.base_fee_per_gas.map(|fee| medium("baseFeePerGas", fee)).transpose()?,
+            logs_bloom: Bloom::from(self.logs_bloom.0),
+        };
+        if verify {
+            let computed = self.hashed(number)?.hash_slow();
+            if computed != header.block.hash {
+                return Err(Fault::malformed(format!(
+                    "{} whose fields hash to {computed}; if this chain's headers have fields that this version does not know, \
+                     set verify_header_hash = false for it",
+                    header.block
+                )));
+            }
+        }
+        Ok(header)
+    }
+
+    fn hashed(self, number: u64) -> Result<HashedHeader, Fault> {
+        Ok(HashedHeader {
+            parent_hash: self.parent_hash.0,
+            ommers_hash: self.ommers_hash.0,
+            beneficiary: self.miner.0,
+            state_root: self.state_root.0,
+            transactions_root: self.transactions_root.0,
+            receipts_root: self.receipts_root.0,
+            logs_bloom: Bloom::from(self.logs_bloom.0),
+            difficulty: self.difficulty.0,
+            number,
+            gas_limit: small("gasLimit", self.gas_limit)?,
+            gas_used: small("gasUsed", self.gas_used)?,
+            timestamp: small("timestamp", self.timestamp)?,
+            extra_data: self.extra_data.0,
+            mix_hash: self.mix_hash.0,
+            nonce: self.nonce.0,
+            base_fee_per_gas: self.base_fee_per_gas.map(|fee| small("baseFeePerGas", fee)).transpose()?,
+            withdrawals_root: self.withdrawals_root.map(B256::from),
+            blob_gas_used: self.blob_gas_used.map(|gas| small("blobGasUsed", gas)).transpose()?,
+            excess_blob_gas: self.excess_blob_gas.map(|gas| small("excessBlobGas", gas)).transpose()?,
+            parent_beacon_block_root: self.parent_beacon_block_root.map(B256::from),
+            requests_hash: self.requests_hash.map(B256::from),
+            block_access_list_hash: self.block_access_list_hash.map(B256::from),
+            slot_number: self.slot_number.map(|slot| small("slotNumber", slot)).transpose()?,
+        })
+    }
+}
+
+impl RawBlock {
+    pub(super) fn read(self, verify: bool) -> Result<Block, Fault> {
+        let header = self.header.read(verify)?;
+        let mut transactions = Vec::with_capacity(self.transactions.len());
+        for (position, raw) in self.transactions.into_iter().enumerate() {
+            if raw.block_hash.is_some_and(|hash| hash.0 != header.block.hash) {
+                return Err(Fault::malformed(format!("{} with transaction {} of another block", header.block, raw.hash.0)));
+            }
+            if let Some(index) = raw.transaction_index
+                && index.0 != U256::from(position)
+            {
+                return Err(Fault::malformed(format!(
+                    "{} with transaction {} at {position}, which says {}",
+                    header.block, raw.hash.0, index.0
+                )));
+            }
+            let to = raw.to.map(|account| account.0);
+            transactions.push(Transaction { hash: raw.hash.0, from: raw.from.0, to, value: raw.value.0 });
+        }
+        Ok(Block { header, transactions })
+    }
+}
+
+impl RawLog {
+    pub(super) fn read(self) -> Result<Log, Fault> {
+        let block_hash = self.block_hash.map(B256::from);
+        // A log in no block has no index; it is kept so that the caller can count and refuse it.
+        let log_index = match (self.log_index, block_hash) {
+            (Some(index), _) => small("logIndex", index)?,
+            (None, None) => 0,
+            (None, Some(_)) => return Err(Fault::malformed("a log in a block, without its index")),
+        };
+        Ok(Log {
+            block_hash,
+            tx_hash: self.transaction_hash.0,
+            log_index,
+            address: self.address.0,
+            topics: self.topics.into_iter().map(B256::from).collect(),
+            data: self.data.0,
+            removed: self.removed,
+        })
+    }
+}
+
+impl RawReceipt {
+    /// Checks the receipt; it must be of the transaction that was asked for.
+    pub(super) fn read(self, asked: B256) -> Result<Receipt, Fault> {
+        if self.transaction_hash.0 != asked {
+            return Err(Fault::malformed(format!("the receipt of {} instead of {asked}", self.transaction_hash.0)));
+        }
+        let succeeded = match self.status.to_u64() {
+            Some(0) => false,
+            Some(1) => true,
+            Some(_) | None => return Err(Fault::malformed(format!("a receipt with status {}", self.status.0))),
+        };
+        let number = small("blockNumber", self.block_number)?;
+        let logs = self.logs.into_iter().map(RawLog::read).collect::<Result<Vec<_>, _>>()?;
+        let block = BlockRef { number: BlockNumber(number), hash: self.block_hash.0 };
+        // A log that is left out here is a deposit that is lost, so a doubtful one spoils the receipt.
+        if logs.iter().any(|log| log.tx_hash != asked || log.block_hash != Some(block.hash) || log.removed) {
+            return Err(Fault::malformed(format!("the receipt of {asked} with a log of another transaction or block")));
+        }
+        Ok(Receipt {
+            tx_hash: asked,
+            succeeded,
+            block,
+            tx_index: small("transactionIndex", self.transaction_index)?,
+            gas_used: small("gasUsed", self.gas_used)?,
+            effective_gas_price: self.effective_gas_price.map(|price| medium("effectiveGasPrice", price)).transpose()?,
+            l1_fee: self.l1_fee.map(|fee| fee.0),
+            logs,
+        })
+    }
+}
+
+fn small(field: &'static str, quantity: Quantity) -> Result<u64, Fault> {
+    quantity.to_u64().ok_or_else(|| Fault::malformed(format!("{field} {} above 2^64 - 1", quantity.0)))
+}
+
+fn medium(field: &'static str, quantity: Quantity) -> Result<u128, Fault> {
+    quantity.to_u128().ok_or_else(|| Fault::malformed(format!("{field} {} above 2^128 - 1", quantity.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::{address, b256};
+
+    use super::*;
+
+    fn header_with(bloom: Bloom) -> Header {
+        let block = BlockRef { number: BlockNumber(1), hash: B256::ZERO };
+        Header { block, parent_hash: B256::ZERO, timestamp: 0, base_fee: None, logs_bloom: bloom }
+    }
+
+    #[test]
+    fn w2_only_a_filled_filter_proves_that_a_block_holds_nothing_of_ours() {
+        let token = address!("5FbDB2315678afecb367f032d93F642f64180aa3");
+        let other = address!("e7f1725E7734CE288F8367e1Bb143E90bb3F0512");
+        let topic = b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef");
+        let mut bloom = Bloom::ZERO;
+        assert!(!header_with(bloom).excludes(&[token], topic), "an empty filter says nothing");
+        bloom.accrue(BloomInput::Raw(other.as_slice()));
+        bloom.accrue(BloomInput::Raw(topic.as_slice()));
+        assert!(header_with(bloom).excludes(&[token], topic));
+        assert!(!header_with(bloom).excludes(&[token, other], topic));
+        bloom.accrue(BloomInput::Raw(token.as_slice()));
+        assert!(!header_with(bloom).excludes(&[token], topic));
+    }
+}

@@ -1,0 +1,325 @@
+//! The loop that follows one chain. A tick reads at most one chunk and commits it whole, or nothing.
+//!
+//! Order of a tick: the head, then the blocks up to it, then the watched set, then the receipts. The set
+//! is read after the blocks exist, so an address that was committed before somebody paid it is known.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use alloy::primitives::{Address, B256};
+use time::OffsetDateTime;
+
+use super::matching::{self, Ignored, Scope, TRANSFER_TOPIC};
+use super::store::{self, Cursor, NewBlock, Orphaned};
+use super::tip::{self, Link, StoredLine, TipChange};
+use super::{ScanError, Transfer};
+use crate::account;
+use crate::chains::ChainSpec;
+use crate::db::{Database, DbError};
+use crate::deposit::WatchedSet;
+use crate::rpc::{Block, Log, Node, Receipt};
+use crate::settings;
+use crate::units::{BlockNumber, BlockRef, ChainId, Progress};
+
+/// How to follow a chain.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanOptions {
+    /// The first block to read, the very first time. `None`: the head at that moment.
+    pub start: Option<BlockNumber>,
+    /// Blocks per tick and commit.
+    pub chunk_blocks: u32,
+}
+
+impl Default for ScanOptions {
+    fn default() -> Self {
+        Self { start: None, chunk_blocks: 50 }
+    }
+}
+
+/// Follows one chain. Chains share the watched set, not their fate: each has a scanner of its own.
+#[derive(Debug)]
+pub struct Scanner {
+    database: Database,
+    node: Arc<Node>,
+    watched: Arc<RwLock<WatchedSet>>,
+    chain: ChainId,
+    tokens: Vec<Address>,
+    reorg_window: u32,
+    options: ScanOptions,
+}
+
+/// What one tick will commit.
+#[derive(Debug)]
+struct Round {
+    chain: ChainId,
+    /// Where the cursor stood; `None` in the first round.
+    from: Option<BlockRef>,
+    orphan_from: Option<BlockNumber>,
+    blocks: Vec<NewBlock>,
+    seen: Vec<(BlockRef, Transfer)>,
+    now: OffsetDateTime,
+}
+
+/// A block with the logs it needs for matching.
+struct Read {
+    block: Block,
+    logs: Vec<Log>,
+}
+
+impl Scanner {
+    pub fn new(database: Database, node: Arc<Node>, watched: Arc<RwLock<WatchedSet>>, spec: &ChainSpec, options: ScanOptions) -> Self {
+        Self {
+            database,
+            node,
+            watched,
+            chain: spec.id,
+            tokens: spec.tokens.iter().map(|token| token.contract).collect(),
+            reorg_window: spec.reorg_window,
+            options,
+        }
+    }
+
+    /// Reads the next blocks and commits them. Safe to repeat at any time.
+    pub async fn tick(&self, now: OffsetDateTime) -> Result<Progress, ScanError> {
+        self.node.set_clock(now);
+        let head = link_of(&self.node.head().await?);
+        let cursor = store::find_cursor(&mut *self.database.connection().await?, self.chain).await?;
+        let Some(cursor) = cursor else { return self.first_round(head, now).await };
+
+        let line = self.stored_line(&cursor).await?;
+        // At the same height or below, the head itself is what to compare; above, the next block is.
+        let first = if head.block.number <= cursor.tip.number { None } else { Some(self.block_at(cursor.tip.number.next()).await?) };
+        let mut branch = vec![first.as_ref().map_or(head, |block| link_of(&block.header))];
+        let (from, orphan_from) = loop {
+            match tip::advance(&line, &branch) {
+                TipChange::Same => return Ok(Progress::Idle),
+                TipChange::Behind { by } => return self.behind(&cursor, by),
+                TipChange::Extend { from } => break (from, None),
+                TipChange::Reorg { ancestor, depth, from } => {
+                    tracing::warn!(chain.id = self.chain.get(), depth, ?ancestor, tip = %cursor.tip, "the node's branch left the stored line");
+                    break (from, Some(ancestor.map_or(cursor.start, |ancestor| ancestor.number.next())));
+                }
+                // Ends: the branch grows downwards to the lowest stored block at most.
+                TipChange::NeedParent { hash } => branch.insert(0, link_of(&self.node.header_by_hash(hash).await?)),
+                TipChange::TooDeep { searched_to } => return self.too_deep(head.block, searched_to, now).await,
+                TipChange::Broken { at } => return Err(self.moved(format!("{at} does not follow the block before it"))),
+            }
+        };
+        let reads = self.read_branch(&branch[from..], first, head).await?;
+        self.finish(Some(cursor.tip), orphan_from, reads, now).await
+    }
+
+    /// The first round stores the block where watching begins.
+    async fn first_round(&self, head: Link, now: OffsetDateTime) -> Result<Progress, ScanError> {
+        let start = self.options.start.unwrap_or(head.block.number);
+        if start > head.block.number {
+            return Ok(Progress::Idle);
+        }
+        let block = self.block_at(start).await?;
+        let reads = vec![self.with_logs(block).await?];
+        self.finish(None, None, reads, now).await
+    }
+
+    /// The node is below us: it lags, or its chain got shorter. We wait; beyond the window it is the
+    /// wrong node.
+    fn behind(&self, cursor: &Cursor, by: u64) -> Result<Progress, ScanError> {
+        if by > u64::from(self.reorg_window) {
+            return Err(ScanError::FarBehind { chain: self.chain, tip: cursor.tip, by });
+        }
+        tracing::debug!(chain.id = self.chain.get(), by, "the node's head is below the stored tip");
+        Ok(Progress::Idle)
+    }
+
+    async fn too_deep(&self, head: BlockRef, searched_to: BlockNumber, now: OffsetDateTime) -> Result<Progress, ScanError> {
+        let error = ScanError::TooDeep { chain: self.chain, head, searched_to };
+        let (chain, reason) = (self.chain, error.to_string());
+        self.database
+            .unit::<_, DbError, _>(move |connection| Box::pin(async move { store::halt_outflow(connection, chain, &reason, now).await }))
+            .await?;
+        Err(error)
+    }
+
+    // === reading ===
+
+    async fn stored_line(&self, cursor: &Cursor) -> Result<StoredLine, ScanError> {
+        let lowest = BlockNumber(cursor.tip.number.0.saturating_sub(u64::from(self.reorg_window)));
+        let blocks = store::list_canonical(&mut *self.database.connection().await?, self.chain, lowest.max(cursor.start)).await?;
+        let line = StoredLine::new(blocks, cursor.start).map_err(|error| DbError::Corrupt {
+            column: "chain_blocks.number",
+            found: error.to_string(),
+            wanted: "an unbroken line of canonical blocks",
+        })?;
+        if line.tip() == cursor.tip {
+            Ok(line)
+        } else {
+            // Between two statements another process moved the chain, which only one may.
+            Err(self.moved(format!("the stored line ends in {} and the cursor stands on {}", line.tip(), cursor.tip)))
+        }
+    }
+
+    /// The blocks of a branch whose links are known, and then the ones above by height, up to the chunk's
+    /// size or the head.
+    async fn read_branch(&self, links: &[Link], first: Option<Block>, head: Link) -> Result<Vec<Read>, ScanError> {
+        let chunk = usize::try_from(self.options.chunk_blocks.max(1)).unwrap_or(usize::MAX);
+        let mut first = first;
+        let mut reads: Vec<Read> = Vec::new();
+        for link in links.iter().take(chunk) {
+            let block = match first.take_if(|block| block.header.block == link.block) {
+                Some(block) => block,
+                None => self.node.block_by_hash(link.block.hash).await?,
+            };
+            reads.push(self.with_logs(block).await?);
+        }
+        while reads.len() < chunk
+            && let Some(last) = reads.last().map(|read| read.block.header.block)
+            && last.number < head.block.number
+        {
+            let block = self.block_at(last.number.next()).await?;
+            if !tip::follows(last, link_of(&block.header)) {
+                return Err(self.moved(format!("{} does not follow {last}", block.header.block)));
+            }
+            reads.push(self.with_logs(block).await?);
+        }
+        Ok(reads)
+    }
+
+    async fn block_at(&self, number: BlockNumber) -> Result<Block, ScanError> {
+        let block = self.node.block_by_number(number).await?;
+        block.ok_or_else(|| self.moved(format!("block {number} is gone, though the head is not below it")))
+    }
+
+    /// The logs of a block are asked by its hash, unless its own header proves that it has none of ours.
+    async fn with_logs(&self, block: Block) -> Result<Read, ScanError> {
+        let header = &block.header;
+        let logs = if self.tokens.is_empty() || header.excludes(&self.tokens, TRANSFER_TOPIC) {
+            Vec::new()
+        } else {
+            self.node.logs_by_block_hash(header.block.hash, &self.tokens, TRANSFER_TOPIC).await?
+        };
+        Ok(Read { block, logs })
+    }
+
+    /// Brings the watched set up to what is committed now. Incremental; when a clock that jumped has
+    /// hidden a row, the count differs and all rows are read.
+    async fn refresh_watched(&self) -> Result<(), ScanError> {
+        let since = self.watched.read().unwrap_or_else(PoisonError::into_inner).since();
+        let mut connection = self.database.connection().await?;
+        let rows = account::store::list_watched(&mut connection, since).await?;
+        let issued = account::store::count_watched(&mut connection).await?;
+        let complete = {
+            let mut watched = self.watched.write().unwrap_or_else(PoisonError::into_inner);
+            watched.extend(rows);
+            watched.len() as u64 >= issued
+        };
+        if !complete {
+            let rows = account::store::list_watched(&mut connection, None).await?;
+            self.watched.write().unwrap_or_else(PoisonError::into_inner).extend(rows);
+        }
+        Ok(())
+    }
+
+    // === matching and committing ===
+
+    /// Matches what was read and commits it.
+    async fn finish(
+        &self,
+        from: Option<BlockRef>,
+        orphan_from: Option<BlockNumber>,
+        reads: Vec<Read>,
+        now: OffsetDateTime,
+    ) -> Result<Progress, ScanError> {
+        self.refresh_watched().await?;
+        let mut round = Round { chain: self.chain, from, orphan_from, blocks: Vec::with_capacity(reads.len()), seen: Vec::new(), now };
+        for read in &reads {
+            let header = &read.block.header;
+            round.blocks.push(NewBlock { link: link_of(header), time: self.block_time(header.block, header.timestamp)? });
+            let found = self.transfers_of(read).await?;
+            round.seen.extend(found.into_iter().map(|transfer| (header.block, transfer)));
+        }
+        let Some(tip) = round.blocks.last().map(|block| block.link.block) else { return Ok(Progress::Idle) };
+        // A branch that changed while it was read is seen by its highest block; the round is given up.
+        match self.node.header_by_number(tip.number).await? {
+            Some(header) if header.block == tip => {}
+            Some(_) | None => return Err(self.moved(format!("{tip} was replaced"))),
+        }
+        let transfers = round.seen.len();
+        let orphaned = self.commit(round).await?;
+        if transfers > 0 || orphaned.is_some() {
+            tracing::info!(chain.id = self.chain.get(), %tip, blocks = reads.len(), transfers, ?orphaned, "read");
+        }
+        Ok(Progress::Worked)
+    }
+
+    async fn transfers_of(&self, read: &Read) -> Result<Vec<Transfer>, ScanError> {
+        let hits = {
+            let watched = self.watched.read().unwrap_or_else(PoisonError::into_inner);
+            matching::hits(&read.block, &read.logs, self.scope(&watched))
+        };
+        let mut receipts: BTreeMap<B256, Receipt> = BTreeMap::new();
+        for tx_hash in hits {
+            // No receipt is no answer; the matcher refuses the block.
+            if let Some(receipt) = self.node.receipt(tx_hash).await? {
+                receipts.insert(tx_hash, receipt);
+            }
+        }
+        let receipts: Vec<Receipt> = receipts.into_values().collect();
+        let watched = self.watched.read().unwrap_or_else(PoisonError::into_inner);
+        let block = read.block.header.block;
+        let (found, ignored) = matching::transfers(&read.block, &read.logs, &receipts, self.scope(&watched))
+            .map_err(|source| ScanError::Contradiction { chain: self.chain, block, source: Box::new(source) })?;
+        if ignored != Ignored::default() {
+            tracing::info!(chain.id = self.chain.get(), %block, ?ignored, "what looked like a transfer was not taken");
+        }
+        Ok(found)
+    }
+
+    fn scope<'a>(&'a self, watched: &'a WatchedSet) -> Scope<'a> {
+        Scope { watched, tokens: &self.tokens }
+    }
+
+    async fn commit(&self, round: Round) -> Result<Option<Orphaned>, ScanError> {
+        let chain = self.chain;
+        let outcome = self.database.unit::<_, DbError, _>(move |connection| Box::pin(async move { round.write(connection).await })).await;
+        outcome.map_err(|error| match error.constraint() {
+            Some("transfer_observations_one_canonical_key") => ScanError::TwoBlocks { chain },
+            Some(_) | None => error.into(),
+        })
+    }
+
+    fn block_time(&self, block: BlockRef, timestamp: u64) -> Result<OffsetDateTime, ScanError> {
+        let seconds = i64::try_from(timestamp).ok();
+        seconds.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok()).ok_or(ScanError::Timestamp {
+            chain: self.chain,
+            block,
+            timestamp,
+        })
+    }
+
+    fn moved(&self, what: String) -> ScanError {
+        ScanError::Moved { chain: self.chain, what }
+    }
+}
+
+impl Round {
+    /// Blocks, observations and cursor together; the old branch is put aside first.
+    async fn write(self, connection: &mut sqlx::PgConnection) -> Result<Option<Orphaned>, DbError> {
+        let orphaned = match self.orphan_from {
+            Some(number) => Some(store::orphan_from(connection, self.chain, number, self.now).await?),
+            None => None,
+        };
+        let threshold = settings::store::get_threshold(connection, self.chain).await?;
+        store::insert_blocks(connection, self.chain, &self.blocks, threshold.history_id).await?;
+        store::insert_observations(connection, self.chain, &self.seen).await?;
+        let tip = self.blocks.last().map(|block| block.link.block);
+        match (self.from, tip) {
+            (Some(from), Some(tip)) => store::advance_cursor(connection, self.chain, from, tip, self.now).await?,
+            (None, Some(tip)) => store::insert_cursor(connection, self.chain, tip).await?,
+            (_, None) => {}
+        }
+        Ok(orphaned)
+    }
+}
+
+fn link_of(header: &crate::rpc::Header) -> Link {
+    Link { block: header.block, parent_hash: header.parent_hash }
+}

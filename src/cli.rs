@@ -14,6 +14,9 @@ mod threshold;
 
 use std::path::PathBuf;
 
+#[cfg(feature = "devkit")]
+pub(crate) use console::table_lines;
+
 use clap::{Args, Parser, Subcommand};
 use secrecy::SecretString;
 

@@ -4,6 +4,8 @@
 pub mod chain;
 pub mod child;
 pub mod contracts;
+pub mod demo;
 pub mod postgres;
 pub mod schema;
+pub mod stage;
 pub mod trezor;

@@ -35,7 +35,8 @@ impl Metrics {
         )
         .expect("metric names and labels are constants of this file");
         let chain_scanned = gauges("amanatd_chain_scanned_block", "Number of the last block stored.", &["chain"]);
-        let outflow_halted = gauges("amanatd_chain_outflow_halted", "1 while nothing may leave this chain until an officer acts.", &["chain"]);
+        let outflow_halted =
+            gauges("amanatd_chain_outflow_halted", "1 while nothing may leave this chain until an officer acts.", &["chain"]);
         let ready = IntGauge::new("amanatd_ready", "1 once the database answered, the API listens and workers run.")
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);

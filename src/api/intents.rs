@@ -61,7 +61,11 @@ fn read_state(text: &str) -> Result<IntentState, Problem> {
     })
 }
 
-pub(super) async fn get(State(state): State<ApiState>, who: Authenticated, Path(id): Path<String>) -> Result<axum::Json<IntentView>, Problem> {
+pub(super) async fn get(
+    State(state): State<ApiState>,
+    who: Authenticated,
+    Path(id): Path<String>,
+) -> Result<axum::Json<IntentView>, Problem> {
     who.require(Scope::IntentsRead)?;
     let mut connection = state.db.connection().await?;
     let found = intent::store::get(&mut connection, intent_id(&id)?).await?;

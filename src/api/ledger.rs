@@ -98,15 +98,11 @@ pub(super) async fn reconciliation(State(state): State<ApiState>, who: Authentic
         let Some(spec) = state.book.get(*id) else { continue };
         let report = reconcile::reconcile(&state.db, node, spec).await?;
         let lines = report.lines.iter().map(|line| line_view(line, &state.book)).collect();
-        chains.push(ChainReconciliation {
-            chain_id: id.get(),
-            block_number: report.at.number.0,
-            block_hash: report.at.hash,
-            lines,
-        });
+        chains.push(ChainReconciliation { chain_id: id.get(), block_number: report.at.number.0, block_hash: report.at.hash, lines });
     }
     let sides: Vec<SidesView> = reconcile::sides(&state.db).await?.iter().map(|sides| sides_view(sides, &state.book)).collect();
-    let equal = sides.iter().all(|sides| sides.equal) && chains.iter().all(|chain: &ChainReconciliation| chain.lines.iter().all(|line| line.equal));
+    let equal =
+        sides.iter().all(|sides| sides.equal) && chains.iter().all(|chain: &ChainReconciliation| chain.lines.iter().all(|line| line.equal));
     Ok(axum::Json(Reconciliation { chains, sides, equal }))
 }
 

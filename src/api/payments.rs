@@ -44,9 +44,7 @@ pub(super) async fn create(
     };
     let payment = draft.check(&state.book, &state.watched(), (state.clock)()).map_err(Problem::fields)?;
     let book = state.book.clone();
-    write
-        .once(&state, StatusCode::CREATED, move |connection| Box::pin(async move { create_one(connection, &payment, &book).await }))
-        .await
+    write.once(&state, StatusCode::CREATED, move |connection| Box::pin(async move { create_one(connection, &payment, &book).await })).await
 }
 
 /// The payment, its address and the address's watch commit together, before anybody learns of them.
@@ -69,7 +67,11 @@ async fn create_one(connection: &mut PgConnection, new: &NewPayment, book: &Chai
     view(connection, id, book).await
 }
 
-pub(super) async fn get(State(state): State<ApiState>, who: Authenticated, Path(id): Path<String>) -> Result<axum::Json<PaymentView>, Problem> {
+pub(super) async fn get(
+    State(state): State<ApiState>,
+    who: Authenticated,
+    Path(id): Path<String>,
+) -> Result<axum::Json<PaymentView>, Problem> {
     who.require(Scope::PaymentsRead)?;
     let id = payment_id(&id)?;
     let mut connection = state.db.connection().await?;
@@ -170,8 +172,7 @@ fn payment_id(text: &str) -> Result<PaymentId, Problem> {
 
 /// A payment with everything a reader needs to understand where it stands.
 async fn view(connection: &mut PgConnection, id: PaymentId, book: &ChainBook) -> Result<PaymentView, Problem> {
-    let payment =
-        payment::store::find(connection, id).await?.ok_or_else(|| Problem::not_found(format!("no payment {id}")))?;
+    let payment = payment::store::find(connection, id).await?.ok_or_else(|| Problem::not_found(format!("no payment {id}")))?;
     let destination = deposit::store::get_by_payment(connection, id).await?;
     let address = account::store::get_address(connection, destination.derived_address).await?;
     let received = received(connection, &payment).await?;

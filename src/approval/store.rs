@@ -18,12 +18,7 @@ pub struct Standing {
 }
 
 /// Records an officer's approval; the one that completes the number moves the intent on.
-pub async fn insert(
-    connection: &mut PgConnection,
-    id: IntentId,
-    digest: B256,
-    caller: &Caller,
-) -> Result<Standing, ApprovalError> {
+pub async fn insert(connection: &mut PgConnection, id: IntentId, digest: B256, caller: &Caller) -> Result<Standing, ApprovalError> {
     let Some((officer, role)) = caller.user else { return Err(ApprovalError::NotAnOfficer) };
     if !role.is_officer() {
         return Err(ApprovalError::NotAnOfficer);

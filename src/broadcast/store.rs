@@ -35,18 +35,12 @@ pub async fn decline(connection: &mut PgConnection, id: IntentId, reason: &str) 
 /// Checks signed bytes against the approved intent and stores them. Nothing has been sent yet.
 ///
 /// The same bytes again are no error: the station may not have heard our first answer.
-pub async fn insert_signed(
-    connection: &mut PgConnection,
-    book: &ChainBook,
-    id: IntentId,
-    raw: &Bytes,
-) -> Result<Outbound, BroadcastError> {
+pub async fn insert_signed(connection: &mut PgConnection, book: &ChainBook, id: IntentId, raw: &Bytes) -> Result<Outbound, BroadcastError> {
     let intent = intent::store::lock(connection, id).await?;
     let chain = intent.chain();
     let spec = book.get(chain).ok_or(BroadcastError::UnknownChain(chain))?;
     let request = signing::request_for(&intent, spec).map_err(|source| BroadcastError::Request { intent: id, source })?;
-    let signed =
-        SignedTx::from_raw(request, raw).map_err(|source| BroadcastError::NotApproved { intent: id, source: Box::new(source) })?;
+    let signed = SignedTx::from_raw(request, raw).map_err(|source| BroadcastError::NotApproved { intent: id, source: Box::new(source) })?;
     if let Some(stored) = find_by_intent(connection, id).await?
         && stored.raw == *raw
     {
@@ -78,12 +72,7 @@ async fn refuse_when_halted(connection: &mut PgConnection, chain: ChainId) -> Re
     }
 }
 
-async fn note(
-    connection: &mut PgConnection,
-    intent: &Intent,
-    kind: &'static str,
-    detail: serde_json::Value,
-) -> Result<(), DbError> {
+async fn note(connection: &mut PgConnection, intent: &Intent, kind: &'static str, detail: serde_json::Value) -> Result<(), DbError> {
     event::store::append(connection, &Event::of_intent(kind, intent.id, intent.payment, intent.chain(), detail)).await
 }
 

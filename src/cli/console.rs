@@ -15,7 +15,7 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>], right: &[usize]) {
 }
 
 /// The lines of a table, heading first.
-pub fn table_lines(head: &[&str], rows: &[Vec<String>], right: &[usize]) -> Vec<String> {
+pub(crate) fn table_lines(head: &[&str], rows: &[Vec<String>], right: &[usize]) -> Vec<String> {
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

@@ -63,10 +63,8 @@ pub(super) async fn run_user(command: UserCommand, config: &Config) -> anyhow::R
     }
     let db = database::open(config).await?;
     let id = UserId(Uuid::now_v7());
-    db.unit(move |connection| {
-        Box::pin(async move { officer::store::insert_user(connection, id, email.as_deref(), &name, role).await })
-    })
-    .await?;
+    db.unit(move |connection| Box::pin(async move { officer::store::insert_user(connection, id, email.as_deref(), &name, role).await }))
+        .await?;
     say(id.to_string());
     Ok(())
 }

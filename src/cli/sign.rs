@@ -18,8 +18,8 @@ use super::Remote;
 use super::console::say;
 use super::intents::describe;
 use crate::account::{AccountXpub, DerivationPath, Deriver};
-use crate::api::wire::{AccountView, IntentView, SigningQueue};
 use crate::api::Client;
+use crate::api::wire::{AccountView, IntentView, SigningQueue};
 use crate::chains::{ChainBook, ChainSpec};
 use crate::signing::{
     Definitions, DeviceAddress, DeviceError, ExpectedScreens, FeeCaps, OpenAccount, TransactionDraft, TransactionRequest, Transfer,
@@ -67,12 +67,8 @@ struct Station {
 
 pub(super) async fn run(args: SignArgs) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&args.chains).with_context(|| format!("chain facts {}", args.chains.display()))?;
-    let station = Station {
-        client: args.remote.client()?,
-        name: args.station,
-        book: ChainBook::parse(&text)?,
-        definitions: args.definitions,
-    };
+    let station =
+        Station { client: args.remote.client()?, name: args.station, book: ChainBook::parse(&text)?, definitions: args.definitions };
     let desk = Desk::open(args.device).await?;
     for warning in desk.device().features().await?.warnings() {
         say(format!("note: {warning}"));

@@ -39,6 +39,8 @@ fn router(metrics: Metrics) -> Router {
         .route("/livez", get(async || "alive\n"))
         .route(
             "/readyz",
-            get(async move || if health.is_ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "starting\n") }),
+            get(
+                async move || if health.is_ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "starting\n") },
+            ),
         )
 }

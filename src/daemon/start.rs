@@ -81,9 +81,19 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
         let spec = book.get(*chain).context("a configured chain is in the chain book")?;
         let options = ScanOptions { start: config.chains.get(chain).and_then(|chain| chain.start_block), ..ScanOptions::default() };
         let scanner = Scanner::new(db.clone(), Arc::clone(node), Arc::clone(&watched), spec, options);
-        let planner =
-            Planner { db: db.clone(), node: Arc::clone(node), chain: Arc::new(spec.clone()), policy: config.plan };
-        chain_workers(&mut workers, ChainWorkers { db: db.clone(), node: Arc::clone(node), spec: Arc::new(spec.clone()), scanner, planner, bookkeeper: Arc::clone(&bookkeeper), metrics: metrics.clone() });
+        let planner = Planner { db: db.clone(), node: Arc::clone(node), chain: Arc::new(spec.clone()), policy: config.plan };
+        chain_workers(
+            &mut workers,
+            ChainWorkers {
+                db: db.clone(),
+                node: Arc::clone(node),
+                spec: Arc::new(spec.clone()),
+                scanner,
+                planner,
+                bookkeeper: Arc::clone(&bookkeeper),
+                metrics: metrics.clone(),
+            },
+        );
     }
     workers.feed_watchdog();
     metrics.set_ready(true);
@@ -151,10 +161,15 @@ async fn first_thresholds(db: &Database, book: &ChainBook, chains: impl Iterator
 /// The process ends when its lease is gone: another daemon may have taken over.
 fn hold_lease(workers: &mut Workers, lease: InstanceLease) {
     let lease = Arc::new(tokio::sync::Mutex::new(lease));
-    workers.tick("lease", None, |_: &LeaseError| Disposition::Stop, move || {
-        let lease = Arc::clone(&lease);
-        async move { lease.lock().await.check().await.map(|()| Progress::Idle) }
-    });
+    workers.tick(
+        "lease",
+        None,
+        |_: &LeaseError| Disposition::Stop,
+        move || {
+            let lease = Arc::clone(&lease);
+            async move { lease.lock().await.check().await.map(|()| Progress::Idle) }
+        },
+    );
 }
 
 struct ChainWorkers {

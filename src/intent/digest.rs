@@ -86,9 +86,8 @@ pub(super) mod tests {
         let base = sample();
         let other_chain = AssetId { chain: ChainId::new(2).unwrap(), asset: base.amount.asset.asset };
         let other_token = AssetId { chain: base.chain(), asset: Asset::Native };
-        let path = |account, branch, index| {
-            DerivationPath::new(AccountIndex::new(account).unwrap(), branch, AddressIndex::new(index).unwrap())
-        };
+        let path =
+            |account, branch, index| DerivationPath::new(AccountIndex::new(account).unwrap(), branch, AddressIndex::new(index).unwrap());
         let from = |path| DerivedAddress { path, ..base.from };
         let changed = [
             base.clone(),

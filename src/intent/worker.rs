@@ -10,9 +10,7 @@ use alloy::primitives::{Address, U256};
 use alloy::sol_types::SolCall;
 use uuid::Uuid;
 
-use super::plan::{
-    ForeignNonce, ReleaseSituation, ReleaseStep, SweepSituation, SweepStep, next_nonce, next_release_step, next_sweep_step,
-};
+use super::plan::{ForeignNonce, ReleaseSituation, ReleaseStep, SweepSituation, SweepStep, next_nonce, next_release_step, next_sweep_step};
 use super::{FeeTerms, Intent, IntentError, IntentKind, IntentState, digest, store};
 use crate::account::{self, DerivedAddress, Purpose};
 use crate::chains::ChainSpec;
@@ -120,7 +118,15 @@ impl Planner {
                     return Ok(Progress::Idle);
                 }
                 let Some(terms) = self.terms(gas.address, from.address, amount).await? else { return Ok(Progress::Idle) };
-                Due { kind: IntentKind::Fuel, from: gas, to: from.address, amount, terms, payment: Some(payment), destination: Some(destination) }
+                Due {
+                    kind: IntentKind::Fuel,
+                    from: gas,
+                    to: from.address,
+                    amount,
+                    terms,
+                    payment: Some(payment),
+                    destination: Some(destination),
+                }
             }
         };
         self.store(due).await
@@ -187,7 +193,9 @@ impl Planner {
         let max_fee_per_gas = fees.base_fee.saturating_mul(2).saturating_add(fees.priority).max(1);
         if max_fee_per_gas > self.policy.max_fee_per_gas_max {
             tracing::warn!(
-                chain.id = self.chain.id.get(), max_fee_per_gas, allowed = self.policy.max_fee_per_gas_max,
+                chain.id = self.chain.id.get(),
+                max_fee_per_gas,
+                allowed = self.policy.max_fee_per_gas_max,
                 "gas is dearer than allowed; nothing is planned until it falls"
             );
             return Ok(None);
@@ -224,11 +232,7 @@ impl Planner {
                     store::insert(connection, &intent).await?;
                     reserve(connection, &due, &intent).await?;
                     let detail = serde_json::json!({ "kind": intent.kind.name(), "nonce": nonce, "digest": intent.digest });
-                    event::store::append(
-                        connection,
-                        &Event::of_intent("intent.planned", intent.id, intent.payment, chain, detail),
-                    )
-                    .await?;
+                    event::store::append(connection, &Event::of_intent("intent.planned", intent.id, intent.payment, chain, detail)).await?;
                     tracing::info!(
                         intent.id = %intent.id, chain.id = chain.get(), kind = intent.kind.name(), nonce,
                         from = %intent.from.path, to = %intent.to, amount = %intent.amount.units, "intent planned"

@@ -85,9 +85,8 @@ impl Columns {
     fn of(entries: &[Entry], accounts: &BTreeMap<(AssetId, AccountKey), LedgerAccountId>) -> Result<Self, DbError> {
         let mut columns = Self::default();
         for entry in entries {
-            let account = |key| {
-                accounts.get(&(entry.amount.asset, key)).ok_or(DbError::NotOneRow { what: "a ledger account just opened", found: 0 })
-            };
+            let account =
+                |key| accounts.get(&(entry.amount.asset, key)).ok_or(DbError::NotOneRow { what: "a ledger account just opened", found: 0 });
             columns.entry_type.push(entry.entry_type.name().to_owned());
             columns.payment.push(entry.payment.map(|payment| payment.0));
             columns.chain.push(entry.amount.asset.chain.as_i64());
@@ -392,12 +391,10 @@ pub async fn list_posted_keys(connection: &mut PgConnection, keys: &[String]) ->
 
 /// Which of these entries have been reversed.
 pub async fn is_reversed(connection: &mut PgConnection, entry: LedgerEntryId) -> Result<bool, DbError> {
-    let reversed = sqlx::query_scalar!(
-        r#"select exists (select from funds_ledger_entries where reverses_entry_id = $1) as "reversed!""#,
-        entry.0
-    )
-    .fetch_one(connection)
-    .await?;
+    let reversed =
+        sqlx::query_scalar!(r#"select exists (select from funds_ledger_entries where reverses_entry_id = $1) as "reversed!""#, entry.0)
+            .fetch_one(connection)
+            .await?;
     Ok(reversed)
 }
 

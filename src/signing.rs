@@ -13,6 +13,7 @@ mod definitions;
 mod device;
 mod error;
 mod features;
+mod intent;
 mod job;
 mod known;
 mod link;
@@ -30,6 +31,7 @@ pub use definitions::{DefinitionKind, Definitions, MissingDefinition, MissingRea
 pub use device::{Device, DeviceAddress, DeviceAddressError, OpenAccount};
 pub use error::{DeviceError, DeviceText, FirmwareVersion, Step};
 pub use features::DeviceFeatures;
+pub use intent::request_for;
 pub use link::DeviceLimits;
 pub use prompt::{Input, InputError, Passphrase, PinPositions, Progress};
 pub use request::{CallError, FeeCaps, RequestError, TransactionDraft, TransactionRequest, Transfer};

@@ -221,19 +221,19 @@ async fn received(connection: &mut PgConnection, payment: &Payment) -> Result<St
 }
 
 async fn transfers(connection: &mut PgConnection, address: Uuid) -> Result<Vec<TransferView>, Problem> {
-    let progress = confirm::store::list_progress(connection, address).await?;
+    let progress = confirm::store::get_progress(connection, address).await?;
     Ok(progress
         .into_iter()
+        .filter(|row| !row.internal)
         .map(|row| TransferView {
             tx_hash: row.tx_hash,
-            asset: row.amount.asset.asset.to_string(),
-            units: row.amount.units.to_string(),
+            asset: row.asset.to_string(),
+            units: row.amount.to_string(),
             block_number: row.block.number.0,
             block_hash: row.block.hash,
             state: row.state.name().to_owned(),
-            depth: row.depth.0,
+            depth: row.have.map_or(0, |depth| depth.0),
             threshold: row.need.get(),
-            threshold_history_ids: [row.seen_history_id, row.now_history_id],
         })
         .collect())
 }

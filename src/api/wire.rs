@@ -72,8 +72,6 @@ pub struct TransferView {
     pub depth: u64,
     /// Blocks it needs.
     pub threshold: u32,
-    /// The `config_setting_history` rows behind the threshold: in force when first seen, and now.
-    pub threshold_history_ids: [i64; 2],
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -52,6 +52,7 @@ pub async fn insert_signed(
     {
         return Ok(stored);
     }
+    let tx_hash = signed.hash();
     sqlx::query!(
         "insert into outbound_transactions (intent_id, chain_id, from_address, nonce, tx_hash, raw)
          values ($1, $2::bigint, $3::bytea, $4, $5::bytea, $6)",
@@ -59,14 +60,14 @@ pub async fn insert_signed(
         chain.as_i64(),
         intent.from.address.as_slice(),
         intent.nonce.cast_signed(),
-        signed.hash().as_slice(),
+        tx_hash.as_slice(),
         signed.raw().as_ref()
     )
     .execute(&mut *connection)
     .await
     .map_err(DbError::from)?;
     let intent = intent::store::advance(connection, &intent, IntentEvent::Signed).await?;
-    note(connection, &intent, "intent.signed", serde_json::json!({ "tx_hash": signed.hash() })).await?;
+    note(connection, &intent, "intent.signed", serde_json::json!({ "tx_hash": tx_hash })).await?;
     find_by_intent(connection, id).await?.ok_or(DbError::NotOneRow { what: "the transaction just stored", found: 0 }.into())
 }
 

@@ -16,6 +16,7 @@ use crate::units::{Asset, AssetId, ChainId, IntentId, PaymentId, TokenAmount};
 /// Stores a planned intent. Its nonce, its payment's release and its destination's sweep are unique in
 /// the database, so two planners cannot both succeed.
 pub async fn insert(connection: &mut PgConnection, intent: &Intent) -> Result<(), DbError> {
+    let asset = intent.amount.asset.asset.marker();
     sqlx::query!(
         "insert into intents (
              id, kind, chain_id, from_address_id, from_address, to_address, asset, amount, nonce, gas_limit, max_fee_per_gas,
@@ -30,7 +31,7 @@ pub async fn insert(connection: &mut PgConnection, intent: &Intent) -> Result<()
         intent.from.id,
         intent.from.address.as_slice(),
         intent.to.as_slice(),
-        intent.amount.asset.asset.marker().as_slice(),
+        asset.as_slice(),
         units_to_sql(intent.amount.units),
         intent.nonce.cast_signed(),
         intent.fees.gas_limit.cast_signed(),
@@ -196,6 +197,7 @@ pub struct Promised {
 }
 
 pub async fn get_promised(connection: &mut PgConnection, asset: AssetId, from: Address) -> Result<Promised, DbError> {
+    let marker = asset.asset.marker();
     let row = sqlx::query!(
         r#"
         select coalesce(sum(amount) filter (where asset = $3::bytea), 0)::text as "units!",
@@ -205,7 +207,7 @@ pub async fn get_promised(connection: &mut PgConnection, asset: AssetId, from: A
         "#,
         asset.chain.as_i64(),
         from.as_slice(),
-        asset.asset.marker().as_slice()
+        marker.as_slice()
     )
     .fetch_one(connection)
     .await?;

@@ -14,12 +14,11 @@ use super::{LedgerError, store};
 use crate::account::{self, Purpose};
 use crate::chains::ChainBook;
 use crate::confirm;
-use crate::confirm::store::LiveVerdict;
+use crate::confirm::store::{ConfirmedSighting, Page};
 use crate::db::Database;
 use crate::deposit::{self, DestinationStatus};
 use crate::event::{self, Event};
 use crate::payment::{self, ExceptionKind, Payment, PaymentEvent};
-use crate::scan;
 use crate::units::{Asset, ChainId, PaymentId, Progress};
 
 /// How many transfers one tick posts at most.
@@ -49,13 +48,13 @@ impl Bookkeeper {
     async fn post_confirmed(&self, chain: ChainId) -> Result<Progress, LedgerError> {
         let after = *self.posted_up_to.lock().expect("no panic while held").entry(chain).or_insert(0);
         let mut connection = self.db.connection().await?;
-        let verdicts = confirm::store::list_live_after(&mut connection, chain, after, TRANSFERS_PER_TICK).await?;
-        let keys: Vec<String> = verdicts.iter().map(|verdict| posting::credit_key(verdict.verdict_id)).collect();
+        let verdicts = confirm::store::list_confirmed(&mut connection, chain, Page { after, limit: TRANSFERS_PER_TICK }).await?;
+        let keys: Vec<String> = verdicts.iter().map(|verdict| posting::credit_key(verdict.verdict)).collect();
         let posted = store::list_posted_keys(&mut connection, &keys).await?;
         drop(connection);
         let more = !verdicts.is_empty();
         for (verdict, key) in verdicts.into_iter().zip(keys) {
-            let verdict_id = verdict.verdict_id;
+            let verdict_id = verdict.verdict;
             if !posted.contains(&key) {
                 self.post(verdict).await?;
             }
@@ -64,35 +63,33 @@ impl Bookkeeper {
         Ok(Progress::of(more))
     }
 
-    async fn post(&self, verdict: LiveVerdict) -> Result<(), LedgerError> {
+    async fn post(&self, verdict: ConfirmedSighting) -> Result<(), LedgerError> {
         let asset = verdict.amount.asset;
         let decimals = self.book.asset(asset).ok_or(LedgerError::UnlistedAsset(asset))?.decimals;
         self.db.unit(move |connection| Box::pin(async move { post_one(connection, &verdict, decimals).await })).await
     }
 
+    /// Outflow is halted already: `confirm` does that from the first broken verdict on.
     async fn reverse_broken(&self, chain: ChainId, now: OffsetDateTime) -> Result<Progress, LedgerError> {
         let mut connection = self.db.connection().await?;
-        let broken = confirm::store::list_broken(&mut connection, chain).await?;
-        drop(connection);
-        let found = !broken.is_empty();
-        for verdict in broken {
-            let reason = format!("transfer {} was reorged away after it was credited", verdict.tx_hash);
-            tracing::error!(chain.id = chain.get(), tx.hash = %verdict.tx_hash, "deep reorg: a credited transfer left the chain; outflow halted");
-            // The halt stands even if the reversal does not fit.
-            self.db
-                .unit(move |connection| {
-                    Box::pin(async move { scan::store::halt_outflow(connection, chain, &reason, now).await.map_err(LedgerError::from) })
-                })
-                .await?;
-            self.db.unit(move |connection| Box::pin(async move { reverse_one(connection, &verdict).await })).await?;
+        let broken = confirm::store::list_broken(&mut connection, chain, TRANSFERS_PER_TICK).await?;
+        let mut sightings = Vec::with_capacity(broken.len());
+        for verdict in &broken {
+            let page = Page { after: verdict.verdict - 1, limit: 1 };
+            sightings.extend(confirm::store::list_confirmed(&mut connection, chain, page).await?);
         }
-        Ok(Progress::of(found))
+        drop(connection);
+        for sighting in sightings {
+            tracing::error!(chain.id = chain.get(), tx.hash = %sighting.tx_hash, "a credited transfer left the chain; its credit is reversed");
+            self.db.unit(move |connection| Box::pin(async move { reverse_one(connection, &sighting, now).await })).await?;
+        }
+        Ok(Progress::of(!broken.is_empty()))
     }
 }
 
-fn confirmed(verdict: &LiveVerdict, decimals: u8) -> ConfirmedTransfer {
+fn confirmed(verdict: &ConfirmedSighting, decimals: u8) -> ConfirmedTransfer {
     ConfirmedTransfer {
-        verdict_id: verdict.verdict_id,
+        verdict_id: verdict.verdict,
         amount: verdict.amount,
         decimals,
         recipient: verdict.recipient,
@@ -102,7 +99,7 @@ fn confirmed(verdict: &LiveVerdict, decimals: u8) -> ConfirmedTransfer {
     }
 }
 
-async fn post_one(connection: &mut PgConnection, verdict: &LiveVerdict, decimals: u8) -> Result<(), LedgerError> {
+async fn post_one(connection: &mut PgConnection, verdict: &ConfirmedSighting, decimals: u8) -> Result<(), LedgerError> {
     let transfer = confirmed(verdict, decimals);
     let Some(destination) = deposit::store::find_by_derived_address(connection, verdict.derived_address).await? else {
         let address = account::store::get_address(connection, verdict.derived_address).await?;
@@ -168,7 +165,7 @@ async fn settle_state(connection: &mut PgConnection, payment: &Payment, transfer
 
 /// Undoes the credit of a verdict, the hold first. What was paid out meanwhile makes this fail as an
 /// overdraft, and an officer books the shortfall.
-async fn reverse_one(connection: &mut PgConnection, verdict: &LiveVerdict) -> Result<(), LedgerError> {
+async fn reverse_one(connection: &mut PgConnection, verdict: &ConfirmedSighting, now: OffsetDateTime) -> Result<(), LedgerError> {
     let why = format!("tx {} left the chain", verdict.tx_hash);
     let destination = deposit::store::find_by_derived_address(connection, verdict.derived_address).await?;
     if let Some(destination) = destination {
@@ -186,7 +183,7 @@ async fn reverse_one(connection: &mut PgConnection, verdict: &LiveVerdict) -> Re
     } else {
         reverse_credit(connection, verdict, &why).await?;
     }
-    confirm::store::revoke(connection, verdict.verdict_id).await?;
+    confirm::store::revoke(connection, verdict.verdict, now).await?;
     Ok(())
 }
 
@@ -194,10 +191,10 @@ async fn reverse_one(connection: &mut PgConnection, verdict: &LiveVerdict) -> Re
 async fn reverse_claims(
     connection: &mut PgConnection,
     payment: PaymentId,
-    verdict: &LiveVerdict,
+    verdict: &ConfirmedSighting,
     why: &str,
 ) -> Result<bool, LedgerError> {
-    let credit = store::find(connection, &posting::credit_key(verdict.verdict_id)).await?;
+    let credit = store::find(connection, &posting::credit_key(verdict.verdict)).await?;
     let Some(credit) = credit else { return Ok(false) };
     let counted = matches!(credit.entry.credit, AccountKey::Received(_));
     if counted {
@@ -213,8 +210,8 @@ async fn reverse_claims(
     Ok(counted)
 }
 
-async fn reverse_credit(connection: &mut PgConnection, verdict: &LiveVerdict, why: &str) -> Result<(), LedgerError> {
-    if let Some(credit) = store::find(connection, &posting::credit_key(verdict.verdict_id)).await? {
+async fn reverse_credit(connection: &mut PgConnection, verdict: &ConfirmedSighting, why: &str) -> Result<(), LedgerError> {
+    if let Some(credit) = store::find(connection, &posting::credit_key(verdict.verdict)).await? {
         store::append(connection, &[posting::reversal(&credit, why)]).await?;
     }
     Ok(())

@@ -115,6 +115,7 @@ pub enum Branch {
 }
 
 impl Branch {
+    /// The number of the change level.
     pub const fn change(self) -> u32 {
         match self {
             Self::Deposit => 0,

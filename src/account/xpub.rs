@@ -37,6 +37,7 @@ impl AccountXpub {
         if xpub.account == account { Ok(xpub) } else { Err(XpubError::OtherAccount { found: xpub.account, expected: account }) }
     }
 
+    /// Which account of the device: its last step says so.
     pub fn account(&self) -> AccountIndex {
         self.account
     }
@@ -174,6 +175,7 @@ pub struct Deriver {
 }
 
 impl Deriver {
+    /// Derives the change level, once.
     pub fn new(xpub: &AccountXpub, branch: Branch) -> Result<Self, DeriveError> {
         let invalid = |_| DeriveError::Branch { account: xpub.account, branch };
         let change = ChildNumber::new(branch.change(), false).map_err(invalid)?;
@@ -182,10 +184,12 @@ impl Deriver {
         Ok(Self { account: xpub.account, branch, parent: *child.public_key().as_affine(), hmac })
     }
 
+    /// Where the key of an index sits on the device.
     pub fn path(&self, index: AddressIndex) -> DerivationPath {
         DerivationPath::new(self.account, self.branch, index)
     }
 
+    /// The address at an index. An index without a valid key is an error, never its neighbour.
     pub fn address(&self, index: AddressIndex) -> Result<Address, DeriveError> {
         let point = self.point(index)?;
         let [affine] = ProjectivePoint::batch_normalize_vartime(&[point]);

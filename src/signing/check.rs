@@ -73,6 +73,7 @@ impl SignedTx {
         Ok(Self { request, raw: Bytes::copy_from_slice(raw), hash: keccak256(raw) })
     }
 
+    /// What was approved, and so what was signed.
     pub fn request(&self) -> &TransactionRequest {
         &self.request
     }
@@ -82,6 +83,7 @@ impl SignedTx {
         &self.raw
     }
 
+    /// The transaction's hash on its chain.
     pub fn hash(&self) -> B256 {
         self.hash
     }

@@ -100,6 +100,7 @@ impl Device {
         Ok(device)
     }
 
+    /// Wakes the device and reads what it says about itself.
     pub async fn features(&self) -> Result<DeviceFeatures, DeviceError> {
         self.run(Job::Features).await
     }
@@ -123,6 +124,7 @@ impl Device {
         Ok(OpenAccount { device: self, xpub })
     }
 
+    /// What the device waits for, for the console to show.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.clone()
     }
@@ -184,6 +186,7 @@ pub struct OpenAccount<'d> {
 }
 
 impl OpenAccount<'_> {
+    /// The account that was found.
     pub fn xpub(&self) -> &AccountXpub {
         &self.xpub
     }

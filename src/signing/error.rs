@@ -47,6 +47,7 @@ impl fmt::Display for FirmwareVersion {
     }
 }
 
+/// How a job ended without a result.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     #[error("no Trezor is connected, or it does not answer; plug it in")]
@@ -106,6 +107,8 @@ pub enum DeviceError {
     SessionLost,
     #[error("the device is busy")]
     DeviceBusy,
+    #[error("another program spoke to the device in between; close Trezor Suite and its bridge")]
+    Interrupted,
 
     #[error("the connection to the device was lost")]
     Disconnected { may_have_signed: bool },
@@ -143,7 +146,8 @@ impl fmt::Debug for DeviceText {
 
 impl DeviceError {
     /// Whether a valid signature of the request may exist although we have none. Certainty needs an
-    /// answer of the device; a line that went dead after an officer pressed gives none.
+    /// answer of the device; a line that went dead after an officer pressed gives none. USB keeps
+    /// packets in order and loses none, so after the device's word that it stopped nothing is behind.
     pub fn may_have_signed(&self) -> bool {
         match self {
             Self::Cancelled { may_have_signed }
@@ -157,6 +161,7 @@ impl DeviceError {
         }
     }
 
+    /// Who acts next.
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::QueueFull | Self::SessionLost | Self::Locked | Self::DeviceBusy => Disposition::Retry,
@@ -198,6 +203,8 @@ pub(super) fn from_failure(code: i32, text: &str, step: u32, pin_failures: u32) 
         14 => DeviceError::SessionLost,
         15 => DeviceError::DeviceBusy,
         16 | 17 => DeviceError::UnsupportedModel,
+        // Our press was acknowledged to a device that shows no page any more: somebody closed it.
+        1 if step > 0 => DeviceError::Interrupted,
         1 | 2 => DeviceError::Unexpected { code, text },
         _ => DeviceError::Firmware { code, text },
     }
@@ -213,7 +220,7 @@ mod tests {
         let outcomes: Vec<String> = (0..=20)
             .chain([99])
             .map(|code| {
-                let error = from_failure(code, secret, 2, 3);
+                let error = from_failure(code, secret, 0, 3);
                 assert!(!error.to_string().contains(secret), "{error}");
                 assert!(!error.may_have_signed(), "an answer is certainty: {error}");
                 let name = format!("{error:?}").split([' ', '{']).next().unwrap_or_default().to_owned();
@@ -227,6 +234,12 @@ mod tests {
              12 Firmware Stop\n13 Firmware Stop\n14 SessionLost Retry\n15 DeviceBusy Retry\n16 UnsupportedModel Officer\n\
              17 UnsupportedModel Officer\n18 Firmware Stop\n19 Firmware Stop\n20 Firmware Stop\n99 Firmware Stop"
         );
+    }
+
+    #[test]
+    fn a_page_that_is_gone_was_closed_by_somebody_else() {
+        assert!(matches!(from_failure(1, "", 2, 0), DeviceError::Interrupted));
+        assert!(matches!(from_failure(1, "", 0, 0), DeviceError::Unexpected { code: 1, .. }));
     }
 
     #[test]

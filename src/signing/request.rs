@@ -171,6 +171,7 @@ impl TransactionRequest {
         self.0.fees
     }
 
+    /// All values at once, to store or send them; coming back, they are checked again.
     pub fn draft(&self) -> TransactionDraft {
         self.0
     }
@@ -189,6 +190,7 @@ impl TransactionRequest {
         }
     }
 
+    /// The transaction a signature must be of.
     pub fn to_unsigned(&self) -> TxEip1559 {
         let (to, value, input) = self.0.transfer.to_call();
         TxEip1559 {
@@ -204,6 +206,7 @@ impl TransactionRequest {
         }
     }
 
+    /// What the device signs.
     pub fn signing_hash(&self) -> B256 {
         self.to_unsigned().signature_hash()
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use amanatd::devkit::trezor::{Fault, SimulatedTrezor, SimulatorOptions};
+use amanatd::devkit::trezor::{Fault, Firmware, SimulatedTrezor, SimulatorOptions};
 use amanatd::signing::{CheckError, Definitions, Device, DeviceError, DeviceLimits, SignatureField};
 use amanatd::units::Disposition;
 use tokio::task::JoinSet;
@@ -70,7 +70,7 @@ async fn odd_answers_have_their_names() {
 #[tokio::test]
 async fn an_older_firmware_found_later_is_refused() {
     let (trezor, device) = confirming().await;
-    trezor.inject(Fault::OldFirmware { major: 1, minor: 10, patch: 3 });
+    trezor.inject(Fault::OldFirmware(Firmware { major: 1, minor: 10, patch: 3 }));
     // The fault strikes with the first message; what is told from then on is the old version.
     let error = sign(&device).await.unwrap_err();
     assert!(matches!(error, DeviceError::FirmwareTooOld { .. }), "{error:?}");

@@ -177,8 +177,10 @@ async fn check_functions(connection: &mut PgConnection) -> Result<(), SelfTestEr
     .collect();
     for function in GUARD_FUNCTIONS {
         // The newest migration that defines the function must contain the body the database runs.
-        let definition = format!("function {function}()");
-        let newest = MIGRATOR.iter().filter(|migration| migration.sql.as_str().contains(&definition)).last();
+        let defines = |text: &str| {
+            text.contains(&format!("create function {function}()")) || text.contains(&format!("create or replace function {function}()"))
+        };
+        let newest = MIGRATOR.iter().rfind(|migration| defines(migration.sql.as_str()));
         let same = match (sources.get(function), newest) {
             (Some(source), Some(migration)) => migration.sql.as_str().contains(source.as_str()),
             (None, _) | (_, None) => false,

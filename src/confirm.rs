@@ -10,7 +10,6 @@
 //! credit and revokes it ([`store::list_broken`], [`store::revoke`]). From the first broken one on nothing
 //! leaves on that chain.
 
-mod sightings;
 pub mod store;
 pub mod verdict;
 mod worker;
@@ -20,9 +19,8 @@ use crate::payment::PaymentError;
 use crate::rpc::RpcError;
 use crate::units::Disposition;
 
-pub use sightings::note_sightings;
 pub use verdict::Verdict;
-pub use worker::Confirmer;
+pub use worker::{Confirmer, note_sightings};
 
 /// What kept a tick from deciding. Verdicts that were reached are stored.
 #[derive(Debug, thiserror::Error)]

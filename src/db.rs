@@ -17,6 +17,10 @@ pub use selftest::{SelfTestError, self_test};
 
 use crate::units::Disposition;
 
+/// Log directives of this room: releasing a connection rolls back, and the server warns each time that
+/// there was nothing to roll back.
+pub const LOG_CAP: &str = "sqlx::postgres::notice=error";
+
 /// What can go wrong between us and Postgres.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {

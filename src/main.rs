@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use amanatd::cli::{self, Cli, Command};
+use amanatd::db::LOG_CAP;
 use amanatd::signing::CLIENT_LOG_CAP;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
@@ -38,8 +39,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 fn start_logging(json: bool, daemon: bool) {
     let default = if daemon { "info" } else { "warn" };
     let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| default.to_owned());
-    let filter =
-        EnvFilter::try_new(format!("{wanted},{CLIENT_LOG_CAP}")).unwrap_or_else(|_| EnvFilter::new(format!("{default},{CLIENT_LOG_CAP}")));
+    let capped = |levels: &str| format!("{levels},{LOG_CAP},{CLIENT_LOG_CAP}");
+    let filter = EnvFilter::try_new(capped(&wanted)).unwrap_or_else(|_| EnvFilter::new(capped(default)));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     if json { subscriber.json().init() } else { subscriber.init() }
 }

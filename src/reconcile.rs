@@ -4,17 +4,15 @@
 //! transfers that wait for their depth, and our own transactions that are mined and not settled.
 
 mod store;
+mod worker;
 
-use std::collections::{BTreeMap, BTreeSet};
+pub use worker::{reconcile, sides};
 
 use alloy::primitives::{Address, I256, U256};
 
-use crate::chains::ChainSpec;
-use crate::db::{Database, DbError};
-use crate::ledger::{self, AccountKind};
-use crate::rpc::{Node, RpcError};
-use crate::scan;
-use crate::units::{Asset, AssetId, BlockRef, Disposition};
+use crate::db::DbError;
+use crate::rpc::RpcError;
+use crate::units::{AssetId, BlockRef, Disposition};
 
 /// One address in one asset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,65 +80,10 @@ impl ReconcileError {
     }
 }
 
-/// Compares every custody account of a chain with the chain, at the scanner's block.
-pub async fn reconcile(db: &Database, node: &Node, chain: &ChainSpec) -> Result<Report, ReconcileError> {
-    let mut connection = db.connection().await?;
-    let cursor = scan::store::find_cursor(&mut connection, chain.id).await?.ok_or(ReconcileError::NotScanned(chain.id))?;
-    let booked: BTreeMap<(Address, Asset), U256> = ledger::store::list_custody(&mut connection, chain.id)
-        .await?
-        .into_iter()
-        .map(|row| ((row.address, row.balance.asset.asset), row.balance.units))
-        .collect();
-    let pending = pending_by_account(store::list_pending(&mut connection, chain.id, cursor.tip.number).await?);
-    drop(connection);
-    let accounts: BTreeSet<(Address, Asset)> = booked.keys().chain(pending.keys()).copied().collect();
-    let mut lines = Vec::with_capacity(accounts.len());
-    for (address, asset) in accounts {
-        lines.push(Line {
-            address,
-            asset: AssetId { chain: chain.id, asset },
-            ledger_units: booked.get(&(address, asset)).copied().unwrap_or_default(),
-            chain_units: node.balance(asset, address, cursor.tip).await?,
-            pending_units: pending.get(&(address, asset)).copied().unwrap_or_default(),
-        });
-    }
-    Ok(Report { at: cursor.tip, lines })
-}
-
-fn pending_by_account(movements: Vec<store::Pending>) -> BTreeMap<(Address, Asset), I256> {
-    let mut sums: BTreeMap<(Address, Asset), I256> = BTreeMap::new();
-    for movement in movements {
-        let units = I256::try_from(movement.units).unwrap_or(I256::MAX);
-        let sum = sums.entry((movement.address, movement.asset)).or_default();
-        *sum = if movement.incoming { sum.saturating_add(units) } else { sum.saturating_sub(units) };
-    }
-    sums.retain(|_, sum| !sum.is_zero());
-    sums
-}
-
-/// The two sides of the books per asset (L1).
-pub async fn sides(db: &Database) -> Result<Vec<Sides>, ReconcileError> {
-    let mut connection = db.connection().await?;
-    let mut assets: BTreeMap<AssetId, Sides> = BTreeMap::new();
-    for row in ledger::store::list_totals(&mut connection).await? {
-        let empty = Sides { asset: row.total.asset, debit_units: U256::ZERO, credit_units: U256::ZERO, custody_units: U256::ZERO };
-        let sides = assets.entry(row.total.asset).or_insert(empty);
-        if row.kind.is_debit_normal() {
-            sides.debit_units = sides.debit_units.saturating_add(row.total.units);
-        } else {
-            sides.credit_units = sides.credit_units.saturating_add(row.total.units);
-        }
-        if row.kind == AccountKind::Custody {
-            sides.custody_units = row.total.units;
-        }
-    }
-    Ok(assets.into_values().collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::ChainId;
+    use crate::units::{Asset, ChainId};
 
     #[test]
     fn w7_only_explained_units_are_equal() {

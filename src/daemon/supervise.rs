@@ -18,6 +18,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// A loop that has not turned for this long hangs: longer than any tick's own time limits together.
 const HANG: Duration = Duration::from_secs(300);
 
+/// A loop's name and when it last turned.
+type Pulse = (&'static str, Arc<AtomicU64>);
+
 /// The workers that run, and the signal that ends them.
 #[derive(Debug)]
 pub(super) struct Workers {
@@ -26,7 +29,7 @@ pub(super) struct Workers {
     metrics: Metrics,
     poll: Duration,
     /// When each loop last turned, in milliseconds since the start.
-    pulses: Arc<Mutex<Vec<(&'static str, Arc<AtomicU64>)>>>,
+    pulses: Arc<Mutex<Vec<Pulse>>>,
     started: Instant,
 }
 

@@ -97,7 +97,7 @@ pub fn credit_key(verdict_id: i64) -> String {
 ///
 /// `received` is the balance of the payment's received account; `by` names the verdict that made it whole.
 pub fn hold(payment: &Payment, received: TokenAmount, by: i64) -> Result<Vec<Entry>, crate::units::AmountError> {
-    let excess = received.sub(payment.due)?;
+    let excess = received.checked_sub(payment.due)?;
     let entry = |entry_type, amount, credit, leg: &str, memo: &str| Entry {
         entry_type,
         payment: Some(payment.id),

@@ -142,7 +142,7 @@ async fn settle_state(connection: &mut PgConnection, payment: &Payment, transfer
     let received = store::balance(connection, payment.due.asset, AccountKey::Received(payment.id)).await?;
     if received.units < payment.due.units {
         payment::store::advance(connection, payment, PaymentEvent::TransferSeen).await?;
-        let missing = payment.due.sub(received)?;
+        let missing = payment.due.checked_sub(received)?;
         let detail = format!("{received} of {} received, {missing} missing", payment.due);
         payment::store::open_exception(connection, payment.id, ExceptionKind::Partial, &detail).await?;
         return Ok(());

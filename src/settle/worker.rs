@@ -65,7 +65,8 @@ impl Settler {
         if receipt.succeeded && !moved_exactly(&intent, &receipt.logs) {
             return Err(SettleError::OtherEffect { intent: intent.id, tx_hash: outbound.tx_hash });
         }
-        let decimals = self.decimals(intent.amount.asset)?;
+        let asset = intent.amount.asset;
+        let decimals = self.decimals(asset).ok_or(SettleError::UnlistedAsset(asset))?;
         let native = self.chain.native_asset();
         let fee = entries::network_fee(&intent, native, self.chain.native.decimals, inclusion.fee_paid, outbound.tx_hash);
         let movement = inclusion.succeeded.then(|| entries::movement(&intent, decimals, outbound.tx_hash)).flatten();
@@ -86,16 +87,10 @@ impl Settler {
         Ok(Progress::Worked)
     }
 
-    fn decimals(&self, asset: AssetId) -> Result<u8, SettleError> {
+    fn decimals(&self, asset: AssetId) -> Option<u8> {
         match asset.asset {
-            Asset::Native => Ok(self.chain.native.decimals),
-            Asset::Token(contract) => self
-                .chain
-                .tokens
-                .iter()
-                .find(|token| token.contract == contract)
-                .map(|token| token.decimals)
-                .ok_or(SettleError::UnlistedAsset(asset)),
+            Asset::Native => Some(self.chain.native.decimals),
+            Asset::Token(contract) => self.chain.tokens.iter().find(|token| token.contract == contract).map(|token| token.decimals),
         }
     }
 }

@@ -18,20 +18,20 @@ impl TokenAmount {
         Self { asset, units }
     }
 
-    pub fn add(self, other: Self) -> Result<Self, AmountError> {
+    pub fn checked_add(self, other: Self) -> Result<Self, AmountError> {
         self.same_asset(other)?;
-        let units = self.units.checked_add(other.units).ok_or(AmountError::Overflow { left: self, right: other })?;
+        let units = self.units.checked_add(other.units).ok_or_else(|| AmountError::Overflow(Operands::of(self, other)))?;
         Ok(Self { asset: self.asset, units })
     }
 
-    pub fn sub(self, other: Self) -> Result<Self, AmountError> {
+    pub fn checked_sub(self, other: Self) -> Result<Self, AmountError> {
         self.same_asset(other)?;
-        let units = self.units.checked_sub(other.units).ok_or(AmountError::Negative { left: self, right: other })?;
+        let units = self.units.checked_sub(other.units).ok_or_else(|| AmountError::Negative(Operands::of(self, other)))?;
         Ok(Self { asset: self.asset, units })
     }
 
     fn same_asset(self, other: Self) -> Result<(), AmountError> {
-        if self.asset == other.asset { Ok(()) } else { Err(AmountError::OtherAsset { left: self, right: other }) }
+        if self.asset == other.asset { Ok(()) } else { Err(AmountError::OtherAsset(Operands::of(self, other))) }
     }
 }
 
@@ -41,14 +41,27 @@ impl fmt::Display for TokenAmount {
     }
 }
 
+/// The two amounts of a refused operation; boxed, so that results stay small.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Operands {
+    pub left: TokenAmount,
+    pub right: TokenAmount,
+}
+
+impl Operands {
+    fn of(left: TokenAmount, right: TokenAmount) -> Box<Self> {
+        Box::new(Self { left, right })
+    }
+}
+
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AmountError {
-    #[error("{left} and {right} are different assets")]
-    OtherAsset { left: TokenAmount, right: TokenAmount },
-    #[error("{left} and {right} together exceed 2^256 - 1 units")]
-    Overflow { left: TokenAmount, right: TokenAmount },
-    #[error("{right} is more than {left}")]
-    Negative { left: TokenAmount, right: TokenAmount },
+    #[error("{} and {} are different assets", .0.left, .0.right)]
+    OtherAsset(Box<Operands>),
+    #[error("{} and {} together exceed 2^256 - 1 units", .0.left, .0.right)]
+    Overflow(Box<Operands>),
+    #[error("{} is more than {}", .0.right, .0.left)]
+    Negative(Box<Operands>),
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -190,8 +203,8 @@ mod tests {
         let chain = ChainId::new(1).unwrap();
         let native = TokenAmount::new(AssetId { chain, asset: Asset::Native }, U256::from(1));
         let token = TokenAmount::new(AssetId { chain, asset: Asset::Token(Address::repeat_byte(1)) }, U256::from(1));
-        assert!(matches!(native.add(token), Err(AmountError::OtherAsset { .. })));
-        assert!(matches!(native.sub(TokenAmount::new(native.asset, U256::from(2))), Err(AmountError::Negative { .. })));
-        assert!(matches!(native.add(TokenAmount::new(native.asset, U256::MAX)), Err(AmountError::Overflow { .. })));
+        assert!(matches!(native.checked_add(token), Err(AmountError::OtherAsset(_))));
+        assert!(matches!(native.checked_sub(TokenAmount::new(native.asset, U256::from(2))), Err(AmountError::Negative(_))));
+        assert!(matches!(native.checked_add(TokenAmount::new(native.asset, U256::MAX)), Err(AmountError::Overflow(_))));
     }
 }

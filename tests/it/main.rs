@@ -3,4 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 
 mod ground;
+mod node;
+mod scripted;
 mod units;
+mod watch;
+mod watch_faults;
+mod watching;

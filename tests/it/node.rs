@@ -145,7 +145,7 @@ async fn f28_a_real_node_and_our_bytes() {
     chain.mine(1).await.unwrap();
     assert_eq!(node.send_raw(&rival).await, SendOutcome::NonceUsed);
     let poor = json!({
-        "from": from, "to": PAYERS[8], "value": "0x8ac7230489e8000000", "nonce": "0x1", "gas": "0x5208",
+        "from": from, "to": PAYERS[8], "value": "0x8ac7230489e80000000", "nonce": "0x1", "gas": "0x5208",
         "maxFeePerGas": "0x77359400", "maxPriorityFeePerGas": "0x1", "chainId": "0x7a69",
     });
     let poor: Bytes = chain.call("eth_signTransaction", (poor,)).await.unwrap();

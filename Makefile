@@ -23,9 +23,9 @@ test: setup ## Every test, against a private PostgreSQL and a real local chain
 
 check: setup ## Formatting, lints, fresh .sqlx, contracts and scripts
 	cargo fmt --check
+	scripts/check-sqlx
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo clippy --all-targets --features devkit --locked -- -D warnings
-	scripts/check-sqlx
 	scripts/compile-contracts --check
 	scripts/check-scripts
 

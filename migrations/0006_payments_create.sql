@@ -55,6 +55,7 @@ create table payments (
 );
 create unique index payments_legacy_object_id_key on payments (legacy_object_id) where legacy_object_id is not null;
 create index payments_created_idx on payments (created_at, id);
+create index payments_open_status_idx on payments (status, created_at) where status in ('pending', 'processing');
 create index payments_open_escrow_idx on payments (escrow_state, created_at) where escrow_state in ('releasable', 'releasing');
 
 create table payment_quotes (

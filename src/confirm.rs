@@ -10,14 +10,17 @@
 //! credit and revokes it ([`store::list_broken`], [`store::revoke`]). From the first broken one on nothing
 //! leaves on that chain.
 
+mod sightings;
 pub mod store;
 pub mod verdict;
 mod worker;
 
 use crate::db::DbError;
+use crate::payment::PaymentError;
 use crate::rpc::RpcError;
 use crate::units::Disposition;
 
+pub use sightings::note_sightings;
 pub use verdict::Verdict;
 pub use worker::Confirmer;
 
@@ -28,6 +31,8 @@ pub enum ConfirmError {
     Db(#[from] DbError),
     #[error(transparent)]
     Rpc(#[from] RpcError),
+    #[error(transparent)]
+    Payment(#[from] PaymentError),
 }
 
 impl ConfirmError {
@@ -35,6 +40,7 @@ impl ConfirmError {
         match self {
             Self::Db(error) => error.disposition(),
             Self::Rpc(error) => error.disposition(),
+            Self::Payment(error) => error.disposition(),
         }
     }
 }

@@ -6,3 +6,4 @@ pub mod child;
 pub mod contracts;
 pub mod postgres;
 pub mod schema;
+pub mod trezor;

@@ -10,6 +10,7 @@ pub mod chains;
 
 // Ground.
 pub mod db;
+pub mod metrics;
 pub mod event;
 pub mod officer;
 pub mod rpc;
@@ -21,10 +22,22 @@ pub mod payment;
 pub mod deposit;
 pub mod scan;
 pub mod confirm;
+pub mod ledger;
 
 // Money goes out.
+pub mod intent;
+pub mod approval;
 pub mod signing;
+pub mod broadcast;
+pub mod settle;
+pub mod reconcile;
 
-// Wiring comes last; `devkit` never reaches a release.
+// Machines look in.
+pub mod api;
+
+// Wiring. `devkit` never reaches a release.
+pub mod config;
+pub mod daemon;
+pub mod cli;
 #[cfg(feature = "devkit")]
 pub mod devkit;

@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use alloy::primitives::{Address, keccak256};
-use bip32::{ChildNumber, ExtendedKey, XPub};
+use bip32::{ChildNumber, ExtendedKey, PublicKey, XPub};
 use k256::elliptic_curve::point::BatchNormalize;
 use k256::elliptic_curve::{PrimeField, sec1::ToSec1Point};
 use k256::{AffinePoint, ProjectivePoint, Scalar};
@@ -77,7 +77,9 @@ impl FromStr for AccountXpub {
             return Err(XpubError::NotHardened { found: child.index() });
         }
         let account = AccountIndex::new(child.index()).ok_or(XpubError::AccountBound { found: child.index() })?;
-        let key = XPub::try_from(decoded).map_err(|_| XpubError::Point)?;
+        // Not `XPub::try_from`: it would take a private key too, and bring the code for it along.
+        let point = PublicKey::from_bytes(decoded.key_bytes).map_err(|_| XpubError::Point)?;
+        let key = XPub::new(point, decoded.attrs.clone());
         Ok(Self { text: text.to_owned(), account, key })
     }
 }

@@ -13,7 +13,7 @@ use crate::db::codec::{address_from_sql, chain_from_sql, hash_from_sql, units_fr
 use crate::db::{DbError, expect_one};
 use crate::scan::{self, Position};
 use crate::settings;
-use crate::units::{Asset, BlockNumber, BlockRef, ChainId, Confirmations, Depth, TransferId};
+use crate::units::{Asset, AssetId, BlockNumber, BlockRef, ChainId, Confirmations, Depth, PaymentId, TokenAmount, TransferId};
 
 /// A sighting that may be deep enough: canonical, from outside, without a live verdict.
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +114,37 @@ pub async fn insert_verdicts(
     Ok(outcome.rows_affected())
 }
 
+/// A verdict in force, and the transfer it confirms.
+#[derive(Clone, Copy, Debug)]
+pub struct ConfirmedSighting {
+    pub verdict: i64,
+    pub amount: TokenAmount,
+    pub recipient: Address,
+    pub derived_address: Uuid,
+    pub tx_hash: B256,
+    pub block: BlockRef,
+    pub block_time: OffsetDateTime,
+}
+
+/// Verdicts of a chain after an id, oldest first: those in force, and revoked ones among them left out.
+pub async fn list_confirmed(connection: &mut PgConnection, chain: ChainId, page: Page) -> Result<Vec<ConfirmedSighting>, DbError> {
+    let rows = sqlx::query_file!("src/confirm/list_confirmed.sql", chain.as_i64(), page.after, page.limit).fetch_all(connection).await?;
+    rows.into_iter()
+        .map(|row| {
+            let asset = AssetId { chain, asset: Asset::from_marker(address_from_sql(&row.asset)?) };
+            Ok(ConfirmedSighting {
+                verdict: row.id,
+                amount: TokenAmount::new(asset, units_from_sql(&row.amount)?),
+                recipient: address_from_sql(&row.recipient)?,
+                derived_address: row.derived_address_id,
+                tx_hash: hash_from_sql(&row.tx_hash)?,
+                block: BlockRef { number: BlockNumber::from(row.block_number), hash: hash_from_sql(&row.block_hash)? },
+                block_time: row.block_time,
+            })
+        })
+        .collect()
+}
+
 /// Live verdicts whose sighting a reorg took away, oldest first.
 pub async fn list_broken(connection: &mut PgConnection, chain: ChainId, limit: i64) -> Result<Vec<BrokenVerdict>, DbError> {
     let rows = sqlx::query!(
@@ -185,6 +216,16 @@ pub enum ProgressState {
     },
 }
 
+impl ProgressState {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Confirmed { .. } => "confirmed",
+            Self::Orphaned { .. } => "orphaned",
+        }
+    }
+}
+
 /// Every sighting at an address, on every chain, oldest first.
 pub async fn get_progress(connection: &mut PgConnection, derived_address: Uuid) -> Result<Vec<TransferProgress>, DbError> {
     let rows = sqlx::query_file!("src/confirm/progress.sql", derived_address).fetch_all(&mut *connection).await?;
@@ -233,4 +274,43 @@ pub async fn get_progress(connection: &mut PgConnection, derived_address: Uuid) 
 
 fn position_from_sql(text: &str) -> Result<Position, DbError> {
     text.parse().map_err(|_| DbError::Corrupt { column: "transfers.position", found: text.to_owned(), wanted: "a position" })
+}
+
+/// Pending payments with a transfer from outside in the chain.
+pub async fn list_newly_seen(connection: &mut PgConnection, limit: i64) -> Result<Vec<PaymentId>, DbError> {
+    let rows = sqlx::query_scalar!(
+        r#"
+        select p.id from payments p join derived_destinations d on d.payment_id = p.id
+        where p.status = 'pending'
+          and exists (
+              select from transfer_observations o
+              where o.derived_address_id = d.derived_address_id and o.state = 'canonical' and not o.internal
+          )
+        limit $1
+        "#,
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(PaymentId).collect())
+}
+
+/// Payments that were seen, of which nothing is in the chain any more and nothing was credited.
+pub async fn list_newly_gone(connection: &mut PgConnection, limit: i64) -> Result<Vec<PaymentId>, DbError> {
+    let rows = sqlx::query_scalar!(
+        r#"
+        select p.id from payments p join derived_destinations d on d.payment_id = p.id
+        where p.status = 'processing'
+          and not exists (
+              select from transfer_observations o
+              left join transfer_verdicts v on v.observation_id = o.id and v.revoked_at is null
+              where o.derived_address_id = d.derived_address_id and not o.internal and (o.state = 'canonical' or v.id is not null)
+          )
+        limit $1
+        "#,
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(PaymentId).collect())
 }

@@ -15,6 +15,20 @@ pub enum PaymentStatus {
     Refunded,
 }
 
+impl PaymentStatus {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Processing => "processing",
+            Self::Confirmed => "confirmed",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Refunded => "refunded",
+        }
+    }
+}
+
 /// `escrow_state`, the marketplace's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
 #[sqlx(type_name = "escrow_state", rename_all = "lowercase")]
@@ -27,6 +41,21 @@ pub enum EscrowState {
     Failed,
     Cancelled,
     Partial,
+}
+
+impl EscrowState {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Funded => "funded",
+            Self::Releasable => "releasable",
+            Self::Released => "released",
+            Self::Refunded => "refunded",
+            Self::Releasing => "releasing",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Partial => "partial",
+        }
+    }
 }
 
 /// Where a payment is. Each state is one pair of `status` and `escrow_state`.

@@ -6,7 +6,7 @@ use alloy::primitives::Address;
 use super::error::{Fault, RpcError};
 use super::node::Node;
 use crate::chains::ChainSpec;
-use crate::units::ChainId;
+use crate::units::{ChainId, Disposition};
 
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
@@ -28,6 +28,16 @@ pub enum VerifyError {
     Decimals { chain: ChainId, name: String, symbol: String, contract: Address, file: u8, on_chain: u8 },
     #[error("chains.toml: {name} (chain {chain}): there is no token at {contract}, listed as {symbol}; refusing to start")]
     NoToken { chain: ChainId, name: String, symbol: String, contract: Address },
+}
+
+impl VerifyError {
+    /// A node that is away is waited for; one that contradicts the file is a reason to stop.
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Rpc { source, .. } => source.disposition(),
+            Self::ChainId { .. } | Self::Decimals { .. } | Self::NoToken { .. } => Disposition::Stop,
+        }
+    }
 }
 
 impl Node {

@@ -109,6 +109,18 @@ pub async fn list_canonical(connection: &mut PgConnection, chain: ChainId, from:
     rows.into_iter().map(|row| Ok(BlockRef { number: BlockNumber::from(row.number), hash: hash_from_sql(&row.hash)? })).collect()
 }
 
+/// The canonical block at a height; `None` for a height that is not stored.
+pub async fn find_canonical(connection: &mut PgConnection, chain: ChainId, number: BlockNumber) -> Result<Option<B256>, DbError> {
+    let hash = sqlx::query_scalar!(
+        r#"select hash as "hash!: Vec<u8>" from chain_blocks where chain_id = $1::bigint and number = $2 and state = 'canonical'"#,
+        chain.as_i64(),
+        number.as_i64()
+    )
+    .fetch_optional(connection)
+    .await?;
+    hash.as_deref().map(hash_from_sql).transpose()
+}
+
 /// Marks blocks and observations from a height on as orphaned. Nothing is deleted.
 pub async fn orphan_from(
     connection: &mut PgConnection,

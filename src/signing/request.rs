@@ -38,7 +38,7 @@ impl Transfer {
             return Err(CallError::Length { found: input.len() });
         };
         if *selector != TRANSFER_SELECTOR {
-            return Err(CallError::Selector { found: (*selector).into(), name: known_selector(*selector) });
+            return Err(CallError::Selector { found: *selector, name: known_selector(*selector) });
         }
         if input.len() != TRANSFER_LEN {
             return Err(CallError::Length { found: input.len() });

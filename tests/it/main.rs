@@ -5,6 +5,8 @@
 mod ground;
 mod node;
 mod scripted;
+mod signing;
+mod simulator;
 mod units;
 mod watch;
 mod watch_faults;

@@ -1,0 +1,170 @@
+//! The typed client: what `amanatd sign`, the command line and the demo speak to the daemon with.
+
+use std::time::Duration;
+
+use alloy::primitives::{B256, Bytes};
+use reqwest::{Method, StatusCode, Url};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use super::wire::{
+    ApproveIntent, ChainView, ClaimIntent, CreatePayment, DeclineIntent, EntryPage, IntentView, PaymentPage, PaymentView, ProblemView,
+    Reconciliation, SigningQueue, SubmitSignature,
+};
+use crate::units::{IntentId, PaymentId};
+
+/// A caller of one daemon with one token.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    token: SecretString,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("url {0:?} is not an http or https URL")]
+    Url(String),
+    #[error("the daemon cannot be reached")]
+    Unreachable(#[source] reqwest::Error),
+    #[error("the daemon refused: {} ({})", .0.detail, .0.code)]
+    Refused(Box<ProblemView>),
+    #[error("the daemon answered {0} and no problem document")]
+    Unexpected(StatusCode),
+    #[error("the daemon's answer cannot be read")]
+    Malformed(#[source] reqwest::Error),
+}
+
+impl ClientError {
+    /// Whether the same call with the same key may be repeated.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Malformed(_) => true,
+            Self::Refused(problem) => problem.retryable,
+            Self::Unexpected(status) => status.is_server_error(),
+            Self::Url(_) => false,
+        }
+    }
+
+    /// The daemon's code for a refusal.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused(problem) => Some(&problem.code),
+            Self::Url(_) | Self::Unreachable(_) | Self::Unexpected(_) | Self::Malformed(_) => None,
+        }
+    }
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(35);
+
+impl Client {
+    pub fn new(base: &str, token: SecretString) -> Result<Self, ClientError> {
+        let url = Url::parse(base).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let base = url.ok_or_else(|| ClientError::Url(base.chars().take(100).collect()))?;
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(TOTAL_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(ClientError::Unreachable)?;
+        Ok(Self { http, base, token })
+    }
+
+    pub async fn create_payment(&self, payment: &CreatePayment, key: &str) -> Result<PaymentView, ClientError> {
+        self.write("/v1/payments", payment, key).await
+    }
+
+    pub async fn payment(&self, id: PaymentId) -> Result<PaymentView, ClientError> {
+        self.read(&format!("/v1/payments/{id}")).await
+    }
+
+    pub async fn payments(&self, cursor: Option<&str>) -> Result<PaymentPage, ClientError> {
+        match cursor {
+            None => self.read("/v1/payments").await,
+            Some(cursor) => self.read(&format!("/v1/payments?cursor={cursor}")).await,
+        }
+    }
+
+    pub async fn release(&self, id: PaymentId, key: &str) -> Result<PaymentView, ClientError> {
+        self.write(&format!("/v1/payments/{id}/release"), &serde_json::json!({}), key).await
+    }
+
+    pub async fn intents(&self, states: Option<&str>) -> Result<Vec<IntentView>, ClientError> {
+        match states {
+            None => self.read("/v1/intents").await,
+            Some(states) => self.read(&format!("/v1/intents?state={states}")).await,
+        }
+    }
+
+    pub async fn intent(&self, id: IntentId) -> Result<IntentView, ClientError> {
+        self.read(&format!("/v1/intents/{id}")).await
+    }
+
+    pub async fn approve(&self, id: IntentId, digest: B256) -> Result<IntentView, ClientError> {
+        self.write(&format!("/v1/intents/{id}/approvals"), &ApproveIntent { digest }, &new_key()).await
+    }
+
+    pub async fn signing_queue(&self) -> Result<SigningQueue, ClientError> {
+        self.read("/v1/signing-queue").await
+    }
+
+    pub async fn claim(&self, id: IntentId, station: &str) -> Result<IntentView, ClientError> {
+        self.write(&format!("/v1/intents/{id}/claim"), &ClaimIntent { station: station.to_owned() }, &new_key()).await
+    }
+
+    pub async fn submit_signature(&self, id: IntentId, raw: Bytes) -> Result<IntentView, ClientError> {
+        self.write(&format!("/v1/intents/{id}/signature"), &SubmitSignature { raw }, &new_key()).await
+    }
+
+    pub async fn decline(&self, id: IntentId, reason: &str) -> Result<IntentView, ClientError> {
+        self.write(&format!("/v1/intents/{id}/decline"), &DeclineIntent { reason: reason.to_owned() }, &new_key()).await
+    }
+
+    pub async fn chains(&self) -> Result<Vec<ChainView>, ClientError> {
+        self.read("/v1/chains").await
+    }
+
+    pub async fn entries(&self, cursor: Option<&str>) -> Result<EntryPage, ClientError> {
+        match cursor {
+            None => self.read("/v1/ledger/entries?limit=200").await,
+            Some(cursor) => self.read(&format!("/v1/ledger/entries?limit=200&cursor={cursor}")).await,
+        }
+    }
+
+    pub async fn reconciliation(&self) -> Result<Reconciliation, ClientError> {
+        self.read("/v1/reconciliation").await
+    }
+
+    async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.finish(self.request(Method::GET, path)?).await
+    }
+
+    async fn write<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B, key: &str) -> Result<T, ClientError> {
+        self.finish(self.request(Method::POST, path)?.header("idempotency-key", key).json(body)).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> Result<reqwest::RequestBuilder, ClientError> {
+        let url = self.base.join(path).map_err(|_| ClientError::Url(path.to_owned()))?;
+        Ok(self.http.request(method, url).bearer_auth(self.token.expose_secret()))
+    }
+
+    async fn finish<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, ClientError> {
+        let response = request.send().await.map_err(ClientError::Unreachable)?;
+        let status = response.status();
+        if status.is_success() {
+            return response.json().await.map_err(ClientError::Malformed);
+        }
+        match response.json::<ProblemView>().await {
+            Ok(problem) => Err(ClientError::Refused(Box::new(problem))),
+            Err(_) => Err(ClientError::Unexpected(status)),
+        }
+    }
+}
+
+/// A key for a call that the state machine makes safe to repeat.
+fn new_key() -> String {
+    Uuid::new_v4().to_string()
+}

@@ -1,0 +1,96 @@
+//! At most one effect per key: the key, the effect and the answer commit together.
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+
+use super::problem::Problem;
+use super::server::ApiState;
+use super::store::{self, CallKey};
+use crate::db::Work;
+use crate::officer::Caller;
+
+/// A write as it came in: who, which route, which key, which body.
+#[derive(Debug)]
+pub(super) struct Write {
+    call: CallKey,
+}
+
+/// Reads the key and the body; both must be there before anything happens.
+pub(super) fn read_write<T: DeserializeOwned>(
+    caller: &Caller,
+    route: String,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<(Write, T), Problem> {
+    let key = headers
+        .get("idempotency-key")
+        .ok_or_else(|| Problem::bad_request("idempotency_key_missing", "send an Idempotency-Key header, new for each new request"))?;
+    let key = key.to_str().unwrap_or_default();
+    // The standard's draft quotes the key; bare ones are as common.
+    let bare = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
+    if bare.is_empty() || bare.len() > 200 || !bare.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Problem::bad_request("idempotency_key_form", "Idempotency-Key must be 1 to 200 printable ASCII characters without spaces"));
+    }
+    let is_json = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")));
+    if !is_json {
+        return Err(Problem::bad_request("content_type", "send Content-Type: application/json"));
+    }
+    let parsed = parse(body)?;
+    let body_sha256 = Sha256::digest(body).into();
+    Ok((Write { call: CallKey { token: caller.token_id, route, key: bare.to_owned(), body_sha256 } }, parsed))
+}
+
+/// Reads a JSON body; the error names the field.
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        let problem = error.inner().to_string();
+        // "unknown field `x`, …" and "missing field `x`" carry the name themselves; the path is then the parent.
+        let field = problem.split('`').nth(1).filter(|_| problem.contains("field `")).map(str::to_owned).unwrap_or(path);
+        Problem::field(&field, "", problem)
+    })?;
+    reader.end().map_err(|error| Problem::bad_request("trailing_text", format!("text after the JSON value: {error}")))?;
+    Ok(parsed)
+}
+
+impl Write {
+    /// Runs the work once. A repeated call gets the first answer; another body under the key is refused.
+    pub(super) async fn once<T, F>(self, state: &ApiState, status: StatusCode, work: F) -> Result<Response, Problem>
+    where
+        T: Serialize + Send + 'static,
+        F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T, Problem> + Send + 'static,
+    {
+        let call = self.call;
+        let (status, body) = state
+            .db
+            .unit(move |connection| {
+                Box::pin(async move {
+                    if !store::claim_key(connection, &call).await? {
+                        return Err(Problem::key_running());
+                    }
+                    if let Some(stored) = store::find_answer(connection, &call).await? {
+                        if stored.body_sha256 != call.body_sha256 {
+                            return Err(Problem::key_reused());
+                        }
+                        return Ok((stored.status.cast_unsigned(), stored.response));
+                    }
+                    let answer = work(connection).await?;
+                    let body = serde_json::to_string(&answer).map_err(|error| Problem::unavailable(error.to_string()))?;
+                    store::insert_answer(connection, &call, status.as_u16(), &body).await?;
+                    Ok((status.as_u16(), body))
+                })
+            })
+            .await?;
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+        Ok((status, [(header::CONTENT_TYPE, "application/json")], body).into_response())
+    }
+}

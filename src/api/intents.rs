@@ -1,0 +1,223 @@
+//! Intents: officers read and approve them, stations claim them and hand in signatures.
+
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::Deserialize;
+use sqlx::PgConnection;
+
+use super::auth::Authenticated;
+use super::idempotency::read_write;
+use super::problem::Problem;
+use super::server::ApiState;
+use super::wire::{AccountView, ApproveIntent, ClaimIntent, DeclineIntent, IntentView, SigningQueue, SubmitSignature};
+use crate::chains::ChainBook;
+use crate::intent::{self, Intent, IntentState};
+use crate::officer::Scope;
+use crate::units::{IntentId, format_units};
+use crate::{account, approval, broadcast};
+
+const INTENTS_MAX: i64 = 200;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Filter {
+    /// Comma-separated states; all open ones by default.
+    #[serde(default)]
+    state: Option<String>,
+}
+
+/// Intents that still want something done.
+const OPEN: [IntentState; 7] = [
+    IntentState::Planned,
+    IntentState::Approved,
+    IntentState::Signing,
+    IntentState::Signed,
+    IntentState::Broadcast,
+    IntentState::Uncertain,
+    IntentState::Mined,
+];
+
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    who: Authenticated,
+    Query(filter): Query<Filter>,
+) -> Result<axum::Json<Vec<IntentView>>, Problem> {
+    who.require(Scope::IntentsRead)?;
+    let states = match &filter.state {
+        None => OPEN.to_vec(),
+        Some(text) => text.split(',').map(read_state).collect::<Result<Vec<_>, _>>()?,
+    };
+    let mut connection = state.db.connection().await?;
+    let found = intent::store::list(&mut connection, &states, INTENTS_MAX).await?;
+    Ok(axum::Json(views(&mut connection, &found, &state.book).await?))
+}
+
+fn read_state(text: &str) -> Result<IntentState, Problem> {
+    IntentState::ALL.into_iter().find(|state| state.name() == text).ok_or_else(|| {
+        let known: Vec<&str> = IntentState::ALL.iter().map(|state| state.name()).collect();
+        Problem::field("state", text.chars().take(40).collect::<String>(), format!("is none of {}", known.join(", ")))
+    })
+}
+
+pub(super) async fn get(State(state): State<ApiState>, who: Authenticated, Path(id): Path<String>) -> Result<axum::Json<IntentView>, Problem> {
+    who.require(Scope::IntentsRead)?;
+    let mut connection = state.db.connection().await?;
+    let found = intent::store::get(&mut connection, intent_id(&id)?).await?;
+    Ok(axum::Json(view(&mut connection, &found, &state.book).await?))
+}
+
+pub(super) async fn approve(
+    State(state): State<ApiState>,
+    who: Authenticated,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let caller = who.require(Scope::IntentsApprove)?.clone();
+    let id = intent_id(&id)?;
+    let (write, asked) = read_write::<ApproveIntent>(&caller, format!("POST /v1/intents/{id}/approvals"), &headers, &body)?;
+    let book = state.book.clone();
+    write
+        .once(&state, StatusCode::CREATED, move |connection| {
+            Box::pin(async move {
+                let standing = approval::store::insert(connection, id, asked.digest, &caller).await?;
+                tracing::info!(intent.id = %id, officer = %caller.name(), approvals = standing.approvals, "intent approved");
+                view(connection, &standing.intent, &book).await
+            })
+        })
+        .await
+}
+
+pub(super) async fn claim(
+    State(state): State<ApiState>,
+    who: Authenticated,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let caller = who.require(Scope::Signing)?;
+    let id = intent_id(&id)?;
+    let (write, asked) = read_write::<ClaimIntent>(caller, format!("POST /v1/intents/{id}/claim"), &headers, &body)?;
+    if !(1..=100).contains(&asked.station.chars().count()) {
+        return Err(Problem::field("station", asked.station.chars().take(100).collect::<String>(), "must have 1 to 100 characters"));
+    }
+    let book = state.book.clone();
+    write
+        .once(&state, StatusCode::OK, move |connection| {
+            Box::pin(async move {
+                let intent = broadcast::store::claim(connection, id, &asked.station).await?;
+                view(connection, &intent, &book).await
+            })
+        })
+        .await
+}
+
+pub(super) async fn submit_signature(
+    State(state): State<ApiState>,
+    who: Authenticated,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let caller = who.require(Scope::Signing)?;
+    let id = intent_id(&id)?;
+    let (write, asked) = read_write::<SubmitSignature>(caller, format!("POST /v1/intents/{id}/signature"), &headers, &body)?;
+    let book = state.book.clone();
+    write
+        .once(&state, StatusCode::CREATED, move |connection| {
+            Box::pin(async move {
+                let outbound = broadcast::store::insert_signed(connection, &book, id, &asked.raw).await?;
+                tracing::info!(intent.id = %id, tx.hash = %outbound.tx_hash, "signature accepted");
+                let intent = intent::store::get(connection, id).await?;
+                view(connection, &intent, &book).await
+            })
+        })
+        .await
+}
+
+pub(super) async fn decline(
+    State(state): State<ApiState>,
+    who: Authenticated,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let caller = who.require(Scope::Signing)?;
+    let id = intent_id(&id)?;
+    let (write, asked) = read_write::<DeclineIntent>(caller, format!("POST /v1/intents/{id}/decline"), &headers, &body)?;
+    let book = state.book.clone();
+    write
+        .once(&state, StatusCode::OK, move |connection| {
+            Box::pin(async move {
+                let reason: String = asked.reason.chars().take(500).collect();
+                let intent = broadcast::store::decline(connection, id, &reason).await?;
+                view(connection, &intent, &book).await
+            })
+        })
+        .await
+}
+
+/// What a station may sign now, and the accounts its device must hold.
+pub(super) async fn signing_queue(State(state): State<ApiState>, who: Authenticated) -> Result<axum::Json<SigningQueue>, Problem> {
+    who.require(Scope::Signing)?;
+    let mut connection = state.db.connection().await?;
+    let found = intent::store::list(&mut connection, &[IntentState::Approved, IntentState::Signing], INTENTS_MAX).await?;
+    let intents = views(&mut connection, &found, &state.book).await?;
+    let accounts = account::store::list(&mut connection)
+        .await?
+        .into_iter()
+        .map(|account| AccountView {
+            label: account.label,
+            path: format!("m/44'/60'/{}'", account.xpub.account()),
+            fingerprint: account.xpub.fingerprint().to_string(),
+            xpub: account.xpub.expose().to_owned(),
+        })
+        .collect();
+    Ok(axum::Json(SigningQueue { accounts, intents }))
+}
+
+fn intent_id(text: &str) -> Result<IntentId, Problem> {
+    text.parse().map_err(|_| Problem::not_found(format!("no intent {:?}", text.chars().take(64).collect::<String>())))
+}
+
+async fn views(connection: &mut PgConnection, intents: &[Intent], book: &ChainBook) -> Result<Vec<IntentView>, Problem> {
+    let mut found = Vec::with_capacity(intents.len());
+    for intent in intents {
+        found.push(view(connection, intent, book).await?);
+    }
+    Ok(found)
+}
+
+async fn view(connection: &mut PgConnection, intent: &Intent, book: &ChainBook) -> Result<IntentView, Problem> {
+    let facts = book
+        .asset(intent.amount.asset)
+        .ok_or_else(|| Problem::unavailable(format!("{} is no longer listed in chains.toml", intent.amount.asset)))?;
+    let approvals = approval::store::count(connection, intent).await?;
+    let tx_hash = broadcast::store::find_by_intent(connection, intent.id).await?.map(|outbound| outbound.tx_hash);
+    Ok(IntentView {
+        id: intent.id,
+        kind: intent.kind.name().to_owned(),
+        state: intent.state.name().to_owned(),
+        state_version: intent.state_version,
+        revision: intent.revision,
+        chain_id: intent.chain().get(),
+        from_path: intent.from.path.to_string(),
+        from_address: intent.from.address,
+        to_address: intent.to,
+        asset: intent.amount.asset.asset.to_string(),
+        symbol: facts.symbol.to_owned(),
+        amount: format_units(intent.amount.units, facts.decimals),
+        amount_units: intent.amount.units.to_string(),
+        nonce: intent.nonce,
+        gas_limit: intent.fees.gas_limit,
+        max_fee_per_gas: intent.fees.max_fee_per_gas.to_string(),
+        max_priority_fee_per_gas: intent.fees.max_priority_fee_per_gas.to_string(),
+        payment_id: intent.payment,
+        digest: intent.digest,
+        approvals,
+        approvals_required: intent.approvals_required,
+        tx_hash,
+    })
+}

@@ -1,0 +1,161 @@
+//! Read-only views of the books and the chains.
+
+use alloy::primitives::{I256, U256};
+use axum::extract::{Query, State};
+
+use super::auth::Authenticated;
+use super::payments::Page;
+use super::problem::Problem;
+use super::server::ApiState;
+use super::wire::{
+    ChainReconciliation, ChainView, EntryPage, EntryView, OperatorAddressView, Reconciliation, ReconciliationLine, SidesView,
+};
+use crate::chains::ChainBook;
+use crate::ledger::{self, AccountKey};
+use crate::officer::Scope;
+use crate::units::{AssetId, LedgerEntryId, format_units};
+use crate::{account, reconcile, scan, settings};
+
+pub(super) async fn chains(State(state): State<ApiState>, who: Authenticated) -> Result<axum::Json<Vec<ChainView>>, Problem> {
+    who.require(Scope::PaymentsRead)?;
+    let mut connection = state.db.connection().await?;
+    let operator: Vec<OperatorAddressView> = account::store::list_operator_addresses(&mut connection)
+        .await?
+        .into_iter()
+        .map(|address| OperatorAddressView {
+            purpose: address.purpose.name().to_owned(),
+            path: address.path.to_string(),
+            address: address.address,
+        })
+        .collect();
+    let mut views = Vec::new();
+    for id in state.watched() {
+        let Some(spec) = state.book.get(id) else { continue };
+        let cursor = scan::store::find_cursor(&mut connection, id).await?;
+        let threshold = settings::store::find_threshold(&mut connection, id).await?;
+        views.push(ChainView {
+            chain_id: id.get(),
+            name: spec.name.clone(),
+            scanned_number: cursor.as_ref().map(|cursor| cursor.tip.number.0),
+            scanned_hash: cursor.as_ref().map(|cursor| cursor.tip.hash),
+            threshold: threshold.map(|threshold| threshold.value.get()),
+            threshold_history_id: threshold.map(|threshold| threshold.history_id),
+            outflow_halted: cursor.and_then(|cursor| cursor.outflow_halted),
+            operator_addresses: operator.clone(),
+        });
+    }
+    Ok(axum::Json(views))
+}
+
+pub(super) async fn entries(
+    State(state): State<ApiState>,
+    who: Authenticated,
+    Query(page): Query<Page>,
+) -> Result<axum::Json<EntryPage>, Problem> {
+    who.require(Scope::LedgerRead)?;
+    let limit = page.limit()?;
+    let after = match page.cursor() {
+        None => 0,
+        Some(text) => text.parse().map_err(|_| Problem::field("cursor", text, "use next_cursor of the page before, unchanged"))?,
+    };
+    let mut connection = state.db.connection().await?;
+    let found = ledger::store::list(&mut connection, None, LedgerEntryId(after), limit).await?;
+    let full = i64::try_from(found.len()).is_ok_and(|length| length == limit);
+    let next_cursor = found.last().filter(|_| full).map(|posted| posted.id.to_string());
+    let entries = found
+        .into_iter()
+        .map(|posted| EntryView {
+            id: posted.id.0,
+            entry_type: posted.entry.entry_type.name().to_owned(),
+            payment_id: posted.entry.payment,
+            chain_id: posted.entry.amount.asset.chain.get(),
+            asset: posted.entry.amount.asset.asset.to_string(),
+            amount: format_units(posted.entry.amount.units, posted.entry.decimals),
+            amount_units: posted.entry.amount.units.to_string(),
+            debit: account_name(posted.entry.debit),
+            credit: account_name(posted.entry.credit),
+            memo: posted.entry.memo,
+            created_at: posted.created_at,
+        })
+        .collect();
+    Ok(axum::Json(EntryPage { entries, next_cursor }))
+}
+
+fn account_name(key: AccountKey) -> String {
+    let kind = key.kind().name();
+    match (key.address(), key.payment()) {
+        (Some(address), _) => format!("{kind}:{address}"),
+        (None, Some(payment)) => format!("{kind}:{payment}"),
+        (None, None) => kind.to_owned(),
+    }
+}
+
+/// Every custody account against its chain, and both sides of the books per asset.
+pub(super) async fn reconciliation(State(state): State<ApiState>, who: Authenticated) -> Result<axum::Json<Reconciliation>, Problem> {
+    who.require(Scope::LedgerRead)?;
+    let mut chains = Vec::new();
+    for (id, node) in state.nodes.iter() {
+        let Some(spec) = state.book.get(*id) else { continue };
+        let report = reconcile::reconcile(&state.db, node, spec).await?;
+        let lines = report.lines.iter().map(|line| line_view(line, &state.book)).collect();
+        chains.push(ChainReconciliation {
+            chain_id: id.get(),
+            block_number: report.at.number.0,
+            block_hash: report.at.hash,
+            lines,
+        });
+    }
+    let sides: Vec<SidesView> = reconcile::sides(&state.db).await?.iter().map(|sides| sides_view(sides, &state.book)).collect();
+    let equal = sides.iter().all(|sides| sides.equal) && chains.iter().all(|chain: &ChainReconciliation| chain.lines.iter().all(|line| line.equal));
+    Ok(axum::Json(Reconciliation { chains, sides, equal }))
+}
+
+fn line_view(line: &reconcile::Line, book: &ChainBook) -> ReconciliationLine {
+    let shown = Shown::of(line.asset, book);
+    ReconciliationLine {
+        address: line.address,
+        asset: line.asset.asset.to_string(),
+        symbol: shown.symbol.clone(),
+        ledger: shown.amount(line.ledger_units),
+        chain: shown.amount(line.chain_units),
+        pending: shown.signed(line.pending_units),
+        equal: line.is_equal(),
+    }
+}
+
+fn sides_view(sides: &reconcile::Sides, book: &ChainBook) -> SidesView {
+    let shown = Shown::of(sides.asset, book);
+    SidesView {
+        chain_id: sides.asset.chain.get(),
+        asset: sides.asset.asset.to_string(),
+        symbol: shown.symbol.clone(),
+        custody: shown.amount(sides.custody_units),
+        debit: shown.amount(sides.debit_units),
+        credit: shown.amount(sides.credit_units),
+        equal: sides.is_equal(),
+    }
+}
+
+/// How an asset's amounts are written; an asset that left the book is written in raw units.
+struct Shown {
+    symbol: String,
+    decimals: u8,
+}
+
+impl Shown {
+    fn of(asset: AssetId, book: &ChainBook) -> Self {
+        match book.asset(asset) {
+            Some(facts) => Self { symbol: facts.symbol.to_owned(), decimals: facts.decimals },
+            None => Self { symbol: "raw units".to_owned(), decimals: 0 },
+        }
+    }
+
+    fn amount(&self, units: U256) -> String {
+        format_units(units, self.decimals)
+    }
+
+    fn signed(&self, units: I256) -> String {
+        let sign = if units.is_negative() { "-" } else { "" };
+        format!("{sign}{}", self.amount(units.unsigned_abs()))
+    }
+}

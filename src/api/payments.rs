@@ -1,0 +1,239 @@
+//! Payments: create, read, release.
+
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::Deserialize;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::auth::Authenticated;
+use super::idempotency::read_write;
+use super::problem::Problem;
+use super::server::ApiState;
+use super::wire::{CreatePayment, ExceptionView, PaymentPage, PaymentView, TransferView};
+use crate::chains::ChainBook;
+use crate::event::{self, Event};
+use crate::ledger::{self, AccountKey};
+use crate::officer::Scope;
+use crate::payment::{self, NewPayment, Payment, PaymentDraft, PaymentEvent};
+use crate::units::{PaymentId, format_units};
+use crate::{account, confirm, deposit, scan};
+
+pub(super) async fn create(
+    State(state): State<ApiState>,
+    who: Authenticated,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let caller = who.require(Scope::PaymentsWrite)?;
+    let (write, asked) = read_write::<CreatePayment>(caller, "POST /v1/payments".to_owned(), &headers, &body)?;
+    let draft = PaymentDraft {
+        amount: asked.amount,
+        currency: asked.currency,
+        chain_id: asked.chain_id,
+        token: asked.token,
+        seller_address: asked.seller_address,
+        buyer_id: asked.buyer_id,
+        seller_id: asked.seller_id,
+        purchase_request_id: asked.purchase_request_id,
+        purchase_request_external_ref: asked.purchase_request_external_ref,
+        expires_in_seconds: asked.expires_in_seconds,
+    };
+    let payment = draft.check(&state.book, &state.watched(), (state.clock)()).map_err(Problem::fields)?;
+    let book = state.book.clone();
+    write
+        .once(&state, StatusCode::CREATED, move |connection| Box::pin(async move { create_one(connection, &payment, &book).await }))
+        .await
+}
+
+/// The payment, its address and the address's watch commit together, before anybody learns of them.
+async fn create_one(connection: &mut PgConnection, new: &NewPayment, book: &ChainBook) -> Result<PaymentView, Problem> {
+    let chain = new.due.asset.chain;
+    let cursor = scan::store::find_cursor(connection, chain)
+        .await?
+        .ok_or_else(|| Problem::unavailable(format!("chain {chain} is not being watched yet; its node has not answered")))?;
+    let id = PaymentId(Uuid::now_v7());
+    payment::store::insert(connection, id, new).await.map_err(|error| match error.constraint() {
+        Some("payments_buyer_id_fkey") => Problem::field("buyer_id", "", "no such user"),
+        Some("payments_seller_id_fkey") => Problem::field("seller_id", "", "no such user"),
+        Some(_) | None => error.into(),
+    })?;
+    let address = account::store::claim_deposit_address(connection).await?;
+    deposit::store::insert(connection, id, &address, chain, cursor.tip.number).await?;
+    let detail = serde_json::json!({ "address": address.address, "path": address.path.to_string() });
+    event::store::append(connection, &Event::of_payment("payment.created", id, detail)).await?;
+    tracing::info!(payment.id = %id, chain.id = chain.get(), address = %address.address, path = %address.path, "payment created");
+    view(connection, id, book).await
+}
+
+pub(super) async fn get(State(state): State<ApiState>, who: Authenticated, Path(id): Path<String>) -> Result<axum::Json<PaymentView>, Problem> {
+    who.require(Scope::PaymentsRead)?;
+    let id = payment_id(&id)?;
+    let mut connection = state.db.connection().await?;
+    Ok(axum::Json(view(&mut connection, id, &state.book).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    #[serde(default)]
+    cursor: Option<String>,
+    #[serde(default)]
+    limit: Option<i64>,
+}
+
+pub(super) const PAGE_MAX: i64 = 200;
+
+impl Page {
+    pub(super) fn limit(&self) -> Result<i64, Problem> {
+        match self.limit {
+            None => Ok(50),
+            Some(limit) if (1..=PAGE_MAX).contains(&limit) => Ok(limit),
+            Some(limit) => Err(Problem::field("limit", limit.to_string(), format!("must be 1 to {PAGE_MAX}"))),
+        }
+    }
+
+    pub(super) fn cursor(&self) -> Option<&str> {
+        self.cursor.as_deref()
+    }
+}
+
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    who: Authenticated,
+    Query(page): Query<Page>,
+) -> Result<axum::Json<PaymentPage>, Problem> {
+    who.require(Scope::PaymentsRead)?;
+    let limit = page.limit()?;
+    let after = page.cursor().map(read_cursor).transpose()?;
+    let mut connection = state.db.connection().await?;
+    let found = payment::store::list(&mut connection, after, limit).await?;
+    let full = i64::try_from(found.len()).is_ok_and(|length| length == limit);
+    let next_cursor = found.last().filter(|_| full).map(write_cursor);
+    let mut payments = Vec::with_capacity(found.len());
+    for payment in found {
+        payments.push(view(&mut connection, payment.id, &state.book).await?);
+    }
+    Ok(axum::Json(PaymentPage { payments, next_cursor }))
+}
+
+fn write_cursor(payment: &Payment) -> String {
+    format!("{}_{}", payment.created_at.unix_timestamp_nanos() / 1_000, payment.id)
+}
+
+fn read_cursor(text: &str) -> Result<(OffsetDateTime, PaymentId), Problem> {
+    let bad = || Problem::field("cursor", text.chars().take(100).collect::<String>(), "use next_cursor of the page before, unchanged");
+    let (micros, id) = text.split_once('_').ok_or_else(bad)?;
+    let micros: i128 = micros.parse().map_err(|_| bad())?;
+    let nanos = micros.checked_mul(1_000).ok_or_else(bad)?;
+    let at = OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| bad())?;
+    Ok((at, id.parse().map_err(|_| bad())?))
+}
+
+/// The marketplace's instruction to pay the seller. What follows is planned, approved and signed.
+pub(super) async fn release(
+    State(state): State<ApiState>,
+    who: Authenticated,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let caller = who.require(Scope::PaymentsWrite)?;
+    let id = payment_id(&id)?;
+    let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
+    let (write, Nothing {}) = read_write::<Nothing>(caller, format!("POST /v1/payments/{id}/release"), &headers, &body)?;
+    let by = caller.name();
+    let book = state.book.clone();
+    write
+        .once(&state, StatusCode::ACCEPTED, move |connection| {
+            Box::pin(async move {
+                let payment = payment::store::lock(connection, id).await?;
+                payment::store::advance(connection, &payment, PaymentEvent::ReleaseRequested).await?;
+                let detail = serde_json::json!({ "by": by });
+                event::store::append(connection, &Event::of_payment("payment.release_requested", id, detail)).await?;
+                view(connection, id, &book).await
+            })
+        })
+        .await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+fn payment_id(text: &str) -> Result<PaymentId, Problem> {
+    text.parse().map_err(|_| Problem::not_found(format!("no payment {:?}", text.chars().take(64).collect::<String>())))
+}
+
+/// A payment with everything a reader needs to understand where it stands.
+async fn view(connection: &mut PgConnection, id: PaymentId, book: &ChainBook) -> Result<PaymentView, Problem> {
+    let payment =
+        payment::store::find(connection, id).await?.ok_or_else(|| Problem::not_found(format!("no payment {id}")))?;
+    let destination = deposit::store::get_by_payment(connection, id).await?;
+    let address = account::store::get_address(connection, destination.derived_address).await?;
+    let received = received(connection, &payment).await?;
+    let transfers = transfers(connection, destination.derived_address).await?;
+    let exceptions = payment::store::list_exceptions(connection, id)
+        .await?
+        .into_iter()
+        .map(|row| ExceptionView { kind: row.kind.name().to_owned(), detail: row.detail, open: row.closed_at.is_none() })
+        .collect();
+    let decimals = book.asset(payment.due.asset).map_or(payment.token_decimals, |facts| facts.decimals);
+    Ok(PaymentView {
+        id,
+        status: status_name(&payment),
+        escrow_state: escrow_name(&payment),
+        state_version: payment.state_version,
+        amount: format_units(payment.due.units, decimals),
+        amount_units: payment.due.units.to_string(),
+        currency: payment.currency.code().to_owned(),
+        chain_id: payment.due.asset.chain.get(),
+        token: payment.token_symbol.clone(),
+        token_contract: payment.due.asset.asset.marker(),
+        deposit_address: destination.address,
+        deposit_path: address.path.to_string(),
+        destination_status: destination.status.name().to_owned(),
+        seller_address: payment.seller_address,
+        received_units: received,
+        expires_at: payment.expires_at,
+        created_at: payment.created_at,
+        transfers,
+        exceptions,
+    })
+}
+
+fn status_name(payment: &Payment) -> String {
+    payment.state.status().name().to_owned()
+}
+
+fn escrow_name(payment: &Payment) -> Option<String> {
+    payment.state.escrow().map(|state| state.name().to_owned())
+}
+
+/// What counted towards the amount: the part still in `received`, and the whole once it is held.
+async fn received(connection: &mut PgConnection, payment: &Payment) -> Result<String, Problem> {
+    let waiting = ledger::store::balance(connection, payment.due.asset, AccountKey::Received(payment.id)).await?;
+    let units = if payment.state.escrow().is_some() { payment.due.units.saturating_add(waiting.units) } else { waiting.units };
+    Ok(units.to_string())
+}
+
+async fn transfers(connection: &mut PgConnection, address: Uuid) -> Result<Vec<TransferView>, Problem> {
+    let progress = confirm::store::get_progress(connection, address).await?;
+    Ok(progress
+        .into_iter()
+        .filter(|row| !row.internal)
+        .map(|row| TransferView {
+            tx_hash: row.tx_hash,
+            asset: row.asset.to_string(),
+            units: row.amount.to_string(),
+            block_number: row.block.number.0,
+            block_hash: row.block.hash,
+            state: row.state.name().to_owned(),
+            depth: row.have.map_or(0, |depth| depth.0),
+            threshold: row.need.get(),
+        })
+        .collect())
+}

@@ -1,0 +1,271 @@
+//! What goes over the wire, in both directions. Amounts are decimal strings, with the raw integer
+//! beside them; times are RFC 3339; hashes and addresses are hex.
+
+use alloy::primitives::{Address, B256, Bytes};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::units::{IntentId, PaymentId, UserId};
+
+/// `POST /v1/payments`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreatePayment {
+    /// Decimal, in units of `currency`: "100.50".
+    pub amount: String,
+    pub currency: String,
+    pub chain_id: u64,
+    pub token: String,
+    /// Where a release pays to. EIP-55 checksums are verified.
+    pub seller_address: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buyer_id: Option<UserId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seller_id: Option<UserId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purchase_request_id: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purchase_request_external_ref: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_seconds: Option<u32>,
+}
+
+/// A payment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PaymentView {
+    pub id: PaymentId,
+    pub status: String,
+    pub escrow_state: Option<String>,
+    pub state_version: i64,
+    pub amount: String,
+    pub amount_units: String,
+    pub currency: String,
+    pub chain_id: u64,
+    pub token: String,
+    pub token_contract: Address,
+    pub deposit_address: Address,
+    pub deposit_path: String,
+    pub destination_status: String,
+    pub seller_address: Address,
+    /// Confirmed and counted towards the amount, whatever became of it since.
+    pub received_units: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    pub transfers: Vec<TransferView>,
+    pub exceptions: Vec<ExceptionView>,
+}
+
+/// A transfer seen at a payment's address.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TransferView {
+    pub tx_hash: B256,
+    pub asset: String,
+    pub units: String,
+    pub block_number: u64,
+    pub block_hash: B256,
+    /// waiting, confirmed or orphaned
+    pub state: String,
+    /// Blocks on it now, its own being the first; 0 for an orphaned one.
+    pub depth: u64,
+    /// Blocks it needs.
+    pub threshold: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExceptionView {
+    pub kind: String,
+    pub detail: String,
+    pub open: bool,
+}
+
+/// A page of payments. `next_cursor` is absent on the last page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PaymentPage {
+    pub payments: Vec<PaymentView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// An intent, as officers and stations read it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct IntentView {
+    pub id: IntentId,
+    pub kind: String,
+    pub state: String,
+    pub state_version: i64,
+    pub revision: u32,
+    pub chain_id: u64,
+    pub from_path: String,
+    pub from_address: Address,
+    pub to_address: Address,
+    /// "native", or the token's contract.
+    pub asset: String,
+    pub symbol: String,
+    pub amount: String,
+    pub amount_units: String,
+    pub nonce: u64,
+    pub gas_limit: u64,
+    pub max_fee_per_gas: String,
+    pub max_priority_fee_per_gas: String,
+    pub payment_id: Option<PaymentId>,
+    pub digest: B256,
+    pub approvals: u8,
+    pub approvals_required: u8,
+    pub tx_hash: Option<B256>,
+}
+
+/// `POST /v1/intents/{id}/approvals`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApproveIntent {
+    /// The digest the officer saw.
+    pub digest: B256,
+}
+
+/// `POST /v1/intents/{id}/claim`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimIntent {
+    /// A name of the station, for the record.
+    pub station: String,
+}
+
+/// `POST /v1/intents/{id}/signature`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitSignature {
+    /// The signed transaction as it will be sent: EIP-2718, type 2.
+    pub raw: Bytes,
+}
+
+/// `POST /v1/intents/{id}/decline`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeclineIntent {
+    pub reason: String,
+}
+
+/// An account whose xpub a station compares with its device.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AccountView {
+    pub label: String,
+    pub path: String,
+    pub xpub: String,
+    pub fingerprint: String,
+}
+
+/// What a station needs to start a session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SigningQueue {
+    pub accounts: Vec<AccountView>,
+    pub intents: Vec<IntentView>,
+}
+
+/// A watched chain.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ChainView {
+    pub chain_id: u64,
+    pub name: String,
+    pub scanned_number: Option<u64>,
+    pub scanned_hash: Option<B256>,
+    pub threshold: Option<u32>,
+    pub threshold_history_id: Option<i64>,
+    pub outflow_halted: Option<String>,
+    pub operator_addresses: Vec<OperatorAddressView>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OperatorAddressView {
+    pub purpose: String,
+    pub path: String,
+    pub address: Address,
+}
+
+/// One custody account against the chain.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReconciliationLine {
+    pub address: Address,
+    pub asset: String,
+    pub symbol: String,
+    pub ledger: String,
+    pub chain: String,
+    pub pending: String,
+    pub equal: bool,
+}
+
+/// The books of one asset: where it is, and whose it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SidesView {
+    pub chain_id: u64,
+    pub asset: String,
+    pub symbol: String,
+    pub custody: String,
+    pub debit: String,
+    pub credit: String,
+    pub equal: bool,
+}
+
+/// `GET /v1/reconciliation`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reconciliation {
+    pub chains: Vec<ChainReconciliation>,
+    pub sides: Vec<SidesView>,
+    pub equal: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ChainReconciliation {
+    pub chain_id: u64,
+    pub block_number: u64,
+    pub block_hash: B256,
+    pub lines: Vec<ReconciliationLine>,
+}
+
+/// A ledger entry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EntryView {
+    pub id: i64,
+    pub entry_type: String,
+    pub payment_id: Option<PaymentId>,
+    pub chain_id: u64,
+    pub asset: String,
+    pub amount: String,
+    pub amount_units: String,
+    pub debit: String,
+    pub credit: String,
+    pub memo: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// Entries after a cursor, oldest first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EntryPage {
+    pub entries: Vec<EntryView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// An RFC 9457 problem.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProblemView {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub title: String,
+    pub status: u16,
+    pub detail: String,
+    pub code: String,
+    pub retryable: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<FieldProblem>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FieldProblem {
+    pub field: String,
+    pub value: String,
+    pub problem: String,
+}

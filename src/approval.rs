@@ -1,0 +1,36 @@
+//! Officers' decisions, bound to an intent's digest.
+//!
+//! An approval names the digest and the revision it saw, so that a changed intent has none. Limits,
+//! allowlists and policies by amount join later; how many officers an intent needs is stored with it
+//! when it is planned.
+
+pub mod store;
+
+use crate::intent::IntentError;
+use crate::units::{Disposition, IntentId, UserId};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ApprovalError {
+    #[error(transparent)]
+    Intent(#[from] IntentError),
+    #[error(transparent)]
+    Db(#[from] crate::db::DbError),
+    #[error("the token's bearer is not an officer; approvals come from admins and guards")]
+    NotAnOfficer,
+    #[error("officer {officer} asked for intent {intent} and may not approve it too")]
+    OwnRequest { intent: IntentId, officer: UserId },
+    #[error("intent {intent} is no longer what was shown; read it again and approve its present digest")]
+    StaleDigest { intent: IntentId },
+    #[error("officer {officer} has approved intent {intent} already")]
+    Twice { intent: IntentId, officer: UserId },
+}
+
+impl ApprovalError {
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Intent(error) => error.disposition(),
+            Self::Db(error) => error.disposition(),
+            Self::NotAnOfficer | Self::OwnRequest { .. } | Self::StaleDigest { .. } | Self::Twice { .. } => Disposition::Skip,
+        }
+    }
+}

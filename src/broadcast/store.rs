@@ -1,0 +1,214 @@
+//! SQL of `outbound_transactions`, and the step from a station's answer to stored bytes.
+
+use alloy::primitives::Bytes;
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::{BroadcastError, Inclusion, Outbound};
+use crate::chains::ChainBook;
+use crate::db::codec::{address_from_sql, chain_from_sql, count_from_sql, hash_from_sql, units_from_sql, units_to_sql};
+use crate::db::{DbError, expect_one};
+use crate::event::{self, Event};
+use crate::intent::{self, Intent, IntentEvent};
+use crate::scan;
+use crate::signing::{self, SignedTx};
+use crate::units::{BlockNumber, BlockRef, ChainId, IntentId};
+
+/// Gives an approved intent to a station, which may now ask its device.
+pub async fn claim(connection: &mut PgConnection, id: IntentId, station: &str) -> Result<Intent, BroadcastError> {
+    let intent = intent::store::lock(connection, id).await?;
+    refuse_when_halted(connection, intent.chain()).await?;
+    let intent = intent::store::advance(connection, &intent, IntentEvent::Claimed).await?;
+    intent::store::set_station(connection, id, station).await?;
+    note(connection, &intent, "intent.signing", serde_json::json!({ "station": station })).await?;
+    Ok(intent)
+}
+
+/// Takes an intent back from a station that says for certain that nothing was signed.
+pub async fn decline(connection: &mut PgConnection, id: IntentId, reason: &str) -> Result<Intent, BroadcastError> {
+    let intent = intent::store::lock(connection, id).await?;
+    let intent = intent::store::advance(connection, &intent, IntentEvent::Declined).await?;
+    note(connection, &intent, "intent.declined", serde_json::json!({ "reason": reason })).await?;
+    Ok(intent)
+}
+
+/// Checks signed bytes against the approved intent and stores them. Nothing has been sent yet.
+///
+/// The same bytes again are no error: the station may not have heard our first answer.
+pub async fn insert_signed(
+    connection: &mut PgConnection,
+    book: &ChainBook,
+    id: IntentId,
+    raw: &Bytes,
+) -> Result<Outbound, BroadcastError> {
+    let intent = intent::store::lock(connection, id).await?;
+    let chain = intent.chain();
+    let spec = book.get(chain).ok_or(BroadcastError::UnknownChain(chain))?;
+    let request = signing::request_for(&intent, spec).map_err(|source| BroadcastError::Request { intent: id, source })?;
+    let signed =
+        SignedTx::from_raw(request, raw).map_err(|source| BroadcastError::NotApproved { intent: id, source: Box::new(source) })?;
+    if let Some(stored) = find_by_intent(connection, id).await?
+        && stored.raw == *raw
+    {
+        return Ok(stored);
+    }
+    let tx_hash = signed.hash();
+    sqlx::query!(
+        "insert into outbound_transactions (intent_id, chain_id, from_address, nonce, tx_hash, raw)
+         values ($1, $2::bigint, $3::bytea, $4, $5::bytea, $6)",
+        id.0,
+        chain.as_i64(),
+        intent.from.address.as_slice(),
+        intent.nonce.cast_signed(),
+        tx_hash.as_slice(),
+        signed.raw().as_ref()
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(DbError::from)?;
+    let intent = intent::store::advance(connection, &intent, IntentEvent::Signed).await?;
+    note(connection, &intent, "intent.signed", serde_json::json!({ "tx_hash": tx_hash })).await?;
+    find_by_intent(connection, id).await?.ok_or(DbError::NotOneRow { what: "the transaction just stored", found: 0 }.into())
+}
+
+async fn refuse_when_halted(connection: &mut PgConnection, chain: ChainId) -> Result<(), BroadcastError> {
+    match scan::store::find_cursor(connection, chain).await?.and_then(|cursor| cursor.outflow_halted) {
+        Some(reason) => Err(BroadcastError::Halted { chain, reason }),
+        None => Ok(()),
+    }
+}
+
+async fn note(
+    connection: &mut PgConnection,
+    intent: &Intent,
+    kind: &'static str,
+    detail: serde_json::Value,
+) -> Result<(), DbError> {
+    event::store::append(connection, &Event::of_intent(kind, intent.id, intent.payment, intent.chain(), detail)).await
+}
+
+struct Row {
+    id: i64,
+    intent_id: uuid::Uuid,
+    chain_id: i64,
+    from_address: Vec<u8>,
+    nonce: i64,
+    tx_hash: Vec<u8>,
+    raw: Vec<u8>,
+    send_attempts: i32,
+    last_sent_at: Option<OffsetDateTime>,
+    block_number: Option<i64>,
+    block_hash: Option<Vec<u8>>,
+    succeeded: Option<bool>,
+    fee_paid: Option<String>,
+}
+
+impl TryFrom<Row> for Outbound {
+    type Error = DbError;
+
+    fn try_from(row: Row) -> Result<Self, Self::Error> {
+        let included = match (row.block_number, row.block_hash, row.succeeded, row.fee_paid) {
+            (Some(number), Some(hash), Some(succeeded), Some(fee)) => Some(Inclusion {
+                block: BlockRef { number: BlockNumber::from(number), hash: hash_from_sql(&hash)? },
+                succeeded,
+                fee_paid: units_from_sql(&fee)?,
+            }),
+            _ => None,
+        };
+        Ok(Self {
+            id: row.id,
+            intent: IntentId(row.intent_id),
+            chain: chain_from_sql(row.chain_id)?,
+            from: address_from_sql(&row.from_address)?,
+            nonce: count_from_sql("outbound_transactions.nonce", row.nonce)?,
+            tx_hash: hash_from_sql(&row.tx_hash)?,
+            raw: row.raw.into(),
+            send_attempts: row.send_attempts.cast_unsigned(),
+            last_sent_at: row.last_sent_at,
+            included,
+        })
+    }
+}
+
+/// The transaction signed for an intent, if there is one.
+pub async fn find_by_intent(connection: &mut PgConnection, intent: IntentId) -> Result<Option<Outbound>, DbError> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"
+        select id, intent_id, chain_id as "chain_id!: i64", from_address as "from_address!: Vec<u8>", nonce, tx_hash as "tx_hash!: Vec<u8>",
+               raw, send_attempts, last_sent_at, block_number, block_hash as "block_hash?: Vec<u8>", succeeded, fee_paid::text as fee_paid
+        from outbound_transactions where intent_id = $1
+        "#,
+        intent.0
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(Outbound::try_from).transpose()
+}
+
+/// Transactions of a chain that are not settled, in the order in which they were signed.
+pub async fn list_open(connection: &mut PgConnection, chain: ChainId, limit: i64) -> Result<Vec<Outbound>, DbError> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"
+        select id, intent_id, chain_id as "chain_id!: i64", from_address as "from_address!: Vec<u8>", nonce, tx_hash as "tx_hash!: Vec<u8>",
+               raw, send_attempts, last_sent_at, block_number, block_hash as "block_hash?: Vec<u8>", succeeded, fee_paid::text as fee_paid
+        from outbound_transactions where chain_id = $1::bigint and settled_at is null order by id limit $2
+        "#,
+        chain.as_i64(),
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(Outbound::try_from).collect()
+}
+
+/// Notes that the bytes are about to go out, before they do.
+pub async fn note_attempt(connection: &mut PgConnection, id: i64, now: OffsetDateTime) -> Result<(), DbError> {
+    let rows = sqlx::query!(
+        "update outbound_transactions
+         set send_attempts = send_attempts + 1, last_sent_at = $2, first_sent_at = coalesce(first_sent_at, $2)
+         where id = $1",
+        id,
+        now
+    )
+    .execute(connection)
+    .await?
+    .rows_affected();
+    expect_one(rows, "a transaction about to be sent")
+}
+
+pub async fn note_outcome(connection: &mut PgConnection, id: i64, outcome: &str) -> Result<(), DbError> {
+    let rows = sqlx::query!("update outbound_transactions set last_send_outcome = $2 where id = $1", id, outcome)
+        .execute(connection)
+        .await?
+        .rows_affected();
+    expect_one(rows, "a transaction that was sent")
+}
+
+/// Stores or clears the block that includes a transaction.
+pub async fn set_inclusion(connection: &mut PgConnection, id: i64, inclusion: Option<Inclusion>) -> Result<(), DbError> {
+    let rows = sqlx::query!(
+        "update outbound_transactions
+         set block_number = $2, block_hash = $3::bytea, succeeded = $4, fee_paid = $5::text::numeric
+         where id = $1 and settled_at is null",
+        id,
+        inclusion.map(|inclusion| inclusion.block.number.as_i64()),
+        inclusion.as_ref().map(|inclusion| inclusion.block.hash.as_slice()),
+        inclusion.map(|inclusion| inclusion.succeeded),
+        inclusion.map(|inclusion| units_to_sql(inclusion.fee_paid))
+    )
+    .execute(connection)
+    .await?
+    .rows_affected();
+    expect_one(rows, "a transaction that was included or dropped")
+}
+
+/// Marks a transaction as settled: nothing is left to do for it.
+pub async fn set_settled(connection: &mut PgConnection, id: i64) -> Result<(), DbError> {
+    let rows = sqlx::query!("update outbound_transactions set settled_at = now() where id = $1 and settled_at is null", id)
+        .execute(connection)
+        .await?
+        .rows_affected();
+    expect_one(rows, "a transaction to settle")
+}

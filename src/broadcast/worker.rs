@@ -1,0 +1,170 @@
+//! Sends stored bytes and follows them into a block.
+
+use std::sync::Arc;
+
+use alloy::primitives::U256;
+use time::{Duration, OffsetDateTime};
+
+use super::{BroadcastError, Inclusion, Outbound, store};
+use crate::db::Database;
+use crate::event::{self, Event};
+use crate::intent::{self, IntentEvent, IntentState};
+use crate::rpc::{Node, Receipt, SendOutcome};
+use crate::scan;
+use crate::units::{ChainId, Progress};
+
+/// How many open transactions one tick looks at.
+const TRANSACTIONS_PER_TICK: i64 = 100;
+/// Bytes that are in no block are sent again after this long: nodes forget.
+const RESEND_AFTER: Duration = Duration::seconds(15);
+
+/// The one sender of a chain.
+#[derive(Debug)]
+pub struct Broadcaster {
+    pub db: Database,
+    pub node: Arc<Node>,
+}
+
+impl Broadcaster {
+    pub async fn tick(&self, now: OffsetDateTime) -> Result<Progress, BroadcastError> {
+        let chain = self.node.chain();
+        let mut connection = self.db.connection().await?;
+        let open = store::list_open(&mut connection, chain, TRANSACTIONS_PER_TICK).await?;
+        let halted = scan::store::find_cursor(&mut connection, chain).await?.is_some_and(|cursor| cursor.outflow_halted.is_some());
+        drop(connection);
+        let mut progress = Progress::Idle;
+        for outbound in open {
+            progress = progress.or(self.follow(outbound, halted, now).await?);
+        }
+        Ok(progress)
+    }
+
+    async fn follow(&self, outbound: Outbound, halted: bool, now: OffsetDateTime) -> Result<Progress, BroadcastError> {
+        if let Some(receipt) = self.node.receipt(outbound.tx_hash).await? {
+            return self.included(outbound, &receipt).await;
+        }
+        if outbound.included.is_some() {
+            self.dropped(&outbound).await?;
+            return Ok(Progress::Worked);
+        }
+        // What was never sent stays here while outflow is halted; what was sent may be repeated.
+        let first = outbound.send_attempts == 0;
+        let due = outbound.last_sent_at.is_none_or(|last| now - last >= RESEND_AFTER);
+        if (first && halted) || !due {
+            return Ok(Progress::Idle);
+        }
+        self.send(outbound, now).await?;
+        Ok(Progress::Worked)
+    }
+
+    async fn send(&self, outbound: Outbound, now: OffsetDateTime) -> Result<(), BroadcastError> {
+        let id = outbound.id;
+        self.db.unit(move |connection| Box::pin(async move { store::note_attempt(connection, id, now).await })).await?;
+        let outcome = self.node.send_raw(&outbound.raw).await;
+        tracing::info!(
+            intent.id = %outbound.intent, chain.id = outbound.chain.get(), tx.hash = %outbound.tx_hash, nonce = outbound.nonce,
+            outcome = ?outcome, "signed bytes sent"
+        );
+        let event = match &outcome {
+            SendOutcome::Accepted | SendOutcome::AlreadyKnown => Some(IntentEvent::Accepted),
+            SendOutcome::Unclear(_) | SendOutcome::NonceUsed => Some(IntentEvent::SendUnclear),
+            // Refused for now and certainly not out; the same bytes are tried again.
+            SendOutcome::Conflict | SendOutcome::Ahead | SendOutcome::CannotPay => None,
+        };
+        self.record(&outbound, outcome_name(&outcome), event).await?;
+        if outcome == SendOutcome::NonceUsed && self.node.receipt(outbound.tx_hash).await?.is_none() {
+            let reason = format!("nonce {} of {} was used by a transaction that is not ours", outbound.nonce, outbound.from);
+            let chain = outbound.chain;
+            self.db
+                .unit(move |connection| Box::pin(async move { scan::store::halt_outflow(connection, chain, &reason, now).await }))
+                .await?;
+            return Err(BroadcastError::ForeignNonce { chain, address: outbound.from, nonce: outbound.nonce });
+        }
+        Ok(())
+    }
+
+    async fn record(&self, outbound: &Outbound, outcome: &'static str, event: Option<IntentEvent>) -> Result<(), BroadcastError> {
+        let (id, intent_id) = (outbound.id, outbound.intent);
+        let tx_hash = outbound.tx_hash;
+        self.db
+            .unit(move |connection| {
+                Box::pin(async move {
+                    store::note_outcome(connection, id, outcome).await?;
+                    let Some(event) = event else { return Ok(()) };
+                    let intent = intent::store::lock(connection, intent_id).await?;
+                    let before = intent.state;
+                    let intent = intent::store::advance(connection, &intent, event).await?;
+                    if intent.state != before {
+                        let detail = serde_json::json!({ "tx_hash": tx_hash, "outcome": outcome });
+                        let kind = if intent.state == IntentState::Broadcast { "intent.broadcast" } else { "intent.uncertain" };
+                        event::store::append(connection, &Event::of_intent(kind, intent.id, intent.payment, intent.chain(), detail))
+                            .await?;
+                    }
+                    Ok::<(), BroadcastError>(())
+                })
+            })
+            .await
+    }
+
+    async fn included(&self, outbound: Outbound, receipt: &Receipt) -> Result<Progress, BroadcastError> {
+        let inclusion = inclusion_of(receipt);
+        if outbound.included == Some(inclusion) {
+            return Ok(Progress::Idle);
+        }
+        self.db
+            .unit(move |connection| {
+                Box::pin(async move {
+                    store::set_inclusion(connection, outbound.id, Some(inclusion)).await?;
+                    let intent = intent::store::lock(connection, outbound.intent).await?;
+                    let intent = intent::store::advance(connection, &intent, IntentEvent::Included).await?;
+                    let detail = serde_json::json!({
+                        "tx_hash": outbound.tx_hash, "block": inclusion.block.number.0, "succeeded": inclusion.succeeded,
+                    });
+                    let event = Event::of_intent("intent.mined", intent.id, intent.payment, intent.chain(), detail);
+                    event::store::append(connection, &event).await?;
+                    Ok::<(), BroadcastError>(())
+                })
+            })
+            .await?;
+        Ok(Progress::Worked)
+    }
+
+    async fn dropped(&self, outbound: &Outbound) -> Result<(), BroadcastError> {
+        let (id, intent_id, tx_hash) = (outbound.id, outbound.intent, outbound.tx_hash);
+        self.db
+            .unit(move |connection| {
+                Box::pin(async move {
+                    store::set_inclusion(connection, id, None).await?;
+                    let intent = intent::store::lock(connection, intent_id).await?;
+                    let intent = intent::store::advance(connection, &intent, IntentEvent::Dropped).await?;
+                    let detail = serde_json::json!({ "tx_hash": tx_hash });
+                    let event = Event::of_intent("intent.dropped", intent.id, intent.payment, intent.chain(), detail);
+                    event::store::append(connection, &event).await?;
+                    Ok::<(), BroadcastError>(())
+                })
+            })
+            .await
+    }
+
+    pub fn chain(&self) -> ChainId {
+        self.node.chain()
+    }
+}
+
+/// What a receipt says that a settlement needs.
+pub(super) fn inclusion_of(receipt: &Receipt) -> Inclusion {
+    let gas = U256::from(receipt.gas_used).saturating_mul(U256::from(receipt.effective_gas_price.unwrap_or_default()));
+    Inclusion { block: receipt.block, succeeded: receipt.succeeded, fee_paid: gas.saturating_add(receipt.l1_fee.unwrap_or_default()) }
+}
+
+const fn outcome_name(outcome: &SendOutcome) -> &'static str {
+    match outcome {
+        SendOutcome::Accepted => "accepted",
+        SendOutcome::AlreadyKnown => "already known",
+        SendOutcome::NonceUsed => "nonce used",
+        SendOutcome::Conflict => "another transaction holds the nonce",
+        SendOutcome::Ahead => "a lower nonce is missing",
+        SendOutcome::CannotPay => "insufficient funds",
+        SendOutcome::Unclear(_) => "unclear",
+    }
+}

@@ -1,0 +1,127 @@
+//! The command line: one subcommand per thing an operator, an officer or a newcomer does.
+//!
+//! Reports go to standard output, progress and logs to standard error. Errors name their causes on one
+//! line each and end the process with status 1; bad usage ends it with 2.
+
+mod account;
+mod books;
+mod console;
+mod database;
+mod intents;
+mod people;
+mod sign;
+mod threshold;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use secrecy::SecretString;
+
+use crate::api::Client;
+use crate::config::Config;
+
+/// Payment watcher and custody daemon: deposit addresses from a Trezor's xpub, deposits judged against
+/// confirmation thresholds, an immutable ledger, and a Trezor signature for every outflow.
+#[derive(Debug, Parser)]
+#[command(name = "amanatd", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// The configuration file.
+    #[arg(long, global = true, default_value = "/etc/amanatd/amanatd.toml", env = "AMANATD_CONFIG")]
+    config: PathBuf,
+    /// Log as JSON lines.
+    #[arg(long, global = true)]
+    pub log_json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon: watch, judge, post, plan, broadcast, settle, and serve the API.
+    Serve,
+    /// Bring the database to this version's schema.
+    Migrate,
+    /// Check the configuration and everything it points to, and say what was found.
+    Check,
+    /// Trezor accounts: enrol one, list them.
+    #[command(subcommand)]
+    Account(account::AccountCommand),
+    /// People with a role: officers and marketplace users.
+    #[command(subcommand)]
+    User(people::UserCommand),
+    /// Bearer tokens of services, officers and signing stations.
+    #[command(subcommand)]
+    Token(people::TokenCommand),
+    /// Confirmation thresholds, with their history.
+    #[command(subcommand)]
+    Threshold(threshold::ThresholdCommand),
+    /// Intents: list those that wait, approve one.
+    #[command(subcommand)]
+    Intent(intents::IntentCommand),
+    /// Run the signing station: show each approved intent, have it signed on the Trezor.
+    Sign(sign::SignArgs),
+    /// Compare every custody account with the chain.
+    Reconcile,
+    /// Prove that balances equal their entries and that the books balance.
+    Verify,
+    /// Show the whole way on this machine, with a simulated Trezor.
+    #[cfg(feature = "devkit")]
+    Demo(DemoArgs),
+}
+
+/// How `amanatd demo` runs.
+#[cfg(feature = "devkit")]
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// Leave everything running at the end and say how to reach it.
+    #[arg(long)]
+    pub stay: bool,
+    /// Kill the daemon with SIGKILL after every step and start it again.
+    #[arg(long)]
+    pub kill: bool,
+    /// Where the demo keeps its database and configuration. Emptied at the start.
+    #[arg(long, default_value = ".demo")]
+    pub directory: PathBuf,
+}
+
+/// How to reach a running daemon.
+#[derive(Clone, Debug, Args)]
+pub struct Remote {
+    /// The daemon's API.
+    #[arg(long, default_value = "http://127.0.0.1:8700", env = "AMANATD_URL")]
+    url: String,
+    /// A file that holds the bearer token; else systemd's credential api-token.
+    #[arg(long, env = "AMANATD_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl Remote {
+    fn client(&self) -> anyhow::Result<Client> {
+        let credential = || std::env::var_os("CREDENTIALS_DIRECTORY").map(|directory| PathBuf::from(directory).join("api-token"));
+        let Some(path) = self.token_file.clone().or_else(credential) else {
+            anyhow::bail!("no token: name its file with --token-file (`amanatd token create` makes one)");
+        };
+        let text = std::fs::read_to_string(&path).map_err(|error| anyhow::anyhow!("token file {}: {error}", path.display()))?;
+        Ok(Client::new(&self.url, SecretString::from(text.trim().to_owned()))?)
+    }
+}
+
+/// Runs everything but the demo, which the binary dispatches itself.
+pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    let config = || Config::load(&cli.config);
+    match cli.command {
+        Command::Serve => crate::daemon::serve(config()?).await,
+        Command::Migrate => database::migrate(&config()?).await,
+        Command::Check => database::check(&config()?).await,
+        Command::Account(command) => account::run(command, &config()?).await,
+        Command::User(command) => people::run_user(command, &config()?).await,
+        Command::Token(command) => people::run_token(command, &config()?).await,
+        Command::Threshold(command) => threshold::run(command, &config()?).await,
+        Command::Intent(command) => intents::run(command).await,
+        Command::Sign(args) => sign::run(args).await,
+        Command::Reconcile => books::reconcile(&config()?).await,
+        Command::Verify => books::verify(&config()?).await,
+        #[cfg(feature = "devkit")]
+        Command::Demo(_) => anyhow::bail!("the demo is dispatched by the binary"),
+    }
+}

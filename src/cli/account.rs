@@ -1,0 +1,114 @@
+//! `account enrol` and `account list`.
+
+use clap::Subcommand;
+
+use super::console::{say, table};
+use super::database;
+use super::sign::desk::Desk;
+use crate::account::store::DeviceHint;
+use crate::account::{self, AccountError, AccountIndex, AddressIndex, Branch, DerivationPath, Deriver};
+use crate::config::Config;
+use crate::db::Database;
+use crate::signing::DeviceAddress;
+
+#[derive(Debug, Subcommand)]
+pub enum AccountCommand {
+    /// Read an account's public key from the Trezor and start issuing addresses under it.
+    Enrol {
+        /// A name for people.
+        #[arg(long)]
+        label: String,
+        /// m/44'/60'/N': 0 to 100.
+        #[arg(long, default_value = "0", value_name = "N")]
+        account: AccountIndex,
+        /// usb, or usb:BUS:ADDRESS.
+        #[arg(long, default_value = "usb")]
+        device: DeviceAddress,
+        /// Do not show the account's first address on the device for comparison.
+        #[arg(long)]
+        no_compare: bool,
+    },
+    /// List accounts and the operator's own addresses.
+    List,
+}
+
+pub(super) async fn run(command: AccountCommand, config: &Config) -> anyhow::Result<()> {
+    let db = database::open(config).await?;
+    match command {
+        AccountCommand::Enrol { label, account, device, no_compare } => enrol(&db, label, account, device, !no_compare).await?,
+        AccountCommand::List => {
+            if !list(&db).await? {
+                return Ok(());
+            }
+        }
+    }
+    operator_addresses(&db).await
+}
+
+async fn enrol(db: &Database, label: String, account: AccountIndex, device: DeviceAddress, compare: bool) -> anyhow::Result<()> {
+    if !(1..=100).contains(&label.chars().count()) {
+        anyhow::bail!("--label must have 1 to 100 characters");
+    }
+    let desk = Desk::open(device).await?;
+    let features = desk.device().features().await?;
+    for warning in features.warnings() {
+        say(format!("note: {warning}"));
+    }
+    let xpub = desk.attend(desk.device().account_xpub(account)).await?;
+    let first = DerivationPath::new(account, Branch::Deposit, AddressIndex::FIRST);
+    let derived = Deriver::new(&xpub, Branch::Deposit)?.address(first.index)?;
+    if compare {
+        say(format!("The device shows the address at {first}. It must read:\n\n    {derived}\n\nConfirm on the device if it does."));
+        let shown = desk.attend(desk.device().show_address(first)).await?;
+        if shown != derived {
+            anyhow::bail!("the device says {shown} for {first}, the account's key gives {derived}; nothing was stored");
+        }
+    }
+    let hint = DeviceHint { device_id: features.device_id.clone(), model: Some(features.model.clone()) };
+    let (named, key) = (label.clone(), xpub.clone());
+    db.unit(move |connection| {
+        Box::pin(async move {
+            account::store::insert(connection, &named, &key, &hint).await?;
+            Ok::<(), AccountError>(())
+        })
+    })
+    .await?;
+    say(format!("account {label:?} enrolled: m/44'/60'/{account}', fingerprint {}\n", xpub.fingerprint()));
+    Ok(())
+}
+
+/// Whether there is any.
+async fn list(db: &Database) -> anyhow::Result<bool> {
+    let mut connection = db.connection().await?;
+    let accounts = account::store::list(&mut connection).await?;
+    if accounts.is_empty() {
+        say("no account is enrolled; connect the Trezor and run `amanatd account enrol --label NAME`");
+        return Ok(false);
+    }
+    let rows: Vec<Vec<String>> = accounts
+        .iter()
+        .map(|account| {
+            vec![
+                account.label.clone(),
+                format!("m/44'/60'/{}'", account.xpub.account()),
+                account.xpub.fingerprint().to_string(),
+                account.next_deposit_index.to_string(),
+            ]
+        })
+        .collect();
+    table(&["label", "path", "fingerprint", "addresses issued"], &rows, &[3]);
+    say("");
+    Ok(true)
+}
+
+async fn operator_addresses(db: &Database) -> anyhow::Result<()> {
+    let mut connection = db.connection().await?;
+    let rows: Vec<Vec<String>> = account::store::list_operator_addresses(&mut connection)
+        .await?
+        .iter()
+        .map(|address| vec![address.purpose.name().to_owned(), address.path.to_string(), address.address.to_string()])
+        .collect();
+    table(&["the operator's own", "path", "address"], &rows, &[]);
+    say("Send native coin to both: gas pays for fuel, treasury for releases.");
+    Ok(())
+}

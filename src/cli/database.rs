@@ -1,0 +1,48 @@
+//! `migrate` and `check`.
+
+use anyhow::Context;
+use secrecy::ExposeSecret;
+
+use super::console::say;
+use crate::config::Config;
+use crate::daemon::now;
+use crate::db::{self, Database, DatabaseLimits};
+use crate::rpc::{Node, NodeOptions};
+
+pub(super) async fn migrate(config: &Config) -> anyhow::Result<()> {
+    let url = config
+        .database
+        .migrator_url
+        .as_ref()
+        .context("the migrator's connection is not configured: set database.migrator_url, or the credential migrator-url")?;
+    let count = db::migrate(url.expose_secret()).await?;
+    say(format!("schema is at migration {count}"));
+    Ok(())
+}
+
+/// Everything `serve` would refuse, without serving.
+pub(super) async fn check(config: &Config) -> anyhow::Result<()> {
+    say(format!("configuration  {} chains, API on {}, metrics on {}", config.chains.len(), config.api_listen, config.metrics_listen));
+    open(config).await?;
+    say("database       reached; schema, guards and rights as they must be");
+    for (chain, settings) in &config.chains {
+        let spec = config.book.get(*chain).context("a configured chain is in the chain book")?;
+        let options = NodeOptions { verify_header_hash: settings.verify_header_hash, ..NodeOptions::default() };
+        let node = Node::new(*chain, &settings.rpc_urls, options)?;
+        node.set_clock(now());
+        node.verify(spec).await?;
+        let head = node.head().await?;
+        say(format!("chain {chain:<8} {}: chain id and decimals agree; head {}", spec.name, head.block.number));
+    }
+    Ok(())
+}
+
+/// The pool of a command that runs once, tested like the daemon's.
+pub(super) async fn open(config: &Config) -> anyhow::Result<Database> {
+    let limits = DatabaseLimits { connections_max: 2, ..DatabaseLimits::default() };
+    let database = Database::connect(config.database.url.expose_secret(), limits).await?;
+    let mut connection = database.connection().await?;
+    db::self_test(&mut connection).await?;
+    drop(connection);
+    Ok(database)
+}

@@ -1,0 +1,94 @@
+//! `intent list` and `intent approve`: an officer's view from a terminal.
+
+use clap::Subcommand;
+
+use super::Remote;
+use super::console::{say, table};
+use crate::api::wire::IntentView;
+use crate::units::IntentId;
+
+#[derive(Debug, Subcommand)]
+pub enum IntentCommand {
+    /// List intents that still want something done.
+    List {
+        #[command(flatten)]
+        remote: Remote,
+        /// States, comma-separated; all open ones without it.
+        #[arg(long)]
+        state: Option<String>,
+    },
+    /// Show one intent in full and approve it.
+    Approve {
+        #[command(flatten)]
+        remote: Remote,
+        id: IntentId,
+        /// Approve without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+pub(super) async fn run(command: IntentCommand) -> anyhow::Result<()> {
+    match command {
+        IntentCommand::List { remote, state } => {
+            let intents = remote.client()?.intents(state.as_deref()).await?;
+            if intents.is_empty() {
+                say("nothing waits");
+                return Ok(());
+            }
+            let rows: Vec<Vec<String>> = intents.iter().map(row).collect();
+            table(&["intent", "kind", "state", "approvals", "chain", "amount", "to"], &rows, &[4]);
+        }
+        IntentCommand::Approve { remote, id, yes } => {
+            let client = remote.client()?;
+            let intent = client.intent(id).await?;
+            describe(&intent);
+            if !yes && !confirmed()? {
+                say("not approved");
+                return Ok(());
+            }
+            let intent = client.approve(id, intent.digest).await?;
+            say(format!("approved: {} of {}, state {}", intent.approvals, intent.approvals_required, intent.state));
+        }
+    }
+    Ok(())
+}
+
+fn row(intent: &IntentView) -> Vec<String> {
+    vec![
+        intent.id.to_string(),
+        intent.kind.clone(),
+        intent.state.clone(),
+        format!("{}/{}", intent.approvals, intent.approvals_required),
+        intent.chain_id.to_string(),
+        format!("{} {}", intent.amount, intent.symbol),
+        intent.to_address.to_string(),
+    ]
+}
+
+/// Everything the approval binds to.
+pub(super) fn describe(intent: &IntentView) {
+    say(format!("{} {}", intent.kind, intent.id));
+    let rows = [
+        ("amount", format!("{} {} ({} base units)", intent.amount, intent.symbol, intent.amount_units)),
+        ("asset", intent.asset.clone()),
+        ("chain", intent.chain_id.to_string()),
+        ("from", format!("{}  {}", intent.from_address, intent.from_path)),
+        ("to", intent.to_address.to_string()),
+        ("nonce", intent.nonce.to_string()),
+        ("gas limit", intent.gas_limit.to_string()),
+        ("max fee per gas", format!("{} wei, of which priority {} wei", intent.max_fee_per_gas, intent.max_priority_fee_per_gas)),
+        ("payment", intent.payment_id.map_or_else(|| "-".to_owned(), |payment| payment.to_string())),
+        ("digest", intent.digest.to_string()),
+    ];
+    for (name, value) in rows {
+        say(format!("  {name:<16} {value}"));
+    }
+}
+
+fn confirmed() -> anyhow::Result<bool> {
+    say("Approve exactly this? Type yes:");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(answer.trim() == "yes")
+}

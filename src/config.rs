@@ -1,0 +1,260 @@
+//! The daemon's configuration: one TOML file, every field documented here, unknown fields an error.
+//!
+//! Connection strings and RPC URLs carry secrets. They are read from systemd credentials or from files,
+//! are never printed, and do not come from the environment. Inline values are for sockets and local
+//! nodes without a password.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use crate::chains::{ChainBook, ChainBookError};
+use crate::intent::PlanPolicy;
+use crate::units::{BlockNumber, ChainId};
+
+/// Everything `amanatd serve` needs, checked.
+#[derive(Debug)]
+pub struct Config {
+    pub database: DatabaseSource,
+    pub book: ChainBook,
+    pub chains: BTreeMap<ChainId, ChainConfig>,
+    pub api_listen: SocketAddr,
+    pub metrics_listen: SocketAddr,
+    pub poll: Duration,
+    pub plan: PlanPolicy,
+}
+
+/// Connection strings for the daemon and for `amanatd migrate`.
+#[derive(Debug)]
+pub struct DatabaseSource {
+    pub url: SecretString,
+    pub migrator_url: Option<SecretString>,
+}
+
+/// How one chain is reached.
+#[derive(Debug)]
+pub struct ChainConfig {
+    pub rpc_urls: Vec<SecretString>,
+    pub start_block: Option<BlockNumber>,
+    pub verify_header_hash: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{path}: cannot be read")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {message}")]
+    Form { path: PathBuf, message: String },
+    #[error(transparent)]
+    Chains(#[from] ChainBookError),
+    #[error("configuration field {field} = {value}: {remedy}")]
+    Field { field: String, value: String, remedy: &'static str },
+    #[error("{what} is not configured: set {field}, or {field}_file, or give systemd the credential {credential}")]
+    Missing { what: &'static str, field: &'static str, credential: String },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    /// Facts about chains; relative to this file.
+    #[serde(default = "default_chains_file")]
+    chains_file: PathBuf,
+    #[serde(default)]
+    database: RawDatabase,
+    #[serde(default)]
+    api: RawListen,
+    #[serde(default)]
+    metrics: RawListen,
+    #[serde(default)]
+    watch: RawWatch,
+    #[serde(default)]
+    planning: RawPlanning,
+    #[serde(default, rename = "chain")]
+    chains: Vec<RawChain>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDatabase {
+    /// For amanat_app. Credential: database-url.
+    url: Option<String>,
+    url_file: Option<PathBuf>,
+    /// For amanat_migrator, used by `amanatd migrate` only. Credential: migrator-url.
+    migrator_url: Option<String>,
+    migrator_url_file: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawListen {
+    listen: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWatch {
+    /// Pause between two looks at a quiet chain.
+    #[serde(default = "default_poll_ms")]
+    poll_ms: u64,
+}
+
+impl Default for RawWatch {
+    fn default() -> Self {
+        Self { poll_ms: default_poll_ms() }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPlanning {
+    /// Officers who must approve an intent before it can be signed.
+    #[serde(default = "default_approvals")]
+    approvals_required: u8,
+    /// Nothing is planned while gas costs more.
+    #[serde(default = "default_gwei")]
+    max_fee_per_gas_gwei: u32,
+}
+
+impl Default for RawPlanning {
+    fn default() -> Self {
+        Self { approvals_required: default_approvals(), max_fee_per_gas_gwei: default_gwei() }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawChain {
+    id: u64,
+    /// In order of preference. Credential: rpc-urls-<id>, one per line.
+    #[serde(default)]
+    rpc_urls: Vec<String>,
+    rpc_urls_file: Option<PathBuf>,
+    /// Where scanning starts on an empty database; the head if absent.
+    start_block: Option<u64>,
+    /// Off only for chains whose headers have fields this version does not know.
+    #[serde(default = "yes")]
+    verify_header_hash: bool,
+}
+
+fn default_chains_file() -> PathBuf {
+    PathBuf::from("chains.toml")
+}
+
+fn default_poll_ms() -> u64 {
+    500
+}
+
+fn default_approvals() -> u8 {
+    1
+}
+
+fn default_gwei() -> u32 {
+    500
+}
+
+fn yes() -> bool {
+    true
+}
+
+const API_LISTEN: &str = "127.0.0.1:8700";
+const METRICS_LISTEN: &str = "127.0.0.1:9700";
+const WEI_PER_GWEI: u128 = 1_000_000_000;
+
+impl Config {
+    /// Reads the file and everything it points to.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = read(path)?;
+        let raw: RawConfig =
+            toml::from_str(&text).map_err(|error| ConfigError::Form { path: path.to_owned(), message: error.to_string() })?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let book = ChainBook::parse(&read(&folder.join(&raw.chains_file))?)?;
+        let chains = chains(raw.chains, &book, folder)?;
+        if !(10..=60_000).contains(&raw.watch.poll_ms) {
+            return Err(field("watch.poll_ms", raw.watch.poll_ms, "use 10 to 60000"));
+        }
+        if !(1..=20).contains(&raw.planning.approvals_required) {
+            return Err(field("planning.approvals_required", raw.planning.approvals_required, "use 1 to 20"));
+        }
+        if raw.planning.max_fee_per_gas_gwei == 0 {
+            return Err(field("planning.max_fee_per_gas_gwei", 0, "use at least 1"));
+        }
+        Ok(Self {
+            database: database(raw.database, folder)?,
+            book,
+            chains,
+            api_listen: listen("api.listen", raw.api, API_LISTEN)?,
+            metrics_listen: listen("metrics.listen", raw.metrics, METRICS_LISTEN)?,
+            poll: Duration::from_millis(raw.watch.poll_ms),
+            plan: PlanPolicy {
+                approvals_required: raw.planning.approvals_required,
+                max_fee_per_gas_max: u128::from(raw.planning.max_fee_per_gas_gwei) * WEI_PER_GWEI,
+            },
+        })
+    }
+}
+
+fn database(raw: RawDatabase, folder: &Path) -> Result<DatabaseSource, ConfigError> {
+    let url = secret(raw.url, raw.url_file, "database-url", folder)?.ok_or(ConfigError::Missing {
+        what: "the database",
+        field: "database.url",
+        credential: "database-url".to_owned(),
+    })?;
+    let migrator_url = secret(raw.migrator_url, raw.migrator_url_file, "migrator-url", folder)?;
+    Ok(DatabaseSource { url: url.into(), migrator_url: migrator_url.map(SecretString::from) })
+}
+
+fn chains(raw: Vec<RawChain>, book: &ChainBook, folder: &Path) -> Result<BTreeMap<ChainId, ChainConfig>, ConfigError> {
+    let mut chains = BTreeMap::new();
+    for chain in raw {
+        let id = ChainId::new(chain.id)
+            .filter(|id| book.get(*id).is_some())
+            .ok_or_else(|| field("chain.id", chain.id, "list the chain in chains.toml first"))?;
+        let credential = format!("rpc-urls-{id}");
+        let inline = (!chain.rpc_urls.is_empty()).then(|| chain.rpc_urls.join("\n"));
+        let text = secret(inline, chain.rpc_urls_file, &credential, folder)?.ok_or(ConfigError::Missing {
+            what: "the RPC endpoint of a chain",
+            field: "chain.rpc_urls",
+            credential,
+        })?;
+        let rpc_urls = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(SecretString::from).collect();
+        let config =
+            ChainConfig { rpc_urls, start_block: chain.start_block.map(BlockNumber), verify_header_hash: chain.verify_header_hash };
+        if chains.insert(id, config).is_some() {
+            return Err(field("chain.id", id, "configure each chain once"));
+        }
+    }
+    if chains.is_empty() {
+        return Err(field("chain", "none", "configure at least one [[chain]] with its rpc_urls"));
+    }
+    Ok(chains)
+}
+
+/// A secret from the file itself, from another file, or from a systemd credential; in this order.
+fn secret(inline: Option<String>, file: Option<PathBuf>, credential: &str, folder: &Path) -> Result<Option<String>, ConfigError> {
+    if let Some(text) = inline {
+        return Ok(Some(text));
+    }
+    if let Some(file) = file {
+        return Ok(Some(read(&folder.join(file))?.trim().to_owned()));
+    }
+    let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY") else { return Ok(None) };
+    let path = Path::new(&directory).join(credential);
+    if path.exists() { Ok(Some(read(&path)?.trim().to_owned())) } else { Ok(None) }
+}
+
+fn listen(name: &str, raw: RawListen, default: &str) -> Result<SocketAddr, ConfigError> {
+    let text = raw.listen.unwrap_or_else(|| default.to_owned());
+    text.parse().map_err(|_| field(name, text, "use an address and a port, such as 127.0.0.1:8700"))
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+}
+
+fn field(name: &str, value: impl ToString, remedy: &'static str) -> ConfigError {
+    ConfigError::Field { field: name.to_owned(), value: value.to_string(), remedy }
+}

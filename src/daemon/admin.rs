@@ -1,0 +1,44 @@
+//! Metrics and health, on a thread and a listener of their own: a blocked worker must not hide itself.
+
+use std::net::{SocketAddr, TcpListener};
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::routing::get;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+
+/// Binds the listener and serves it until `stop`.
+pub(super) fn spawn(listen: SocketAddr, metrics: Metrics, stop: CancellationToken) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let listener = TcpListener::bind(listen)?;
+    listener.set_nonblocking(true)?;
+    std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return tracing::error!(%error, "metrics and health have no runtime"),
+        };
+        runtime.block_on(async move {
+            let router = router(metrics);
+            let served = match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = served {
+                tracing::error!(%error, "metrics and health ended");
+            }
+        });
+    })
+}
+
+fn router(metrics: Metrics) -> Router {
+    let health = metrics.clone();
+    Router::new()
+        .route("/metrics", get(async move || ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render())))
+        .route("/livez", get(async || "alive\n"))
+        .route(
+            "/readyz",
+            get(async move || if health.is_ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "starting\n") }),
+        )
+}

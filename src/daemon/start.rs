@@ -1,0 +1,284 @@
+//! From a configuration to a running daemon, in the order in which things must be true.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use secrecy::ExposeSecret;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::supervise::{Workers, chain_of};
+use super::{admin, now};
+use crate::api::{self, ApiState};
+use crate::broadcast::{BroadcastError, Broadcaster};
+use crate::chains::{ChainBook, ChainSpec};
+use crate::config::{ChainConfig, Config};
+use crate::confirm::{self, ConfirmError, Confirmer};
+use crate::db::{Database, DatabaseLimits, InstanceLease, LeaseError, SelfTestError};
+use crate::deposit::WatchedSet;
+use crate::intent::{IntentError, Planner};
+use crate::ledger::{Bookkeeper, LedgerError};
+use crate::metrics::Metrics;
+use crate::rpc::{Node, NodeOptions, VerifyError};
+use crate::scan::{self, ScanError, ScanOptions, Scanner};
+use crate::settings::{self, ChangeNote};
+use crate::settle::{SettleError, Settler};
+use crate::units::{ChainId, Disposition, Progress};
+
+/// Pauses between two attempts to reach the database at start.
+const DATABASE_PAUSE_MIN: Duration = Duration::from_millis(500);
+const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Runs until a signal, or until something that must not go on.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    watch_signals(stop.clone())?;
+    let metrics = Metrics::new();
+    let admin = admin::spawn(config.metrics_listen, metrics.clone(), stop.clone())
+        .with_context(|| format!("metrics cannot listen on {}", config.metrics_listen))?;
+    let outcome = run(config, metrics.clone(), stop.clone()).await;
+    metrics.set_ready(false);
+    stop.cancel();
+    notify(&[sd_notify::NotifyState::Stopping]);
+    if admin.join().is_err() {
+        tracing::error!("the thread of metrics and health panicked");
+    }
+    outcome
+}
+
+async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
+    let url = config.database.url.expose_secret();
+    let Some(db) = connect(url, &stop).await? else { return Ok(()) };
+    let lease = InstanceLease::take(url).await?;
+    let book = Arc::new(config.book);
+    let mut nodes = BTreeMap::new();
+    for (chain, settings) in &config.chains {
+        nodes.insert(*chain, Arc::new(node(*chain, settings)?));
+    }
+    first_thresholds(&db, &book, nodes.keys().copied()).await?;
+
+    let listener = tokio::net::TcpListener::bind(config.api_listen)
+        .await
+        .with_context(|| format!("the API cannot listen on {}", config.api_listen))?;
+    let listening = listener.local_addr()?;
+    let state = ApiState { db: db.clone(), book: Arc::clone(&book), nodes: Arc::new(nodes.clone()), clock: now };
+    let mut workers = Workers::new(stop.clone(), metrics.clone(), config.poll);
+    let ending = stop.clone();
+    workers.run(async move {
+        axum::serve(listener, api::router(state)).with_graceful_shutdown(ending.cancelled_owned()).await.context("the API ended")
+    });
+    hold_lease(&mut workers, lease);
+    let sightings = db.clone();
+    workers.tick("sightings", None, ConfirmError::disposition, move || {
+        let db = sightings.clone();
+        async move { confirm::note_sightings(&db).await }
+    });
+    let watched = Arc::new(RwLock::new(WatchedSet::default()));
+    let bookkeeper = Arc::new(Bookkeeper::new(db.clone(), Arc::clone(&book)));
+    for (chain, node) in &nodes {
+        let spec = book.get(*chain).context("a configured chain is in the chain book")?;
+        let options = ScanOptions { start: config.chains.get(chain).and_then(|chain| chain.start_block), ..ScanOptions::default() };
+        let scanner = Scanner::new(db.clone(), Arc::clone(node), Arc::clone(&watched), spec, options);
+        let planner =
+            Planner { db: db.clone(), node: Arc::clone(node), chain: Arc::new(spec.clone()), policy: config.plan };
+        chain_workers(&mut workers, ChainWorkers { db: db.clone(), node: Arc::clone(node), spec: Arc::new(spec.clone()), scanner, planner, bookkeeper: Arc::clone(&bookkeeper), metrics: metrics.clone() });
+    }
+    workers.feed_watchdog();
+    metrics.set_ready(true);
+    notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(api = %listening, metrics = %config.metrics_listen, chains = nodes.len(), "amanatd is ready");
+    let outcome = workers.join().await;
+    db.close().await;
+    tracing::info!("amanatd has stopped");
+    outcome
+}
+
+/// Connects and tests the schema; a database that is away is waited for, a wrong one is refused.
+async fn connect(url: &str, stop: &CancellationToken) -> anyhow::Result<Option<Database>> {
+    let mut pause = DATABASE_PAUSE_MIN;
+    // Ends when the database answers or the process is told to stop.
+    while !stop.is_cancelled() {
+        match open(url).await {
+            Ok(db) => return Ok(Some(db)),
+            Err(SelfTestError::Db(error)) if error.disposition() == Disposition::Retry => {
+                tracing::warn!("{}; trying again in {} ms", chain_of(&error), pause.as_millis());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => {}
+        }
+        pause = (pause * 2).min(DATABASE_PAUSE_MAX);
+    }
+    Ok(None)
+}
+
+async fn open(url: &str) -> Result<Database, SelfTestError> {
+    let db = Database::connect(url, DatabaseLimits::default()).await?;
+    let mut connection = db.connection().await?;
+    crate::db::self_test(&mut connection).await?;
+    drop(connection);
+    Ok(db)
+}
+
+fn node(chain: ChainId, settings: &ChainConfig) -> anyhow::Result<Node> {
+    let options = NodeOptions { verify_header_hash: settings.verify_header_hash, ..NodeOptions::default() };
+    Node::new(chain, &settings.rpc_urls, options).with_context(|| format!("chain {chain}"))
+}
+
+/// Writes the threshold of chains.toml as the first history row of a chain that has none, so that every
+/// verdict can name the row it rests on.
+async fn first_thresholds(db: &Database, book: &ChainBook, chains: impl Iterator<Item = ChainId>) -> anyhow::Result<()> {
+    for chain in chains {
+        let Some(default) = book.get(chain).map(|spec| spec.confirmation_threshold) else { continue };
+        db.unit(move |connection| {
+            Box::pin(async move {
+                if settings::store::find_threshold(connection, chain).await?.is_none() {
+                    let note = ChangeNote { changed_by: "daemon".to_owned(), reason: "default of chains.toml".to_owned() };
+                    settings::store::set_threshold(connection, chain, default, &note).await?;
+                }
+                Ok::<(), crate::db::DbError>(())
+            })
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// The process ends when its lease is gone: another daemon may have taken over.
+fn hold_lease(workers: &mut Workers, lease: InstanceLease) {
+    let lease = Arc::new(tokio::sync::Mutex::new(lease));
+    workers.tick("lease", None, |_: &LeaseError| Disposition::Stop, move || {
+        let lease = Arc::clone(&lease);
+        async move { lease.lock().await.check().await.map(|()| Progress::Idle) }
+    });
+}
+
+struct ChainWorkers {
+    db: Database,
+    node: Arc<Node>,
+    spec: Arc<ChainSpec>,
+    scanner: Scanner,
+    planner: Planner,
+    bookkeeper: Arc<Bookkeeper>,
+    metrics: Metrics,
+}
+
+/// The workers of one chain. None of them does anything before the node has proved that it serves the
+/// chain of chains.toml, with the decimals of chains.toml.
+fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
+    let chain = parts.spec.id;
+    let verified = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let gate = Gate { verified: Arc::clone(&verified) };
+
+    let (node, spec, open) = (Arc::clone(&parts.node), Arc::clone(&parts.spec), gate.clone());
+    workers.tick("verify", Some(chain), VerifyError::disposition, move || {
+        let (node, spec, open) = (Arc::clone(&node), Arc::clone(&spec), open.clone());
+        async move {
+            if open.is_open() {
+                return Ok(Progress::Idle);
+            }
+            node.set_clock(now());
+            node.verify(&spec).await?;
+            tracing::info!(chain.id = spec.id.get(), "{}: chain id and token decimals agree with chains.toml", spec.name);
+            open.open();
+            Ok(Progress::Worked)
+        }
+    });
+
+    let scanner = Arc::new(parts.scanner);
+    gated(workers, &gate, "scan", chain, ScanError::disposition, move || {
+        let scanner = Arc::clone(&scanner);
+        async move { scanner.tick(now()).await }
+    });
+    let confirmer = Arc::new(Confirmer::new(parts.db.clone(), Arc::clone(&parts.node), chain));
+    gated(workers, &gate, "confirm", chain, ConfirmError::disposition, move || {
+        let confirmer = Arc::clone(&confirmer);
+        async move { confirmer.tick(now()).await }
+    });
+    let bookkeeper = parts.bookkeeper;
+    gated(workers, &gate, "ledger", chain, LedgerError::disposition, move || {
+        let bookkeeper = Arc::clone(&bookkeeper);
+        async move { bookkeeper.tick(chain, now()).await }
+    });
+    let planner = Arc::new(parts.planner);
+    gated(workers, &gate, "intent", chain, IntentError::disposition, move || {
+        let planner = Arc::clone(&planner);
+        async move { planner.tick().await }
+    });
+    let broadcaster = Arc::new(Broadcaster { db: parts.db.clone(), node: Arc::clone(&parts.node) });
+    gated(workers, &gate, "broadcast", chain, BroadcastError::disposition, move || {
+        let broadcaster = Arc::clone(&broadcaster);
+        async move { broadcaster.tick(now()).await }
+    });
+    let settler = Arc::new(Settler { db: parts.db.clone(), node: parts.node, chain: parts.spec });
+    gated(workers, &gate, "settle", chain, SettleError::disposition, move || {
+        let settler = Arc::clone(&settler);
+        async move { settler.tick().await }
+    });
+    let (db, metrics) = (parts.db, parts.metrics);
+    workers.tick("chain_metrics", Some(chain), crate::db::DbError::disposition, move || {
+        let (db, metrics) = (db.clone(), metrics.clone());
+        async move {
+            let mut connection = db.connection().await?;
+            if let Some(cursor) = scan::store::find_cursor(&mut connection, chain).await? {
+                metrics.chain_seen(chain, cursor.tip.number.0, cursor.outflow_halted.is_some());
+            }
+            Ok(Progress::Idle)
+        }
+    });
+}
+
+#[derive(Clone, Debug)]
+struct Gate {
+    verified: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Gate {
+    fn is_open(&self) -> bool {
+        self.verified.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    fn open(&self) {
+        self.verified.store(true, std::sync::atomic::Ordering::Release);
+    }
+}
+
+/// A worker that waits for its chain's gate.
+fn gated<F, Fut, E>(workers: &mut Workers, gate: &Gate, name: &'static str, chain: ChainId, disposition: fn(&E) -> Disposition, tick: F)
+where
+    F: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Progress, E>> + Send + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let gate = gate.clone();
+    let tick = Arc::new(tick);
+    workers.tick(name, Some(chain), disposition, move || {
+        let (gate, tick) = (gate.clone(), Arc::clone(&tick));
+        async move { if gate.is_open() { tick().await } else { Ok(Progress::Idle) } }
+    });
+}
+
+fn watch_signals(stop: CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+            () = stop.cancelled() => {}
+        }
+        stop.cancel();
+    });
+    Ok(())
+}
+
+/// Tells systemd; without a notify socket this does nothing.
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}

@@ -1,0 +1,177 @@
+//! Worker loops and what an error means to them.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::now;
+use crate::metrics::Metrics;
+use crate::units::{ChainId, Disposition, Progress};
+
+/// The first pause after an error; it doubles up to the second.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A loop that has not turned for this long hangs: longer than any tick's own time limits together.
+const HANG: Duration = Duration::from_secs(300);
+
+/// The workers that run, and the signal that ends them.
+#[derive(Debug)]
+pub(super) struct Workers {
+    tasks: JoinSet<Result<(), anyhow::Error>>,
+    stop: CancellationToken,
+    metrics: Metrics,
+    poll: Duration,
+    /// When each loop last turned, in milliseconds since the start.
+    pulses: Arc<Mutex<Vec<(&'static str, Arc<AtomicU64>)>>>,
+    started: Instant,
+}
+
+impl Workers {
+    pub(super) fn new(stop: CancellationToken, metrics: Metrics, poll: Duration) -> Self {
+        Self { tasks: JoinSet::new(), stop, metrics, poll, pulses: Arc::default(), started: Instant::now() }
+    }
+
+    /// Runs a task that is not a worker loop, such as the API server.
+    pub(super) fn run<F>(&mut self, task: F)
+    where
+        F: Future<Output = Result<(), anyhow::Error>> + Send + 'static,
+    {
+        self.tasks.spawn(task);
+    }
+
+    /// Ticks a worker until the process stops.
+    pub(super) fn tick<F, Fut, E>(&mut self, name: &'static str, chain: Option<ChainId>, disposition: fn(&E) -> Disposition, tick: F)
+    where
+        F: Fn() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Progress, E>> + Send + 'static,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let (stop, metrics, poll, started) = (self.stop.clone(), self.metrics.clone(), self.poll, self.started);
+        let pulse = self.pulse(name);
+        self.tasks.spawn(async move {
+            let mut pause = PAUSE_MIN;
+            // Ends when the process stops, or on an error that says so.
+            while !stop.is_cancelled() {
+                pulse.store(elapsed_ms(started), Ordering::Relaxed);
+                let wait = match tick().await {
+                    Ok(progress) => {
+                        metrics.tick_finished(name, chain, now().unix_timestamp());
+                        pause = PAUSE_MIN;
+                        match progress {
+                            Progress::Worked => continue,
+                            Progress::Idle => poll,
+                        }
+                    }
+                    Err(error) => {
+                        let what = disposition(&error);
+                        metrics.tick_failed(name, chain, disposition_name(what));
+                        report(name, chain, what, &error);
+                        if what == Disposition::Stop {
+                            return Err(anyhow::Error::new(error).context(format!("worker {name} cannot go on")));
+                        }
+                        let wait = pause;
+                        pause = (pause * 2).min(PAUSE_MAX);
+                        wait
+                    }
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+            Ok(())
+        });
+    }
+
+    fn pulse(&self, name: &'static str) -> Arc<AtomicU64> {
+        let pulse = Arc::new(AtomicU64::new(elapsed_ms(self.started)));
+        self.pulses.lock().unwrap_or_else(PoisonError::into_inner).push((name, Arc::clone(&pulse)));
+        pulse
+    }
+
+    /// Feeds systemd's watchdog while every loop turns. A loop that retries is alive; one that hangs is
+    /// not, and systemd then ends and restarts the process.
+    pub(super) fn feed_watchdog(&mut self) {
+        let Some(limit) = sd_notify::watchdog_enabled() else { return };
+        let (stop, pulses, started) = (self.stop.clone(), Arc::clone(&self.pulses), self.started);
+        self.tasks.spawn(async move {
+            while !stop.is_cancelled() {
+                let oldest = elapsed_ms(started).saturating_sub(u64::try_from(HANG.as_millis()).unwrap_or(u64::MAX));
+                let hung = pulses
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .iter()
+                    .find(|(_, pulse)| pulse.load(Ordering::Relaxed) < oldest)
+                    .map(|(name, _)| *name);
+                match hung {
+                    None => drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog])),
+                    Some(name) => tracing::error!(worker = name, "the loop does not turn; the watchdog is not fed"),
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(limit / 3) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+            Ok(())
+        });
+    }
+
+    /// Waits until a task ends or the process is told to stop, then ends the rest.
+    pub(super) async fn join(mut self) -> Result<(), anyhow::Error> {
+        let first = tokio::select! {
+            ended = self.tasks.join_next() => ended,
+            () = self.stop.cancelled() => None,
+        };
+        let outcome = match first {
+            None => Ok(()),
+            Some(Ok(Ok(()))) if self.stop.is_cancelled() => Ok(()),
+            Some(Ok(Ok(()))) => Err(anyhow::anyhow!("a worker ended although nobody asked it to")),
+            Some(Ok(Err(error))) => Err(error),
+            Some(Err(panic)) => Err(anyhow::Error::new(panic).context("a worker panicked")),
+        };
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        outcome
+    }
+}
+
+fn elapsed_ms(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn report(name: &str, chain: Option<ChainId>, what: Disposition, error: &(dyn std::error::Error + 'static)) {
+    let chain = chain.map_or(0, ChainId::get);
+    let text = chain_of(error);
+    match what {
+        Disposition::Retry | Disposition::Skip => tracing::warn!(worker = name, chain.id = chain, "{text}"),
+        Disposition::Officer | Disposition::Stop => tracing::error!(worker = name, chain.id = chain, "{text}"),
+    }
+}
+
+/// An error and its causes in one line. A cause that an error already repeats is left out.
+pub(super) fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let words = next.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = next.source();
+    }
+    text
+}
+
+const fn disposition_name(disposition: Disposition) -> &'static str {
+    match disposition {
+        Disposition::Retry => "retry",
+        Disposition::Skip => "skip",
+        Disposition::Officer => "officer",
+        Disposition::Stop => "stop",
+    }
+}

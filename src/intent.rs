@@ -1,0 +1,124 @@
+//! Intents: money about to leave an address, planned from the ledger and held there.
+//!
+//! What an officer approves is the digest of everything that reaches the chain. The nonce is taken in
+//! the transaction that stores the intent, so no counter elsewhere can drift from it. Refunds and
+//! cancels have their kinds already and are planned later.
+
+pub mod digest;
+pub mod plan;
+pub mod state;
+pub mod store;
+mod worker;
+
+pub use state::{Illegal, IntentEvent, IntentState};
+pub use worker::{PlanPolicy, Planner, reservation_key};
+
+use alloy::primitives::{Address, B256};
+use uuid::Uuid;
+
+use crate::account::{AccountError, DerivedAddress};
+use crate::db::DbError;
+use crate::ledger::LedgerError;
+use crate::payment::PaymentError;
+use crate::rpc::RpcError;
+use crate::units::{ChainId, Disposition, IntentId, PaymentId, TokenAmount};
+
+/// `intent_kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "intent_kind", rename_all = "lowercase")]
+pub enum IntentKind {
+    /// Deposit address to treasury.
+    Sweep,
+    /// Treasury to the seller.
+    Release,
+    /// Back to the buyer.
+    Refund,
+    /// Native coin from the gas address to a deposit address, so that it can be swept.
+    Fuel,
+    /// A zero transfer to self that takes another intent's nonce.
+    Cancel,
+}
+
+impl IntentKind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sweep => "sweep",
+            Self::Release => "release",
+            Self::Refund => "refund",
+            Self::Fuel => "fuel",
+            Self::Cancel => "cancel",
+        }
+    }
+}
+
+/// The most an intent may pay for gas: frozen with it, because a person takes longer than a fee market.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeeTerms {
+    pub gas_limit: u64,
+    pub max_fee_per_gas: u128,
+    pub max_priority_fee_per_gas: u128,
+}
+
+/// A row of `intents`.
+#[derive(Clone, Debug)]
+pub struct Intent {
+    pub id: IntentId,
+    pub kind: IntentKind,
+    pub state: IntentState,
+    pub state_version: i64,
+    pub revision: u32,
+    pub from: DerivedAddress,
+    pub to: Address,
+    /// What moves; its asset names the chain.
+    pub amount: TokenAmount,
+    pub nonce: u64,
+    pub fees: FeeTerms,
+    pub payment: Option<PaymentId>,
+    pub destination: Option<Uuid>,
+    pub digest: B256,
+    pub approvals_required: u8,
+    pub requested_by: String,
+    pub station: Option<String>,
+}
+
+impl Intent {
+    pub fn chain(&self) -> ChainId {
+        self.amount.asset.chain
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum IntentError {
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Payment(#[from] PaymentError),
+    #[error("no intent {0}")]
+    Unknown(IntentId),
+    #[error("intent {intent}")]
+    Illegal { intent: IntentId, source: Illegal },
+    #[error("nonce {nonce} of {address} on chain {chain} was used by a transaction that is not ours; outflow waits for an officer")]
+    ForeignNonce { chain: ChainId, address: Address, nonce: u64 },
+    #[error("stored digest of intent {0} differs from its fields; the row was changed outside this daemon")]
+    DigestMismatch(IntentId),
+}
+
+impl IntentError {
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Db(error) => error.disposition(),
+            Self::Rpc(error) => error.disposition(),
+            Self::Account(error) => error.disposition(),
+            Self::Ledger(error) => error.disposition(),
+            Self::Payment(error) => error.disposition(),
+            Self::Unknown(_) | Self::Illegal { .. } => Disposition::Skip,
+            Self::ForeignNonce { .. } | Self::DigestMismatch(_) => Disposition::Officer,
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What to do next with an address or a payment. Pure: situation in, step out.
+
+use std::collections::BTreeSet;
+
+use alloy::primitives::U256;
+
+use super::FeeTerms;
+
+/// A deposit address that waits to be swept.
+#[derive(Clone, Copy, Debug)]
+pub struct SweepSituation {
+    /// Token at the address, as the ledger has it.
+    pub token_units: U256,
+    /// Native coin at the address, as the ledger has it.
+    pub native_units: U256,
+    /// What the sweep may cost.
+    pub terms: FeeTerms,
+}
+
+/// The next step for a deposit address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SweepStep {
+    Nothing,
+    /// The address cannot pay for its own sweep: send it this much first.
+    Fuel {
+        units: U256,
+    },
+    Sweep {
+        units: U256,
+    },
+}
+
+/// Native coin that a transaction under these terms can cost at most.
+pub fn cost_ceiling(terms: FeeTerms) -> U256 {
+    U256::from(terms.gas_limit) * U256::from(terms.max_fee_per_gas)
+}
+
+/// A sweep takes the whole token balance. Fuel brings the native balance to what the sweep may cost,
+/// times two, so that a fee rise between fuelling and sweeping does not call the officer twice.
+pub fn next_sweep_step(situation: SweepSituation) -> SweepStep {
+    if situation.token_units.is_zero() {
+        return SweepStep::Nothing;
+    }
+    let ceiling = cost_ceiling(situation.terms);
+    if situation.native_units >= ceiling {
+        SweepStep::Sweep { units: situation.token_units }
+    } else {
+        let wanted = ceiling.saturating_mul(U256::from(2));
+        SweepStep::Fuel { units: wanted - situation.native_units }
+    }
+}
+
+/// A payment whose release was asked for, and the treasury that would pay it.
+#[derive(Clone, Copy, Debug)]
+pub struct ReleaseSituation {
+    pub due_units: U256,
+    /// Token at the treasury, as the ledger has it.
+    pub treasury_token_units: U256,
+    /// Of that, promised to releases that are on their way.
+    pub promised_token_units: U256,
+    pub treasury_native_units: U256,
+    /// Of that, the most that transactions on their way can cost.
+    pub promised_native_units: U256,
+    pub terms: FeeTerms,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReleaseStep {
+    /// The token has not been swept to the treasury yet.
+    WaitForSweep,
+    /// The treasury cannot pay for gas.
+    WaitForGas {
+        missing: U256,
+    },
+    Release,
+}
+
+pub fn next_release_step(situation: ReleaseSituation) -> ReleaseStep {
+    let token = situation.treasury_token_units.saturating_sub(situation.promised_token_units);
+    if token < situation.due_units {
+        return ReleaseStep::WaitForSweep;
+    }
+    let native = situation.treasury_native_units.saturating_sub(situation.promised_native_units);
+    let ceiling = cost_ceiling(situation.terms);
+    if native < ceiling { ReleaseStep::WaitForGas { missing: ceiling - native } } else { ReleaseStep::Release }
+}
+
+/// The chain used a nonce that none of ours took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForeignNonce(pub u64);
+
+/// The lowest nonce that is free: not below the chain's count, not taken by one of ours.
+///
+/// `taken` are the nonces of our intents from this address that are not void. A hole left by a void
+/// intent is filled first; otherwise everything above it would be stuck.
+pub fn next_nonce(chain_count: u64, taken: &BTreeSet<u64>) -> Result<u64, ForeignNonce> {
+    if let (Some(used), Some(highest)) = (chain_count.checked_sub(1), taken.last())
+        && used > *highest
+    {
+        return Err(ForeignNonce(used));
+    }
+    let mut nonce = chain_count;
+    while taken.contains(&nonce) {
+        nonce += 1;
+    }
+    Ok(nonce)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TERMS: FeeTerms = FeeTerms { gas_limit: 100, max_fee_per_gas: 10, max_priority_fee_per_gas: 1 };
+
+    fn sweep(token: u64, native: u64) -> SweepStep {
+        next_sweep_step(SweepSituation { token_units: U256::from(token), native_units: U256::from(native), terms: TERMS })
+    }
+
+    #[test]
+    fn sweep_steps() {
+        assert_eq!(sweep(0, 5_000), SweepStep::Nothing);
+        assert_eq!(sweep(7, 0), SweepStep::Fuel { units: U256::from(2_000) });
+        assert_eq!(sweep(7, 999), SweepStep::Fuel { units: U256::from(1_001) });
+        assert_eq!(sweep(7, 1_000), SweepStep::Sweep { units: U256::from(7) });
+    }
+
+    #[test]
+    fn s4_promised_money_is_not_promised_twice() {
+        let base = ReleaseSituation {
+            due_units: U256::from(60),
+            treasury_token_units: U256::from(100),
+            promised_token_units: U256::ZERO,
+            treasury_native_units: U256::from(1_500),
+            promised_native_units: U256::ZERO,
+            terms: TERMS,
+        };
+        assert_eq!(next_release_step(base), ReleaseStep::Release);
+        assert_eq!(next_release_step(ReleaseSituation { promised_token_units: U256::from(60), ..base }), ReleaseStep::WaitForSweep);
+        let gas = next_release_step(ReleaseSituation { promised_native_units: U256::from(1_000), ..base });
+        assert_eq!(gas, ReleaseStep::WaitForGas { missing: U256::from(500) });
+    }
+
+    #[test]
+    fn n7_next_nonce() {
+        let taken = |nonces: &[u64]| nonces.iter().copied().collect::<BTreeSet<u64>>();
+        assert_eq!(next_nonce(0, &taken(&[])), Ok(0));
+        assert_eq!(next_nonce(5, &taken(&[])), Ok(5));
+        assert_eq!(next_nonce(0, &taken(&[0, 1])), Ok(2));
+        assert_eq!(next_nonce(2, &taken(&[0, 1])), Ok(2));
+        // A void intent left 1 free.
+        assert_eq!(next_nonce(1, &taken(&[0, 2])), Ok(1));
+        assert_eq!(next_nonce(3, &taken(&[0, 1])), Err(ForeignNonce(2)));
+    }
+}

@@ -1,0 +1,246 @@
+//! SQL of `intents`.
+
+use std::collections::BTreeSet;
+
+use alloy::primitives::{Address, B256, U256};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::digest::digest_of;
+use super::{FeeTerms, Intent, IntentError, IntentEvent, IntentKind, IntentState};
+use crate::account;
+use crate::db::codec::{address_from_sql, chain_from_sql, count_from_sql, hash_from_sql, units_from_sql, units_to_sql};
+use crate::db::{DbError, expect_one};
+use crate::units::{Asset, AssetId, ChainId, IntentId, PaymentId, TokenAmount};
+
+/// Stores a planned intent. Its nonce, its payment's release and its destination's sweep are unique in
+/// the database, so two planners cannot both succeed.
+pub async fn insert(connection: &mut PgConnection, intent: &Intent) -> Result<(), DbError> {
+    let asset = intent.amount.asset.asset.marker();
+    sqlx::query!(
+        "insert into intents (
+             id, kind, chain_id, from_address_id, from_address, to_address, asset, amount, nonce, gas_limit, max_fee_per_gas,
+             max_priority_fee_per_gas, payment_id, destination_id, digest, approvals_required, requested_by
+         ) values (
+             $1, $2, $3::bigint, $4, $5::bytea, $6::bytea, $7::bytea, $8::text::numeric, $9, $10, $11::text::numeric,
+             $12::text::numeric, $13, $14, $15::bytea, $16, $17
+         )",
+        intent.id.0,
+        intent.kind as IntentKind,
+        intent.chain().as_i64(),
+        intent.from.id,
+        intent.from.address.as_slice(),
+        intent.to.as_slice(),
+        asset.as_slice(),
+        units_to_sql(intent.amount.units),
+        intent.nonce.cast_signed(),
+        intent.fees.gas_limit.cast_signed(),
+        intent.fees.max_fee_per_gas.to_string(),
+        intent.fees.max_priority_fee_per_gas.to_string(),
+        intent.payment.map(|payment| payment.0),
+        intent.destination,
+        intent.digest.as_slice(),
+        i16::from(intent.approvals_required),
+        intent.requested_by
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+struct Row {
+    id: Uuid,
+    kind: IntentKind,
+    state: IntentState,
+    state_version: i64,
+    revision: i32,
+    chain_id: i64,
+    from_address_id: Uuid,
+    to_address: Vec<u8>,
+    asset: Vec<u8>,
+    amount: String,
+    nonce: i64,
+    gas_limit: i64,
+    max_fee_per_gas: String,
+    max_priority_fee_per_gas: String,
+    payment_id: Option<Uuid>,
+    destination_id: Option<Uuid>,
+    digest: Vec<u8>,
+    approvals_required: i16,
+    requested_by: String,
+    station: Option<String>,
+}
+
+/// Completes a row with its address and proves that nobody changed it behind our back.
+async fn complete(connection: &mut PgConnection, row: Row) -> Result<Intent, IntentError> {
+    let from = account::store::get_address(connection, row.from_address_id).await?;
+    let asset = AssetId { chain: chain_from_sql(row.chain_id)?, asset: Asset::from_marker(address_from_sql(&row.asset)?) };
+    let fees = FeeTerms {
+        gas_limit: count_from_sql("intents.gas_limit", row.gas_limit)?,
+        max_fee_per_gas: wei("intents.max_fee_per_gas", &row.max_fee_per_gas)?,
+        max_priority_fee_per_gas: wei("intents.max_priority_fee_per_gas", &row.max_priority_fee_per_gas)?,
+    };
+    let small = |column, value: i64, wanted| DbError::Corrupt { column, found: value.to_string(), wanted };
+    let intent = Intent {
+        id: IntentId(row.id),
+        kind: row.kind,
+        state: row.state,
+        state_version: row.state_version,
+        revision: u32::try_from(row.revision).map_err(|_| small("intents.revision", row.revision.into(), "1 or more"))?,
+        from,
+        to: address_from_sql(&row.to_address)?,
+        amount: TokenAmount::new(asset, units_from_sql(&row.amount)?),
+        nonce: count_from_sql("intents.nonce", row.nonce)?,
+        fees,
+        payment: row.payment_id.map(PaymentId),
+        destination: row.destination_id,
+        digest: hash_from_sql(&row.digest)?,
+        approvals_required: u8::try_from(row.approvals_required)
+            .map_err(|_| small("intents.approvals_required", row.approvals_required.into(), "1 to 20"))?,
+        requested_by: row.requested_by,
+        station: row.station,
+    };
+    if digest_of(&intent) == intent.digest { Ok(intent) } else { Err(IntentError::DigestMismatch(intent.id)) }
+}
+
+fn wei(column: &'static str, text: &str) -> Result<u128, DbError> {
+    text.parse().map_err(|_| DbError::Corrupt { column, found: text.chars().take(80).collect(), wanted: "wei that fit 128 bits" })
+}
+
+pub async fn get(connection: &mut PgConnection, id: IntentId) -> Result<Intent, IntentError> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"
+        select id, kind as "kind: IntentKind", state as "state: IntentState", state_version, revision, chain_id as "chain_id!: i64",
+               from_address_id, to_address as "to_address!: Vec<u8>", asset as "asset!: Vec<u8>", amount::text as "amount!", nonce,
+               gas_limit, max_fee_per_gas::text as "max_fee_per_gas!", max_priority_fee_per_gas::text as "max_priority_fee_per_gas!",
+               payment_id, destination_id, digest as "digest!: Vec<u8>", approvals_required, requested_by, station
+        from intents where id = $1
+        "#,
+        id.0
+    )
+    .fetch_optional(&mut *connection)
+    .await
+    .map_err(DbError::from)?
+    .ok_or(IntentError::Unknown(id))?;
+    complete(connection, row).await
+}
+
+/// The intent, its row locked until the transaction ends.
+pub async fn lock(connection: &mut PgConnection, id: IntentId) -> Result<Intent, IntentError> {
+    sqlx::query_scalar!("select id from intents where id = $1 for update", id.0)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(DbError::from)?
+        .ok_or(IntentError::Unknown(id))?;
+    get(connection, id).await
+}
+
+/// Intents in any of these states, oldest first.
+pub async fn list(connection: &mut PgConnection, states: &[IntentState], limit: i64) -> Result<Vec<Intent>, IntentError> {
+    let states: Vec<String> = states.iter().map(|state| state.name().to_owned()).collect();
+    let rows = sqlx::query_as!(
+        Row,
+        r#"
+        select id, kind as "kind: IntentKind", state as "state: IntentState", state_version, revision, chain_id as "chain_id!: i64",
+               from_address_id, to_address as "to_address!: Vec<u8>", asset as "asset!: Vec<u8>", amount::text as "amount!", nonce,
+               gas_limit, max_fee_per_gas::text as "max_fee_per_gas!", max_priority_fee_per_gas::text as "max_priority_fee_per_gas!",
+               payment_id, destination_id, digest as "digest!: Vec<u8>", approvals_required, requested_by, station
+        from intents where state = any ($1::text[]::intent_state[]) order by created_at, id limit $2
+        "#,
+        &states,
+        limit
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(DbError::from)?;
+    let mut intents = Vec::with_capacity(rows.len());
+    for row in rows {
+        intents.push(complete(connection, row).await?);
+    }
+    Ok(intents)
+}
+
+/// Whether a sweep or its fuel is on its way for this destination.
+pub async fn is_destination_busy(connection: &mut PgConnection, destination: Uuid) -> Result<bool, DbError> {
+    let busy = sqlx::query_scalar!(
+        r#"
+        select exists (
+            select from intents
+            where destination_id = $1 and kind in ('sweep', 'fuel') and state not in ('void', 'reverted', 'settled')
+        ) as "busy!"
+        "#,
+        destination
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(busy)
+}
+
+/// Nonces of an address that belong to one of our intents.
+pub async fn list_taken_nonces(connection: &mut PgConnection, chain: ChainId, from: Address) -> Result<BTreeSet<u64>, DbError> {
+    let rows = sqlx::query_scalar!(
+        "select nonce from intents where chain_id = $1::bigint and from_address = $2::bytea and state <> 'void' order by nonce desc limit 10000",
+        chain.as_i64(),
+        from.as_slice()
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(|nonce| count_from_sql("intents.nonce", nonce)).collect()
+}
+
+/// What intents on their way take from an address: the asset itself, and the most they can cost in gas.
+#[derive(Clone, Copy, Debug)]
+pub struct Promised {
+    pub units: U256,
+    pub gas_units: U256,
+}
+
+pub async fn get_promised(connection: &mut PgConnection, asset: AssetId, from: Address) -> Result<Promised, DbError> {
+    let marker = asset.asset.marker();
+    let row = sqlx::query!(
+        r#"
+        select coalesce(sum(amount) filter (where asset = $3::bytea), 0)::text as "units!",
+               coalesce(sum(gas_limit * max_fee_per_gas), 0)::text as "gas!"
+        from intents
+        where chain_id = $1::bigint and from_address = $2::bytea and state not in ('void', 'reverted', 'settled')
+        "#,
+        asset.chain.as_i64(),
+        from.as_slice(),
+        marker.as_slice()
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(Promised { units: units_from_sql(&row.units)?, gas_units: units_from_sql(&row.gas)? })
+}
+
+/// Moves an intent by an event. The row must still be as it was read.
+pub async fn advance(connection: &mut PgConnection, intent: &Intent, event: IntentEvent) -> Result<Intent, IntentError> {
+    let next = intent.state.apply(event).map_err(|source| IntentError::Illegal { intent: intent.id, source })?;
+    let rows = sqlx::query!(
+        "update intents set state = $3, state_version = state_version + 1, updated_at = now() where id = $1 and state_version = $2",
+        intent.id.0,
+        intent.state_version,
+        next as IntentState
+    )
+    .execute(connection)
+    .await
+    .map_err(DbError::from)?
+    .rows_affected();
+    expect_one(rows, "an intent moving on")?;
+    Ok(Intent { state: next, state_version: intent.state_version + 1, ..intent.clone() })
+}
+
+/// Notes which station has the intent.
+pub async fn set_station(connection: &mut PgConnection, intent: IntentId, station: &str) -> Result<(), DbError> {
+    let rows = sqlx::query!("update intents set station = $2, updated_at = now() where id = $1", intent.0, station)
+        .execute(connection)
+        .await?
+        .rows_affected();
+    expect_one(rows, "an intent given to a station")
+}
+
+/// The digest as an approval names it.
+pub fn digest_matches(intent: &Intent, digest: B256) -> bool {
+    intent.digest == digest && digest_of(intent) == digest
+}

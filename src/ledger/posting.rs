@@ -1,0 +1,212 @@
+//! Which entries a fact makes. Pure: facts in, entries out.
+//!
+//! Keys name the fact, so a repeated fact makes the same keys and is refused by the database.
+
+use alloy::primitives::{Address, B256};
+use time::OffsetDateTime;
+
+use super::entry::{AccountKey, Entry, EntryType};
+use crate::payment::{ExceptionKind, Payment, PaymentState};
+use crate::units::{BlockNumber, PaymentId, TokenAmount};
+
+/// A confirmed transfer to one of our addresses.
+#[derive(Clone, Debug)]
+pub struct ConfirmedTransfer {
+    pub verdict_id: i64,
+    pub amount: TokenAmount,
+    pub decimals: u8,
+    pub recipient: Address,
+    pub tx_hash: B256,
+    pub block: BlockNumber,
+    pub block_time: OffsetDateTime,
+}
+
+/// What a confirmed transfer means to the payment whose address it reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Counts towards the amount due.
+    Counts,
+    /// Goes to suspense until a person decides.
+    Suspended(ExceptionKind),
+}
+
+/// How a confirmed transfer counts for its payment.
+pub fn read(payment: &Payment, birth_block: BlockNumber, transfer: &ConfirmedTransfer) -> Reading {
+    if transfer.amount.asset.chain != payment.due.asset.chain {
+        return Reading::Suspended(ExceptionKind::WrongChain);
+    }
+    if transfer.amount.asset != payment.due.asset {
+        return Reading::Suspended(ExceptionKind::WrongToken);
+    }
+    if transfer.block <= birth_block {
+        // The address was used before we issued it: someone else's payment must not settle this one.
+        return Reading::Suspended(ExceptionKind::Held);
+    }
+    if transfer.block_time > payment.expires_at {
+        return Reading::Suspended(ExceptionKind::Late);
+    }
+    match payment.state {
+        PaymentState::Pending | PaymentState::Processing => Reading::Counts,
+        PaymentState::Funded | PaymentState::Releasable | PaymentState::Releasing | PaymentState::Released => {
+            Reading::Suspended(ExceptionKind::Duplicate)
+        }
+    }
+}
+
+/// The credit of a transfer that counts.
+pub fn detected(payment: PaymentId, transfer: &ConfirmedTransfer) -> Entry {
+    credit(transfer, EntryType::PaymentDetected, Some(payment), AccountKey::Received(payment), "deposit confirmed".to_owned())
+}
+
+/// The credit of a transfer that waits for a decision.
+pub fn suspended(payment: PaymentId, transfer: &ConfirmedTransfer, why: ExceptionKind) -> Entry {
+    let memo = format!("deposit confirmed, {}", why.name());
+    credit(transfer, EntryType::PaymentDetected, Some(payment), AccountKey::Suspense(Some(payment)), memo)
+}
+
+/// The operator's own money arriving at the operator's own address.
+pub fn operator_float(transfer: &ConfirmedTransfer) -> Entry {
+    credit(transfer, EntryType::Adjustment, None, AccountKey::Operator, "operator float received".to_owned())
+}
+
+/// Money at one of our addresses that belongs to no payment and is not the operator's coin.
+pub fn unidentified(transfer: &ConfirmedTransfer) -> Entry {
+    credit(transfer, EntryType::Adjustment, None, AccountKey::Suspense(None), "transfer without a payment".to_owned())
+}
+
+fn credit(transfer: &ConfirmedTransfer, entry_type: EntryType, payment: Option<PaymentId>, claim: AccountKey, why: String) -> Entry {
+    Entry {
+        entry_type,
+        payment,
+        amount: transfer.amount,
+        decimals: transfer.decimals,
+        debit: AccountKey::Custody(transfer.recipient),
+        credit: claim,
+        reverses: None,
+        key: credit_key(transfer.verdict_id),
+        memo: format!("{why}, tx {}", transfer.tx_hash),
+    }
+}
+
+/// The key under which the credit of a verdict stands in the ledger.
+pub fn credit_key(verdict_id: i64) -> String {
+    format!("verdict:{verdict_id}:credit")
+}
+
+/// When a payment is whole: what was received becomes held, and what is too much goes to suspense.
+///
+/// `received` is the balance of the payment's received account; `by` names the verdict that made it whole.
+pub fn hold(payment: &Payment, received: TokenAmount, by: i64) -> Result<Vec<Entry>, crate::units::AmountError> {
+    let excess = received.sub(payment.due)?;
+    let entry = |entry_type, amount, credit, leg: &str, memo: &str| Entry {
+        entry_type,
+        payment: Some(payment.id),
+        amount,
+        decimals: payment.token_decimals,
+        debit: AccountKey::Received(payment.id),
+        credit,
+        reverses: None,
+        key: format!("verdict:{by}:{leg}"),
+        memo: memo.to_owned(),
+    };
+    let mut entries = vec![entry(EntryType::Hold, payment.due, AccountKey::Held(payment.id), "hold", "whole amount received")];
+    if !excess.units.is_zero() {
+        entries.push(entry(EntryType::Adjustment, excess, AccountKey::Suspense(Some(payment.id)), "excess", "more than was due"));
+    }
+    Ok(entries)
+}
+
+/// The mirror of an entry.
+pub fn reversal(of: &super::store::PostedEntry, why: &str) -> Entry {
+    Entry {
+        entry_type: EntryType::Reversal,
+        payment: of.entry.payment,
+        amount: of.entry.amount,
+        decimals: of.entry.decimals,
+        debit: of.entry.credit,
+        credit: of.entry.debit,
+        reverses: Some(of.id),
+        key: format!("reversal:{}", of.id),
+        memo: why.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::U256;
+    use time::Duration;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::payment::Currency;
+    use crate::units::{Asset, AssetId, ChainId};
+
+    fn asset(chain: u64, token: u8) -> AssetId {
+        AssetId { chain: ChainId::new(chain).unwrap(), asset: Asset::Token(Address::repeat_byte(token)) }
+    }
+
+    fn payment(state: PaymentState) -> Payment {
+        Payment {
+            id: PaymentId(Uuid::nil()),
+            state,
+            state_version: 1,
+            due: TokenAmount::new(asset(1, 7), U256::from(100)),
+            token_symbol: "USDC".to_owned(),
+            token_decimals: 6,
+            currency: Currency::Usdc,
+            seller_address: Address::repeat_byte(2),
+            expires_at: OffsetDateTime::UNIX_EPOCH + Duration::hours(1),
+            created_at: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
+
+    fn transfer(asset: AssetId, units: u64) -> ConfirmedTransfer {
+        ConfirmedTransfer {
+            verdict_id: 5,
+            amount: TokenAmount::new(asset, U256::from(units)),
+            decimals: 6,
+            recipient: Address::repeat_byte(9),
+            tx_hash: B256::repeat_byte(1),
+            block: BlockNumber(11),
+            block_time: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn what_a_transfer_counts_as() {
+        let birth = BlockNumber(10);
+        let good = transfer(asset(1, 7), 100);
+        assert_eq!(read(&payment(PaymentState::Pending), birth, &good), Reading::Counts);
+        assert_eq!(read(&payment(PaymentState::Processing), birth, &good), Reading::Counts);
+        for state in [PaymentState::Funded, PaymentState::Releasable, PaymentState::Releasing, PaymentState::Released] {
+            assert_eq!(read(&payment(state), birth, &good), Reading::Suspended(ExceptionKind::Duplicate));
+        }
+        let pending = payment(PaymentState::Pending);
+        assert_eq!(read(&pending, birth, &transfer(asset(2, 7), 1)), Reading::Suspended(ExceptionKind::WrongChain));
+        assert_eq!(read(&pending, birth, &transfer(asset(1, 8), 1)), Reading::Suspended(ExceptionKind::WrongToken));
+        assert_eq!(read(&pending, BlockNumber(11), &good), Reading::Suspended(ExceptionKind::Held));
+        let at = |seconds| ConfirmedTransfer { block_time: pending.expires_at + Duration::seconds(seconds), ..good.clone() };
+        assert_eq!(read(&pending, birth, &at(0)), Reading::Counts);
+        assert_eq!(read(&pending, birth, &at(1)), Reading::Suspended(ExceptionKind::Late));
+    }
+
+    #[test]
+    fn l6_a_hold_takes_what_is_due_and_no_more() {
+        let payment = payment(PaymentState::Processing);
+        let exact = hold(&payment, payment.due, 5).unwrap();
+        assert_eq!(exact.len(), 1);
+        assert_eq!((exact[0].debit, exact[0].credit), (AccountKey::Received(payment.id), AccountKey::Held(payment.id)));
+        let over = hold(&payment, TokenAmount::new(payment.due.asset, U256::from(130)), 5).unwrap();
+        assert_eq!(over[0].amount.units, U256::from(100));
+        assert_eq!(over[1].amount.units, U256::from(30));
+        assert_eq!(over[1].credit, AccountKey::Suspense(Some(payment.id)));
+        assert!(hold(&payment, TokenAmount::new(payment.due.asset, U256::from(99)), 5).is_err());
+    }
+
+    #[test]
+    fn k2_keys_name_the_fact() {
+        let payment = payment(PaymentState::Pending);
+        assert_eq!(detected(payment.id, &transfer(asset(1, 7), 1)).key, "verdict:5:credit");
+        assert_eq!(suspended(payment.id, &transfer(asset(1, 7), 1), ExceptionKind::Late).key, "verdict:5:credit");
+    }
+}

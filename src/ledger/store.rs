@@ -1,0 +1,427 @@
+//! SQL of `funds_ledger_entries`, `ledger_accounts` and `ledger_balances`: append and read.
+//!
+//! Balances are written by the database itself when entries are inserted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use alloy::primitives::{Address, U256};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::LedgerError;
+use super::entry::{AccountKey, AccountKind, Entry, EntryType};
+use crate::db::DbError;
+use crate::db::codec::{address_from_sql, chain_from_sql, units_from_sql, units_to_sql};
+use crate::units::{Asset, AssetId, ChainId, LedgerAccountId, LedgerEntryId, PaymentId, TokenAmount};
+
+/// Posts entries in one statement: all of them, or none.
+///
+/// Fails with [`LedgerError::AlreadyPosted`] when a key is in the ledger, and with
+/// [`LedgerError::Overdraft`] when an account would fall below zero.
+pub async fn append(connection: &mut PgConnection, entries: &[Entry]) -> Result<(), LedgerError> {
+    let Some(first) = entries.first() else { return Ok(()) };
+    let wanted: BTreeSet<(AssetId, AccountKey)> =
+        entries.iter().flat_map(|entry| [(entry.amount.asset, entry.debit), (entry.amount.asset, entry.credit)]).collect();
+    let accounts = open_accounts(connection, &wanted).await?;
+    let columns = Columns::of(entries, &accounts)?;
+    let outcome = sqlx::query!(
+        r#"
+        insert into funds_ledger_entries (
+            entry_type, payment_ref_kind, payment_id, chain_id, asset, debit_account_id, credit_account_id,
+            amount_units, asset_decimals, reverses_entry_id, idempotency_key, memo
+        )
+        select e.entry_type::funds_ledger_entry_type, case when e.payment_id is not null then 'entity'::ref_kind end, e.payment_id,
+               e.chain_id, e.asset, e.debit, e.credit, e.amount::numeric, e.decimals, e.reverses, e.key, e.memo
+        from unnest($1::text[], $2::uuid[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[], $7::text[], $8::smallint[],
+                    $9::bigint[], $10::text[], $11::text[])
+             with ordinality as e (entry_type, payment_id, chain_id, asset, debit, credit, amount, decimals, reverses, key, memo, place)
+        order by e.place
+        "#,
+        &columns.entry_type,
+        &columns.payment as &[Option<Uuid>],
+        &columns.chain,
+        &columns.asset,
+        &columns.debit,
+        &columns.credit,
+        &columns.amount,
+        &columns.decimals,
+        &columns.reverses as &[Option<i64>],
+        &columns.key,
+        &columns.memo
+    )
+    .execute(connection)
+    .await
+    .map_err(DbError::from);
+    match outcome {
+        Ok(_) => Ok(()),
+        Err(error) => Err(match error.constraint() {
+            Some("ledger_balances_no_overdraft") => LedgerError::Overdraft { key: first.key.clone() },
+            Some("funds_ledger_entries_idempotency_key" | "funds_ledger_entries_reversed_once_key") => {
+                LedgerError::AlreadyPosted { key: first.key.clone() }
+            }
+            Some(_) | None => error.into(),
+        }),
+    }
+}
+
+/// The entries of one statement, column by column.
+#[derive(Default)]
+struct Columns {
+    entry_type: Vec<String>,
+    payment: Vec<Option<Uuid>>,
+    chain: Vec<i64>,
+    asset: Vec<Vec<u8>>,
+    debit: Vec<i64>,
+    credit: Vec<i64>,
+    amount: Vec<String>,
+    decimals: Vec<i16>,
+    reverses: Vec<Option<i64>>,
+    key: Vec<String>,
+    memo: Vec<String>,
+}
+
+impl Columns {
+    fn of(entries: &[Entry], accounts: &BTreeMap<(AssetId, AccountKey), LedgerAccountId>) -> Result<Self, DbError> {
+        let mut columns = Self::default();
+        for entry in entries {
+            let account = |key| {
+                accounts.get(&(entry.amount.asset, key)).ok_or(DbError::NotOneRow { what: "a ledger account just opened", found: 0 })
+            };
+            columns.entry_type.push(entry.entry_type.name().to_owned());
+            columns.payment.push(entry.payment.map(|payment| payment.0));
+            columns.chain.push(entry.amount.asset.chain.as_i64());
+            columns.asset.push(entry.amount.asset.asset.marker().to_vec());
+            columns.debit.push(account(entry.debit)?.0);
+            columns.credit.push(account(entry.credit)?.0);
+            columns.amount.push(units_to_sql(entry.amount.units));
+            columns.decimals.push(i16::from(entry.decimals));
+            columns.reverses.push(entry.reverses.map(|entry| entry.0));
+            columns.key.push(entry.key.clone());
+            columns.memo.push(entry.memo.clone());
+        }
+        Ok(columns)
+    }
+}
+
+/// Finds the accounts, opening those that do not exist yet.
+async fn open_accounts(
+    connection: &mut PgConnection,
+    wanted: &BTreeSet<(AssetId, AccountKey)>,
+) -> Result<BTreeMap<(AssetId, AccountKey), LedgerAccountId>, DbError> {
+    let found = find_accounts(connection, wanted).await?;
+    let missing: BTreeSet<(AssetId, AccountKey)> = wanted.iter().filter(|key| !found.contains_key(key)).copied().collect();
+    if missing.is_empty() {
+        return Ok(found);
+    }
+    let keys = KeyColumns::of(&missing);
+    sqlx::query!(
+        r#"
+        insert into ledger_accounts (kind, chain_id, asset, address, payment_id)
+        select k.kind::ledger_account_kind, k.chain_id, k.asset, k.address, k.payment_id
+        from unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[], $5::uuid[]) as k (kind, chain_id, asset, address, payment_id)
+        on conflict on constraint ledger_accounts_key do nothing
+        "#,
+        &keys.kind,
+        &keys.chain,
+        &keys.asset,
+        &keys.address as &[Option<Vec<u8>>],
+        &keys.payment as &[Option<Uuid>]
+    )
+    .execute(&mut *connection)
+    .await?;
+    find_accounts(connection, wanted).await
+}
+
+/// Accounts by what they mean. Three joins, each of which the unique index serves: nulls included.
+async fn find_accounts(
+    connection: &mut PgConnection,
+    wanted: &BTreeSet<(AssetId, AccountKey)>,
+) -> Result<BTreeMap<(AssetId, AccountKey), LedgerAccountId>, DbError> {
+    let keys = KeyColumns::of(wanted);
+    let rows = sqlx::query!(
+        r#"
+        with k as (
+            select kind::ledger_account_kind as kind, chain_id, asset, address, payment_id, place
+            from unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[], $5::uuid[])
+                 with ordinality as k (kind, chain_id, asset, address, payment_id, place)
+        )
+        select k.place as "place!", a.id as "id!" from k join ledger_accounts a
+            on a.kind = k.kind and a.chain_id = k.chain_id and a.asset = k.asset and a.address = k.address and a.payment_id is null
+            where k.address is not null
+        union all
+        select k.place, a.id from k join ledger_accounts a
+            on a.kind = k.kind and a.chain_id = k.chain_id and a.asset = k.asset and a.address is null and a.payment_id = k.payment_id
+            where k.payment_id is not null
+        union all
+        select k.place, a.id from k join ledger_accounts a
+            on a.kind = k.kind and a.chain_id = k.chain_id and a.asset = k.asset and a.address is null and a.payment_id is null
+            where k.address is null and k.payment_id is null
+        "#,
+        &keys.kind,
+        &keys.chain,
+        &keys.asset,
+        &keys.address as &[Option<Vec<u8>>],
+        &keys.payment as &[Option<Uuid>]
+    )
+    .fetch_all(connection)
+    .await?;
+    let ordered: Vec<(AssetId, AccountKey)> = wanted.iter().copied().collect();
+    let place = |place: i64| usize::try_from(place - 1).ok().and_then(|place| ordered.get(place).copied());
+    Ok(rows.into_iter().filter_map(|row| place(row.place).map(|key| (key, LedgerAccountId(row.id)))).collect())
+}
+
+struct KeyColumns {
+    kind: Vec<String>,
+    chain: Vec<i64>,
+    asset: Vec<Vec<u8>>,
+    address: Vec<Option<Vec<u8>>>,
+    payment: Vec<Option<Uuid>>,
+}
+
+impl KeyColumns {
+    fn of(keys: &BTreeSet<(AssetId, AccountKey)>) -> Self {
+        Self {
+            kind: keys.iter().map(|(_, key)| key.kind().name().to_owned()).collect(),
+            chain: keys.iter().map(|(asset, _)| asset.chain.as_i64()).collect(),
+            asset: keys.iter().map(|(asset, _)| asset.asset.marker().to_vec()).collect(),
+            address: keys.iter().map(|(_, key)| key.address().map(|address| address.to_vec())).collect(),
+            payment: keys.iter().map(|(_, key)| key.payment().map(|payment| payment.0)).collect(),
+        }
+    }
+}
+
+/// The balance of one account; zero for an account that was never opened.
+pub async fn balance(connection: &mut PgConnection, asset: AssetId, key: AccountKey) -> Result<TokenAmount, DbError> {
+    let wanted = BTreeSet::from([(asset, key)]);
+    let Some(account) = find_accounts(connection, &wanted).await?.into_values().next() else {
+        return Ok(TokenAmount::new(asset, U256::ZERO));
+    };
+    let text = sqlx::query_scalar!(r#"select balance::text as "balance!" from ledger_balances where account_id = $1"#, account.0)
+        .fetch_one(connection)
+        .await?;
+    Ok(TokenAmount::new(asset, units_from_sql(&text)?))
+}
+
+/// One custody account: what the ledger says is at an address.
+#[derive(Clone, Copy, Debug)]
+pub struct CustodyRow {
+    pub address: Address,
+    pub balance: TokenAmount,
+}
+
+/// Custody accounts of a chain, by address and asset.
+pub async fn list_custody(connection: &mut PgConnection, chain: ChainId) -> Result<Vec<CustodyRow>, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select a.address as "address!: Vec<u8>", a.asset as "asset!: Vec<u8>", b.balance::text as "balance!"
+        from ledger_accounts a join ledger_balances b on b.account_id = a.id
+        where a.kind = 'custody' and a.chain_id = $1::bigint
+        order by a.address, a.asset
+        "#,
+        chain.as_i64()
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let asset = AssetId { chain, asset: Asset::from_marker(address_from_sql(&row.asset)?) };
+            Ok(CustodyRow { address: address_from_sql(&row.address)?, balance: TokenAmount::new(asset, units_from_sql(&row.balance)?) })
+        })
+        .collect()
+}
+
+/// The sum of all accounts of one kind in one asset.
+#[derive(Clone, Copy, Debug)]
+pub struct KindTotal {
+    pub kind: AccountKind,
+    pub total: TokenAmount,
+}
+
+/// Totals per asset and kind of account. Their two sides must be equal (L1).
+pub async fn list_totals(connection: &mut PgConnection) -> Result<Vec<KindTotal>, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select a.chain_id as "chain_id!: i64", a.asset as "asset!: Vec<u8>", a.kind as "kind!: AccountKind", sum(b.balance)::text as "total!"
+        from ledger_accounts a join ledger_balances b on b.account_id = a.id
+        group by a.chain_id, a.asset, a.kind order by a.chain_id, a.asset, a.kind
+        "#
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let asset = AssetId { chain: chain_from_sql(row.chain_id)?, asset: Asset::from_marker(address_from_sql(&row.asset)?) };
+            Ok(KindTotal { kind: row.kind, total: TokenAmount::new(asset, units_from_sql(&row.total)?) })
+        })
+        .collect()
+}
+
+/// An entry in the ledger.
+#[derive(Clone, Debug)]
+pub struct PostedEntry {
+    pub id: LedgerEntryId,
+    pub entry: Entry,
+    pub created_at: OffsetDateTime,
+}
+
+struct Row {
+    id: i64,
+    entry_type: EntryType,
+    payment_id: Option<Uuid>,
+    chain_id: i64,
+    asset: Vec<u8>,
+    amount: String,
+    asset_decimals: i16,
+    reverses_entry_id: Option<i64>,
+    idempotency_key: String,
+    memo: String,
+    created_at: OffsetDateTime,
+    debit_kind: AccountKind,
+    debit_address: Option<Vec<u8>>,
+    debit_payment: Option<Uuid>,
+    credit_kind: AccountKind,
+    credit_address: Option<Vec<u8>>,
+    credit_payment: Option<Uuid>,
+}
+
+impl TryFrom<Row> for PostedEntry {
+    type Error = DbError;
+
+    fn try_from(row: Row) -> Result<Self, Self::Error> {
+        let asset = AssetId { chain: chain_from_sql(row.chain_id)?, asset: Asset::from_marker(address_from_sql(&row.asset)?) };
+        let decimals = u8::try_from(row.asset_decimals).map_err(|_| DbError::Corrupt {
+            column: "funds_ledger_entries.asset_decimals",
+            found: row.asset_decimals.to_string(),
+            wanted: "0 to 18",
+        })?;
+        Ok(Self {
+            id: LedgerEntryId(row.id),
+            entry: Entry {
+                entry_type: row.entry_type,
+                payment: row.payment_id.map(PaymentId),
+                amount: TokenAmount::new(asset, units_from_sql(&row.amount)?),
+                decimals,
+                debit: account_key(row.debit_kind, row.debit_address.as_deref(), row.debit_payment)?,
+                credit: account_key(row.credit_kind, row.credit_address.as_deref(), row.credit_payment)?,
+                reverses: row.reverses_entry_id.map(LedgerEntryId),
+                key: row.idempotency_key,
+                memo: row.memo,
+            },
+            created_at: row.created_at,
+        })
+    }
+}
+
+fn account_key(kind: AccountKind, address: Option<&[u8]>, payment: Option<Uuid>) -> Result<AccountKey, DbError> {
+    let corrupt = || DbError::Corrupt { column: "ledger_accounts", found: kind.name().to_owned(), wanted: "its address or payment" };
+    let payment = payment.map(PaymentId);
+    let of_payment = || payment.ok_or_else(corrupt);
+    Ok(match kind {
+        AccountKind::Custody => AccountKey::Custody(address_from_sql(address.ok_or_else(corrupt)?)?),
+        AccountKind::NetworkFee => AccountKey::NetworkFee,
+        AccountKind::Shortfall => AccountKey::Shortfall,
+        AccountKind::Received => AccountKey::Received(of_payment()?),
+        AccountKind::Held => AccountKey::Held(of_payment()?),
+        AccountKind::Disputed => AccountKey::Disputed(of_payment()?),
+        AccountKind::Payable => AccountKey::Payable(of_payment()?),
+        AccountKind::Suspense => AccountKey::Suspense(payment),
+        AccountKind::PlatformFee => AccountKey::PlatformFee,
+        AccountKind::ProviderFee => AccountKey::ProviderFee,
+        AccountKind::Operator => AccountKey::Operator,
+    })
+}
+
+/// Entries of a payment, or all of them, after an id; oldest first.
+pub async fn list(
+    connection: &mut PgConnection,
+    payment: Option<PaymentId>,
+    after: LedgerEntryId,
+    limit: i64,
+) -> Result<Vec<PostedEntry>, DbError> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"
+        select e.id, e.entry_type as "entry_type: EntryType", e.payment_id, e.chain_id as "chain_id!: i64", e.asset as "asset!: Vec<u8>",
+               e.amount_units::text as "amount!", e.asset_decimals, e.reverses_entry_id, e.idempotency_key, e.memo, e.created_at,
+               d.kind as "debit_kind!: AccountKind", d.address as "debit_address?: Vec<u8>", d.payment_id as "debit_payment?",
+               c.kind as "credit_kind!: AccountKind", c.address as "credit_address?: Vec<u8>", c.payment_id as "credit_payment?"
+        from funds_ledger_entries e
+        join ledger_accounts d on d.id = e.debit_account_id
+        join ledger_accounts c on c.id = e.credit_account_id
+        where e.id > $2 and ($1::uuid is null or e.payment_id = $1)
+        order by e.id limit $3
+        "#,
+        payment.map(|payment| payment.0),
+        after.0,
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(PostedEntry::try_from).collect()
+}
+
+/// The entry under a key, if it was posted.
+pub async fn find(connection: &mut PgConnection, key: &str) -> Result<Option<PostedEntry>, DbError> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"
+        select e.id, e.entry_type as "entry_type: EntryType", e.payment_id, e.chain_id as "chain_id!: i64", e.asset as "asset!: Vec<u8>",
+               e.amount_units::text as "amount!", e.asset_decimals, e.reverses_entry_id, e.idempotency_key, e.memo, e.created_at,
+               d.kind as "debit_kind!: AccountKind", d.address as "debit_address?: Vec<u8>", d.payment_id as "debit_payment?",
+               c.kind as "credit_kind!: AccountKind", c.address as "credit_address?: Vec<u8>", c.payment_id as "credit_payment?"
+        from funds_ledger_entries e
+        join ledger_accounts d on d.id = e.debit_account_id
+        join ledger_accounts c on c.id = e.credit_account_id
+        where e.idempotency_key = $1
+        "#,
+        key
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(PostedEntry::try_from).transpose()
+}
+
+/// Which of these keys are in the ledger.
+pub async fn list_posted_keys(connection: &mut PgConnection, keys: &[String]) -> Result<BTreeSet<String>, DbError> {
+    let rows = sqlx::query_scalar!("select idempotency_key from funds_ledger_entries where idempotency_key = any ($1::text[])", keys)
+        .fetch_all(connection)
+        .await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// Which of these entries have been reversed.
+pub async fn is_reversed(connection: &mut PgConnection, entry: LedgerEntryId) -> Result<bool, DbError> {
+    let reversed = sqlx::query_scalar!(
+        r#"select exists (select from funds_ledger_entries where reverses_entry_id = $1) as "reversed!""#,
+        entry.0
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(reversed)
+}
+
+/// Accounts whose balance or version differs from what their entries say (L2). Empty in health.
+pub async fn list_drifting(connection: &mut PgConnection) -> Result<Vec<LedgerAccountId>, DbError> {
+    let rows = sqlx::query_scalar!(
+        r#"
+        select a.id as "id!"
+        from ledger_accounts a
+        left join ledger_balances b on b.account_id = a.id
+        left join (
+            select account_id, sum(debited) as debited, sum(credited) as credited, count(*) as entries from (
+                select debit_account_id as account_id, amount_units::numeric as debited, 0::numeric as credited from funds_ledger_entries
+                union all
+                select credit_account_id, 0, amount_units::numeric from funds_ledger_entries
+            ) legs group by account_id
+        ) m on m.account_id = a.id
+        where b.balance is distinct from
+                  case when a.debit_normal then coalesce(m.debited - m.credited, 0) else coalesce(m.credited - m.debited, 0) end
+           or b.version is distinct from coalesce(m.entries, 0)
+        limit 100
+        "#
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(LedgerAccountId).collect())
+}

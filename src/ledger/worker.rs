@@ -1,0 +1,218 @@
+//! Posts what is confirmed and reverses what was reorged away, one transfer per transaction.
+//!
+//! Pull: it lists confirmed transfers that are not in the ledger. Each is posted exactly once by its key.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use super::entry::AccountKey;
+use super::posting::{self, ConfirmedTransfer, Reading};
+use super::{LedgerError, store};
+use crate::account::{self, Purpose};
+use crate::chains::ChainBook;
+use crate::confirm;
+use crate::confirm::store::{ConfirmedSighting, Page};
+use crate::db::Database;
+use crate::deposit::{self, DestinationStatus};
+use crate::event::{self, Event};
+use crate::payment::{self, ExceptionKind, Payment, PaymentEvent};
+use crate::units::{Asset, ChainId, PaymentId, Progress};
+
+/// How many transfers one tick posts at most.
+const TRANSFERS_PER_TICK: i64 = 200;
+
+/// Keeps the books of the chains it is ticked for.
+#[derive(Debug)]
+pub struct Bookkeeper {
+    db: Database,
+    book: std::sync::Arc<ChainBook>,
+    /// Every verdict of a chain up to this id is posted. Kept in memory: one chain's verdicts are made in
+    /// order by one worker, and after a start the whole list is looked through once.
+    posted_up_to: Mutex<BTreeMap<ChainId, i64>>,
+}
+
+impl Bookkeeper {
+    pub fn new(db: Database, book: std::sync::Arc<ChainBook>) -> Self {
+        Self { db, book, posted_up_to: Mutex::new(BTreeMap::new()) }
+    }
+
+    pub async fn tick(&self, chain: ChainId, now: OffsetDateTime) -> Result<Progress, LedgerError> {
+        let reversed = self.reverse_broken(chain, now).await?;
+        let posted = self.post_confirmed(chain).await?;
+        Ok(reversed.or(posted))
+    }
+
+    async fn post_confirmed(&self, chain: ChainId) -> Result<Progress, LedgerError> {
+        let after = *self.posted_up_to.lock().expect("no panic while held").entry(chain).or_insert(0);
+        let mut connection = self.db.connection().await?;
+        let verdicts = confirm::store::list_confirmed(&mut connection, chain, Page { after, limit: TRANSFERS_PER_TICK }).await?;
+        let keys: Vec<String> = verdicts.iter().map(|verdict| posting::credit_key(verdict.verdict)).collect();
+        let posted = store::list_posted_keys(&mut connection, &keys).await?;
+        drop(connection);
+        let more = !verdicts.is_empty();
+        for (verdict, key) in verdicts.into_iter().zip(keys) {
+            let verdict_id = verdict.verdict;
+            if !posted.contains(&key) {
+                self.post(verdict).await?;
+            }
+            self.posted_up_to.lock().expect("no panic while held").insert(chain, verdict_id);
+        }
+        Ok(Progress::of(more))
+    }
+
+    async fn post(&self, verdict: ConfirmedSighting) -> Result<(), LedgerError> {
+        let asset = verdict.amount.asset;
+        let decimals = self.book.asset(asset).ok_or(LedgerError::UnlistedAsset(asset))?.decimals;
+        self.db.unit(move |connection| Box::pin(async move { post_one(connection, &verdict, decimals).await })).await
+    }
+
+    /// Outflow is halted already: `confirm` does that from the first broken verdict on.
+    async fn reverse_broken(&self, chain: ChainId, now: OffsetDateTime) -> Result<Progress, LedgerError> {
+        let mut connection = self.db.connection().await?;
+        let broken = confirm::store::list_broken(&mut connection, chain, TRANSFERS_PER_TICK).await?;
+        let mut sightings = Vec::with_capacity(broken.len());
+        for verdict in &broken {
+            let page = Page { after: verdict.verdict - 1, limit: 1 };
+            sightings.extend(confirm::store::list_confirmed(&mut connection, chain, page).await?);
+        }
+        drop(connection);
+        for sighting in sightings {
+            tracing::error!(chain.id = chain.get(), tx.hash = %sighting.tx_hash, "a credited transfer left the chain; its credit is reversed");
+            self.db.unit(move |connection| Box::pin(async move { reverse_one(connection, &sighting, now).await })).await?;
+        }
+        Ok(Progress::of(!broken.is_empty()))
+    }
+}
+
+fn confirmed(verdict: &ConfirmedSighting, decimals: u8) -> ConfirmedTransfer {
+    ConfirmedTransfer {
+        verdict_id: verdict.verdict,
+        amount: verdict.amount,
+        decimals,
+        recipient: verdict.recipient,
+        tx_hash: verdict.tx_hash,
+        block: verdict.block.number,
+        block_time: verdict.block_time,
+    }
+}
+
+async fn post_one(connection: &mut PgConnection, verdict: &ConfirmedSighting, decimals: u8) -> Result<(), LedgerError> {
+    let transfer = confirmed(verdict, decimals);
+    let Some(destination) = deposit::store::find_by_derived_address(connection, verdict.derived_address).await? else {
+        let address = account::store::get_address(connection, verdict.derived_address).await?;
+        let own_coin = transfer.amount.asset.asset == Asset::Native && address.purpose != Purpose::Deposit;
+        let entry = if own_coin { posting::operator_float(&transfer) } else { posting::unidentified(&transfer) };
+        return store::append(connection, &[entry]).await;
+    };
+    let payment = payment::store::lock(connection, destination.payment).await?;
+    match posting::read(&payment, destination.birth_block, &transfer) {
+        Reading::Counts => {
+            store::append(connection, &[posting::detected(payment.id, &transfer)]).await?;
+            note_credit(connection, &payment, &transfer, "payment.credited").await?;
+            settle_state(connection, &payment, &transfer).await
+        }
+        Reading::Suspended(why) => {
+            store::append(connection, &[posting::suspended(payment.id, &transfer, why)]).await?;
+            let detail = format!("{} in tx {}", transfer.amount, transfer.tx_hash);
+            payment::store::open_exception(connection, payment.id, why, &detail).await?;
+            note_credit(connection, &payment, &transfer, "payment.suspended").await
+        }
+    }
+}
+
+async fn note_credit(
+    connection: &mut PgConnection,
+    payment: &Payment,
+    transfer: &ConfirmedTransfer,
+    kind: &'static str,
+) -> Result<(), LedgerError> {
+    let detail = serde_json::json!({
+        "tx_hash": transfer.tx_hash, "units": transfer.amount.units.to_string(), "asset": transfer.amount.asset.asset.to_string(),
+    });
+    event::store::append(connection, &Event::of_payment(kind, payment.id, detail)).await?;
+    tracing::info!(payment.id = %payment.id, tx.hash = %transfer.tx_hash, amount = %transfer.amount.units, "{kind}");
+    Ok(())
+}
+
+/// Whole now? Then the amount is held and the payment confirmed; else the rest stays due.
+async fn settle_state(connection: &mut PgConnection, payment: &Payment, transfer: &ConfirmedTransfer) -> Result<(), LedgerError> {
+    let received = store::balance(connection, payment.due.asset, AccountKey::Received(payment.id)).await?;
+    if received.units < payment.due.units {
+        payment::store::advance(connection, payment, PaymentEvent::TransferSeen).await?;
+        let missing = payment.due.sub(received)?;
+        let detail = format!("{received} of {} received, {missing} missing", payment.due);
+        payment::store::open_exception(connection, payment.id, ExceptionKind::Partial, &detail).await?;
+        return Ok(());
+    }
+    let entries = posting::hold(payment, received, transfer.verdict_id)?;
+    let over = entries.len() > 1;
+    store::append(connection, &entries).await?;
+    payment::store::close_exception(connection, payment.id, ExceptionKind::Partial, "the rest arrived").await?;
+    payment::store::close_exception(connection, payment.id, ExceptionKind::Reorged, "whole again").await?;
+    if over {
+        let detail = format!("{received} received, {} due", payment.due);
+        payment::store::open_exception(connection, payment.id, ExceptionKind::Over, &detail).await?;
+    }
+    payment::store::advance(connection, payment, PaymentEvent::Funded).await?;
+    let detail = serde_json::json!({ "units": payment.due.units.to_string() });
+    event::store::append(connection, &Event::of_payment("payment.funded", payment.id, detail)).await?;
+    tracing::info!(payment.id = %payment.id, "payment funded");
+    Ok(())
+}
+
+/// Undoes the credit of a verdict, the hold first. What was paid out meanwhile makes this fail as an
+/// overdraft, and an officer books the shortfall.
+async fn reverse_one(connection: &mut PgConnection, verdict: &ConfirmedSighting, now: OffsetDateTime) -> Result<(), LedgerError> {
+    let why = format!("tx {} left the chain", verdict.tx_hash);
+    let destination = deposit::store::find_by_derived_address(connection, verdict.derived_address).await?;
+    if let Some(destination) = destination {
+        let payment = payment::store::lock(connection, destination.payment).await?;
+        let counted = reverse_claims(connection, payment.id, verdict, &why).await?;
+        if counted {
+            payment::store::advance(connection, &payment, PaymentEvent::CreditReversed).await?;
+        }
+        payment::store::open_exception(connection, payment.id, ExceptionKind::Reorged, &why).await?;
+        let detail = serde_json::json!({ "tx_hash": verdict.tx_hash });
+        event::store::append(connection, &Event::of_payment("payment.reversed", payment.id, detail)).await?;
+        if destination.status == DestinationStatus::Active {
+            deposit::store::advance(connection, destination.id, DestinationStatus::Active, DestinationStatus::Quarantined).await?;
+        }
+    } else {
+        reverse_credit(connection, verdict, &why).await?;
+    }
+    confirm::store::revoke(connection, verdict.verdict, now).await?;
+    Ok(())
+}
+
+/// Reverses what stands on the credit, newest first, then the credit. Tells whether it counted.
+async fn reverse_claims(
+    connection: &mut PgConnection,
+    payment: PaymentId,
+    verdict: &ConfirmedSighting,
+    why: &str,
+) -> Result<bool, LedgerError> {
+    let credit = store::find(connection, &posting::credit_key(verdict.verdict)).await?;
+    let Some(credit) = credit else { return Ok(false) };
+    let counted = matches!(credit.entry.credit, AccountKey::Received(_));
+    if counted {
+        let entries = store::list(connection, Some(payment), crate::units::LedgerEntryId(0), 1_000).await?;
+        for held in entries.iter().rev() {
+            let stands_on_credit = matches!(held.entry.debit, AccountKey::Received(_)) && held.entry.reverses.is_none();
+            if stands_on_credit && !store::is_reversed(connection, held.id).await? {
+                store::append(connection, &[posting::reversal(held, why)]).await?;
+            }
+        }
+    }
+    reverse_credit(connection, verdict, why).await?;
+    Ok(counted)
+}
+
+async fn reverse_credit(connection: &mut PgConnection, verdict: &ConfirmedSighting, why: &str) -> Result<(), LedgerError> {
+    if let Some(credit) = store::find(connection, &posting::credit_key(verdict.verdict)).await? {
+        store::append(connection, &[posting::reversal(&credit, why)]).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Every metric this daemon exports: names and help texts in one place.
+//!
+//! Values are set by `daemon` from what workers report, so that no room knows that it is measured.
+
+use prometheus::{Encoder, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::units::ChainId;
+
+/// Handles on all metrics; clones share them.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Registry,
+    worker_last_tick: IntGaugeVec,
+    worker_errors: IntCounterVec,
+    chain_scanned: IntGaugeVec,
+    outflow_halted: IntGaugeVec,
+    ready: IntGauge,
+}
+
+impl Metrics {
+    /// Registers everything once. The names are constants, so this cannot fail at run time.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            IntGaugeVec::new(Opts::new(name, help), labels).expect("metric names and labels are constants of this file")
+        };
+        let worker_last_tick = gauges(
+            "amanatd_worker_last_tick_timestamp_seconds",
+            "Unix time at which a worker last finished a tick without an error.",
+            &["worker", "chain"],
+        );
+        let worker_errors = IntCounterVec::new(
+            Opts::new("amanatd_worker_errors_total", "Ticks that ended in an error, by what happens next."),
+            &["worker", "chain", "disposition"],
+        )
+        .expect("metric names and labels are constants of this file");
+        let chain_scanned = gauges("amanatd_chain_scanned_block", "Number of the last block stored.", &["chain"]);
+        let outflow_halted = gauges("amanatd_chain_outflow_halted", "1 while nothing may leave this chain until an officer acts.", &["chain"]);
+        let ready = IntGauge::new("amanatd_ready", "1 once the database answered, the API listens and workers run.")
+            .expect("metric names and labels are constants of this file");
+        let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let all: [Box<dyn prometheus::core::Collector>; 6] = [
+            Box::new(worker_last_tick.clone()),
+            Box::new(worker_errors.clone()),
+            Box::new(chain_scanned.clone()),
+            Box::new(outflow_halted.clone()),
+            Box::new(ready.clone()),
+            Box::new(build),
+        ];
+        for collector in all {
+            registry.register(collector).expect("each metric is registered once");
+        }
+        Self { registry, worker_last_tick, worker_errors, chain_scanned, outflow_halted, ready }
+    }
+
+    pub fn tick_finished(&self, worker: &str, chain: Option<ChainId>, unix_seconds: i64) {
+        self.worker_last_tick.with_label_values(&[worker, &label(chain)]).set(unix_seconds);
+    }
+
+    pub fn tick_failed(&self, worker: &str, chain: Option<ChainId>, disposition: &str) {
+        self.worker_errors.with_label_values(&[worker, &label(chain), disposition]).inc();
+    }
+
+    pub fn chain_seen(&self, chain: ChainId, scanned: u64, halted: bool) {
+        let chain = chain.to_string();
+        self.chain_scanned.with_label_values(&[&chain]).set(scanned.cast_signed());
+        self.outflow_halted.with_label_values(&[&chain]).set(i64::from(halted));
+    }
+
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.set(i64::from(ready));
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.ready.get() == 1
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        let encoded = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        encoded.ok().and_then(|()| String::from_utf8(text).ok()).unwrap_or_default()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn label(chain: Option<ChainId>) -> String {
+    chain.map(|chain| chain.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_registered_once_and_rendered() {
+        let metrics = Metrics::new();
+        metrics.tick_finished("scan", ChainId::new(1), 7);
+        metrics.tick_failed("scan", None, "retry");
+        metrics.chain_seen(ChainId::new(1).unwrap(), 9, true);
+        let text = metrics.render();
+        assert!(text.contains("amanatd_worker_last_tick_timestamp_seconds{chain=\"1\",worker=\"scan\"} 7"));
+        assert!(text.contains("amanatd_chain_outflow_halted{chain=\"1\"} 1"));
+    }
+}

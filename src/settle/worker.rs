@@ -1,0 +1,179 @@
+//! Settles mined transactions of one chain once they are as deep as a deposit has to be.
+
+use std::sync::Arc;
+
+use alloy::primitives::B256;
+use sqlx::PgConnection;
+
+use super::{SettleError, entries, store};
+use crate::broadcast::{self, Inclusion, Outbound};
+use crate::chains::ChainSpec;
+use crate::db::Database;
+use crate::deposit::{self, DestinationStatus};
+use crate::event::{self, Event};
+use crate::intent::{self, Intent, IntentEvent, IntentKind};
+use crate::ledger::{self, LedgerError};
+use crate::payment::{self, ExceptionKind, PaymentEvent};
+use crate::rpc::{Log, Node};
+use crate::units::{Asset, AssetId, Progress, depth_of};
+use crate::{scan, settings};
+
+alloy::sol! {
+    event Transfer(address indexed from, address indexed to, uint256 value);
+}
+
+const TRANSACTIONS_PER_TICK: i64 = 100;
+
+/// The settler of one chain.
+#[derive(Debug)]
+pub struct Settler {
+    pub db: Database,
+    pub node: Arc<Node>,
+    pub chain: Arc<ChainSpec>,
+}
+
+impl Settler {
+    pub async fn tick(&self) -> Result<Progress, SettleError> {
+        let mut connection = self.db.connection().await?;
+        let open = broadcast::store::list_open(&mut connection, self.chain.id, TRANSACTIONS_PER_TICK).await?;
+        let Some(cursor) = scan::store::find_cursor(&mut connection, self.chain.id).await? else { return Ok(Progress::Idle) };
+        let threshold = settings::store::get_threshold(&mut connection, self.chain.id).await?;
+        let mut progress = Progress::Idle;
+        for outbound in open {
+            let Some(inclusion) = outbound.included else { continue };
+            let deep = depth_of(inclusion.block.number, cursor.tip.number).is_some_and(|depth| threshold.value.reached_by(depth));
+            if !deep {
+                continue;
+            }
+            let canonical = scan::store::find_canonical(&mut connection, self.chain.id, inclusion.block.number).await?;
+            // Blocks from before our first are not stored; the receipt below is read again in any case.
+            if canonical.is_some_and(|hash| hash != inclusion.block.hash) {
+                continue;
+            }
+            let intent = intent::store::get(&mut connection, outbound.intent).await?;
+            progress = progress.or(self.settle(outbound, inclusion, intent).await?);
+        }
+        Ok(progress)
+    }
+
+    async fn settle(&self, outbound: Outbound, inclusion: Inclusion, intent: Intent) -> Result<Progress, SettleError> {
+        // Read again in this round: what is settled is what the chain says now.
+        let Some(receipt) = self.node.receipt(outbound.tx_hash).await? else { return Ok(Progress::Idle) };
+        if receipt.block != inclusion.block || receipt.succeeded != inclusion.succeeded {
+            return Ok(Progress::Idle);
+        }
+        if receipt.succeeded && !moved_exactly(&intent, &receipt.logs) {
+            return Err(SettleError::OtherEffect { intent: intent.id, tx_hash: outbound.tx_hash });
+        }
+        let decimals = self.decimals(intent.amount.asset)?;
+        let native = self.chain.native_asset();
+        let fee = entries::network_fee(&intent, native, self.chain.native.decimals, inclusion.fee_paid, outbound.tx_hash);
+        let movement = inclusion.succeeded.then(|| entries::movement(&intent, decimals, outbound.tx_hash)).flatten();
+        let posting: Vec<ledger::Entry> = movement.into_iter().chain(fee).collect();
+        self.db
+            .unit(move |connection| {
+                Box::pin(async move {
+                    ledger::store::append(connection, &posting).await?;
+                    broadcast::store::set_settled(connection, outbound.id).await?;
+                    if inclusion.succeeded {
+                        finish(connection, &intent, outbound.tx_hash).await
+                    } else {
+                        give_back(connection, &intent, outbound.tx_hash).await
+                    }
+                })
+            })
+            .await?;
+        Ok(Progress::Worked)
+    }
+
+    fn decimals(&self, asset: AssetId) -> Result<u8, SettleError> {
+        match asset.asset {
+            Asset::Native => Ok(self.chain.native.decimals),
+            Asset::Token(contract) => self
+                .chain
+                .tokens
+                .iter()
+                .find(|token| token.contract == contract)
+                .map(|token| token.decimals)
+                .ok_or(SettleError::UnlistedAsset(asset)),
+        }
+    }
+}
+
+/// Whether the receipt's logs show exactly the approved transfer: one of the token, from, to and amount
+/// as approved. A native transfer leaves no log; its value is part of the signed bytes.
+fn moved_exactly(intent: &Intent, logs: &[Log]) -> bool {
+    use alloy::sol_types::SolEvent;
+    let Asset::Token(contract) = intent.amount.asset.asset else { return true };
+    let mut transfers = logs.iter().filter(|log| log.address == contract && log.topics.first() == Some(&Transfer::SIGNATURE_HASH));
+    let Some(only) = transfers.next() else { return false };
+    let exact = only.topics.len() == 3
+        && only.topics[1] == intent.from.address.into_word()
+        && only.topics[2] == intent.to.into_word()
+        && only.data.as_ref() == intent.amount.units.to_be_bytes::<32>();
+    exact && transfers.next().is_none()
+}
+
+/// The outflow took effect: destination, payment and intent reach their ends.
+async fn finish(connection: &mut PgConnection, intent: &Intent, tx_hash: B256) -> Result<(), SettleError> {
+    let locked = intent::store::lock(connection, intent.id).await?;
+    intent::store::advance(connection, &locked, IntentEvent::Settled).await?;
+    match intent.kind {
+        IntentKind::Sweep => {
+            if let Some(destination) = intent.destination {
+                store::insert_sweep(connection, destination, intent, tx_hash).await?;
+                deposit::store::advance(connection, destination, DestinationStatus::Sweeping, DestinationStatus::Swept).await?;
+            }
+        }
+        IntentKind::Release => {
+            if let Some(id) = intent.payment {
+                let payment = payment::store::lock(connection, id).await?;
+                payment::store::advance(connection, &payment, PaymentEvent::ReleaseSettled).await?;
+            }
+        }
+        IntentKind::Fuel | IntentKind::Refund | IntentKind::Cancel => {}
+    }
+    note(connection, intent, "intent.settled", tx_hash).await
+}
+
+/// The chain refused the transfer: gas is gone, the money is not. What was reserved goes back, and
+/// nothing is tried again before a person looked.
+async fn give_back(connection: &mut PgConnection, intent: &Intent, tx_hash: B256) -> Result<(), SettleError> {
+    let locked = intent::store::lock(connection, intent.id).await?;
+    intent::store::advance(connection, &locked, IntentEvent::Reverted).await?;
+    let why = format!("{} {} reverted in tx {tx_hash}", intent.kind.name(), intent.id);
+    match intent.kind {
+        IntentKind::Sweep => {
+            if let Some(destination) = intent.destination {
+                deposit::store::advance(connection, destination, DestinationStatus::Sweeping, DestinationStatus::Quarantined).await?;
+            }
+        }
+        IntentKind::Fuel => {
+            if let Some(destination) = intent.destination {
+                deposit::store::advance(connection, destination, DestinationStatus::Active, DestinationStatus::Quarantined).await?;
+            }
+        }
+        IntentKind::Release | IntentKind::Refund => {
+            let key = intent::reservation_key(intent.id);
+            let reserved = ledger::store::find(connection, &key).await?.ok_or(LedgerError::UnknownEntry { key })?;
+            ledger::store::append(connection, &[ledger::posting::reversal(&reserved, &why)]).await?;
+            if let Some(id) = intent.payment {
+                let payment = payment::store::lock(connection, id).await?;
+                payment::store::advance(connection, &payment, PaymentEvent::ReleaseReverted).await?;
+            }
+        }
+        IntentKind::Cancel => {}
+    }
+    if let Some(payment) = intent.payment {
+        payment::store::open_exception(connection, payment, ExceptionKind::Held, &why).await?;
+    }
+    tracing::error!(intent.id = %intent.id, chain.id = intent.chain().get(), tx.hash = %tx_hash, "outflow reverted on the chain");
+    note(connection, intent, "intent.reverted", tx_hash).await
+}
+
+async fn note(connection: &mut PgConnection, intent: &Intent, kind: &'static str, tx_hash: B256) -> Result<(), SettleError> {
+    let detail = serde_json::json!({ "tx_hash": tx_hash, "kind": intent.kind.name() });
+    event::store::append(connection, &Event::of_intent(kind, intent.id, intent.payment, intent.chain(), detail)).await?;
+    tracing::info!(intent.id = %intent.id, chain.id = intent.chain().get(), tx.hash = %tx_hash, "{kind}");
+    Ok(())
+}

@@ -151,7 +151,7 @@ async fn w1_w6_a_credit_lost_to_a_reorg_is_broken_until_it_is_revoked() {
     let halted = watching.cursor().await.outflow_halted.expect("a lost credit stops outflow");
     assert!(halted.contains("confirmed transfer"), "{halted}");
 
-    let broken = list_broken(&mut *watching.database.connection().await.unwrap(), CHAIN, 10).await.unwrap();
+    let broken = list_broken(&mut watching.database.connection().await.unwrap(), CHAIN, 10).await.unwrap();
     assert_eq!(broken.len(), 1);
     let verdict = broken[0].verdict;
     let revoked = watching.database.unit::<_, amanatd::db::DbError, _>(move |connection| Box::pin(revoke(connection, verdict, NOW))).await;
@@ -161,7 +161,7 @@ async fn w1_w6_a_credit_lost_to_a_reorg_is_broken_until_it_is_revoked() {
 
     watching.follow().await;
     assert_eq!(watching.rows(), "1|1|1|1|1", "one credit, one reversal, one credit");
-    assert!(list_broken(&mut *watching.database.connection().await.unwrap(), CHAIN, 10).await.unwrap().is_empty());
+    assert!(list_broken(&mut watching.database.connection().await.unwrap(), CHAIN, 10).await.unwrap().is_empty());
 }
 
 /// The six steps of the acceptance test, in the default configuration: right within one poll each.

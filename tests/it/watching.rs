@@ -131,11 +131,11 @@ impl Watching {
     }
 
     pub(crate) async fn progress(&self, address: &account::DerivedAddress) -> Vec<TransferProgress> {
-        confirm::store::get_progress(&mut *self.database.connection().await.unwrap(), address.id).await.unwrap()
+        confirm::store::get_progress(&mut self.database.connection().await.unwrap(), address.id).await.unwrap()
     }
 
     pub(crate) async fn cursor(&self) -> Cursor {
-        scan::store::find_cursor(&mut *self.database.connection().await.unwrap(), CHAIN).await.unwrap().unwrap()
+        scan::store::find_cursor(&mut self.database.connection().await.unwrap(), CHAIN).await.unwrap().unwrap()
     }
 
     /// Rows of transfers, of canonical and of orphaned observations, and of live and of revoked verdicts.

@@ -153,7 +153,7 @@ pub(super) fn read_send_error(message: &str) -> SendOutcome {
     let any = |words: &[&str]| words.iter().any(|words| text.contains(words));
     // "unknown transaction" contains "known transaction" and says the opposite.
     let known = text.match_indices("known transaction").any(|(at, _)| !text[..at].ends_with("un"));
-    if known || any(&["already known", "same hash was already imported"]) {
+    if known || any(&["already known", "already imported"]) {
         SendOutcome::AlreadyKnown
     } else if any(&["nonce too low", "nonce is too low"]) {
         SendOutcome::NonceUsed
@@ -200,6 +200,7 @@ mod tests {
             ("ALREADY KNOWN", SendOutcome::AlreadyKnown),
             ("known transaction: 0xab", SendOutcome::AlreadyKnown),
             ("Transaction with the same hash was already imported.", SendOutcome::AlreadyKnown),
+            ("transaction already imported", SendOutcome::AlreadyKnown),
             ("unknown transaction", unclear("unknown transaction")),
             ("Unknown transaction type", unclear("Unknown transaction type")),
             ("unknown transaction; known transaction", SendOutcome::AlreadyKnown),

@@ -365,8 +365,12 @@ impl Node {
                 endpoint.set_chain_proved(false);
             }
             if fault.rests() {
-                tracing::warn!(chain.id = self.chain.get(), endpoint = endpoint.name(), method, %fault, "an endpoint failed and rests");
-                endpoint.rest(self.now_ms.load(Ordering::Relaxed));
+                let now_ms = self.now_ms.load(Ordering::Relaxed);
+                // Said once; while it rests, whoever asked logs what it could not do.
+                if !endpoint.rests(now_ms, self.options.rest) {
+                    tracing::warn!(chain.id = self.chain.get(), endpoint = endpoint.name(), method, %fault, "an endpoint failed and rests");
+                }
+                endpoint.rest(now_ms);
             }
         }
         answer

@@ -3,6 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 
 mod ground;
+mod node;
+mod scripted;
 mod signing;
 mod simulator;
 mod units;
+mod watch;
+mod watch_faults;
+mod watching;

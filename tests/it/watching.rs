@@ -1,0 +1,166 @@
+//! What the tests of the watching rooms stand in: a database, a node, a scanner and a confirmer, moved
+//! by hand.
+
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use amanatd::account;
+use amanatd::account::AccountXpub;
+use amanatd::account::store::DeviceHint;
+use amanatd::chains::{ChainBook, ChainSpec};
+use amanatd::confirm::store::TransferProgress;
+use amanatd::confirm::{self, Confirmer};
+use amanatd::db::{Database, DatabaseLimits, DbError};
+use amanatd::deposit::WatchedSet;
+use amanatd::devkit::postgres::APP;
+use amanatd::devkit::schema::FreshDatabase;
+use amanatd::rpc::{EndpointLimits, Node, NodeOptions};
+use amanatd::scan::{self, Cursor, ScanError, ScanOptions, Scanner};
+use amanatd::settings::{self, ChangeNote};
+use amanatd::units::{ChainId, Confirmations, Progress};
+use secrecy::SecretString;
+use time::OffsetDateTime;
+
+const XPUB: &str = "xpub6CNFa58kEQJu2hwMVoofpDEKVVSg6gfwqBqE2zHAianaUnQkrJzJJ42iLDp7Dmg2aP88qCKoFZ4jidk3tECdQuF4567NGHDfe7iBRwHxgke";
+
+/// The time of every tick; nothing here depends on it moving.
+pub(crate) const NOW: OffsetDateTime = time::macros::datetime!(2027-01-15 12:00 UTC);
+
+pub(crate) const CHAIN: ChainId = ChainId::new(31_337).unwrap();
+
+/// The local chain as `chains.toml` lists it.
+pub(crate) fn local_spec() -> ChainSpec {
+    let book = ChainBook::parse(include_str!("../../chains.toml")).unwrap();
+    book.get(CHAIN).unwrap().clone()
+}
+
+/// Short enough that a silent node does not hold a test up.
+pub(crate) fn quick() -> NodeOptions {
+    let limits = EndpointLimits {
+        connect: Duration::from_millis(500),
+        read: Duration::from_millis(500),
+        total: Duration::from_secs(2),
+        body_bytes_max: 4 * 1024 * 1024,
+    };
+    NodeOptions { limits, ..NodeOptions::default() }
+}
+
+pub(crate) fn node_of(urls: &[&str]) -> Node {
+    let urls: Vec<SecretString> = urls.iter().map(|url| SecretString::from(*url)).collect();
+    Node::new(CHAIN, &urls, quick()).unwrap()
+}
+
+pub(crate) struct Watching {
+    pub(crate) base: FreshDatabase,
+    pub(crate) database: Database,
+    pub(crate) node: Arc<Node>,
+    pub(crate) spec: ChainSpec,
+    pub(crate) scanner: Scanner,
+    pub(crate) confirmer: Confirmer,
+    options: ScanOptions,
+}
+
+impl Watching {
+    /// A new database with one enrolled account and a threshold of 3; nothing is read yet.
+    pub(crate) async fn over(urls: &[&str]) -> Self {
+        Self::with(urls, local_spec(), ScanOptions::default()).await
+    }
+
+    pub(crate) async fn with(urls: &[&str], spec: ChainSpec, options: ScanOptions) -> Self {
+        let base = FreshDatabase::create().unwrap();
+        let database = Database::connect(&base.url(APP), DatabaseLimits { connections_max: 3, ..DatabaseLimits::default() }).await.unwrap();
+        let node = Arc::new(node_of(urls));
+        let (scanner, confirmer) = workers(&database, &node, &spec, options);
+        let watching = Self { base, database, node, spec, scanner, confirmer, options };
+        watching.set_threshold(3).await;
+        let outcome = watching.database.unit::<_, account::AccountError, _>(|connection| {
+            Box::pin(async move {
+                let xpub: AccountXpub = XPUB.parse().unwrap();
+                account::store::insert(connection, "test", &xpub, &DeviceHint::default()).await
+            })
+        });
+        outcome.await.unwrap();
+        watching
+    }
+
+    /// Forgets everything that is in memory, as a new process would.
+    pub(crate) fn restart(&mut self) {
+        (self.scanner, self.confirmer) = workers(&self.database, &self.node, &self.spec, self.options);
+    }
+
+    /// Issues a deposit address and commits it.
+    pub(crate) async fn issue(&self) -> account::DerivedAddress {
+        let claim =
+            self.database.unit::<_, account::AccountError, _>(|connection| Box::pin(account::store::claim_deposit_address(connection)));
+        claim.await.unwrap()
+    }
+
+    pub(crate) async fn set_threshold(&self, blocks: i64) {
+        let value = Confirmations::new(blocks).unwrap();
+        let note = ChangeNote { changed_by: "test".to_owned(), reason: "test".to_owned() };
+        let set = self.database.unit::<_, DbError, _>(move |connection| {
+            Box::pin(async move { settings::store::set_threshold(connection, CHAIN, value, &note).await })
+        });
+        set.await.unwrap();
+    }
+
+    /// Ticks the scanner until it is idle.
+    pub(crate) async fn scan(&self) -> Result<u32, ScanError> {
+        for worked in 0..1_000 {
+            if self.scanner.tick(NOW).await? == Progress::Idle {
+                return Ok(worked);
+            }
+        }
+        panic!("the scanner never comes to rest");
+    }
+
+    /// Ticks the confirmer until it is idle.
+    pub(crate) async fn confirm(&self) {
+        for _ in 0..1_000 {
+            if self.confirmer.tick(NOW).await.unwrap() == Progress::Idle {
+                return;
+            }
+        }
+        panic!("the confirmer never comes to rest");
+    }
+
+    /// Reads all there is and decides it.
+    pub(crate) async fn follow(&self) {
+        self.scan().await.unwrap();
+        self.confirm().await;
+    }
+
+    pub(crate) async fn progress(&self, address: &account::DerivedAddress) -> Vec<TransferProgress> {
+        confirm::store::get_progress(&mut self.database.connection().await.unwrap(), address.id).await.unwrap()
+    }
+
+    pub(crate) async fn cursor(&self) -> Cursor {
+        scan::store::find_cursor(&mut self.database.connection().await.unwrap(), CHAIN).await.unwrap().unwrap()
+    }
+
+    /// Rows of transfers, of canonical and of orphaned observations, and of live and of revoked verdicts.
+    pub(crate) fn rows(&self) -> String {
+        let counts = "select (select count(*) from transfers), \
+             (select count(*) from transfer_observations where state = 'canonical'), \
+             (select count(*) from transfer_observations where state = 'orphaned'), \
+             (select count(*) from transfer_verdicts where revoked_at is null), \
+             (select count(*) from transfer_verdicts where revoked_at is not null)";
+        self.base.sql(counts).unwrap().trim().to_owned()
+    }
+
+    /// W4: the canonical blocks are one unbroken line, each on the hash of the one below, up to the cursor.
+    pub(crate) fn assert_line(&self) {
+        let broken = "select count(*) from chain_blocks b where state = 'canonical' and b.number > (select start_number from chain_cursors) \
+             and not exists (select from chain_blocks p where p.chain_id = b.chain_id and p.number = b.number - 1 \
+             and p.hash = b.parent_hash and p.state = 'canonical')";
+        assert_eq!(self.base.sql(broken).unwrap().trim(), "0", "a canonical block without its parent");
+        let top = "select count(*) from chain_cursors c join chain_blocks b using (chain_id, number, hash) where b.state = 'canonical' \
+             and c.number = (select max(number) from chain_blocks m where m.state = 'canonical')";
+        assert_eq!(self.base.sql(top).unwrap().trim(), "1", "the cursor is not the top of the line");
+    }
+}
+
+fn workers(database: &Database, node: &Arc<Node>, spec: &ChainSpec, options: ScanOptions) -> (Scanner, Confirmer) {
+    let watched = Arc::new(RwLock::new(WatchedSet::default()));
+    (Scanner::new(database.clone(), node.clone(), watched, spec, options), Confirmer::new(database.clone(), node.clone(), spec.id))
+}

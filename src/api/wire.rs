@@ -111,6 +111,8 @@ pub struct IntentView {
     pub from_address: Address,
     #[serde(serialize_with = "checksummed")]
     pub to_address: Address,
+    /// Where `to_address` sits, when it is one of ours: a station derives it again and compares.
+    pub to_path: Option<String>,
     /// "native", or the token's contract.
     pub asset: String,
     pub symbol: String,

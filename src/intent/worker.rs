@@ -224,6 +224,9 @@ impl Planner {
             .unit(move |connection| {
                 Box::pin(async move {
                     let chain = due.amount.asset.chain;
+                    if confirm::store::find_halt(connection, chain).await?.is_some() {
+                        return Ok(Progress::Idle);
+                    }
                     let taken = store::list_taken_nonces(connection, chain, due.from.address).await?;
                     let nonce = next_nonce(chain_count, &taken).map_err(|ForeignNonce(nonce)| IntentError::ForeignNonce {
                         chain,

@@ -19,7 +19,7 @@ use crate::db::Database;
 use crate::deposit::{self, DestinationStatus};
 use crate::event::{self, Event};
 use crate::payment::{self, ExceptionKind, Payment, PaymentEvent};
-use crate::units::{Asset, ChainId, PaymentId, Progress};
+use crate::units::{Asset, ChainId, PaymentId, Progress, TokenAmount, format_units};
 
 /// How many transfers one tick posts at most.
 const TRANSFERS_PER_TICK: i64 = 200;
@@ -116,7 +116,8 @@ async fn post_one(connection: &mut PgConnection, verdict: &ConfirmedSighting, de
         }
         Reading::Suspended(why) => {
             store::append(connection, &[posting::suspended(payment.id, &transfer, why)]).await?;
-            let detail = format!("{} in tx {}", transfer.amount, transfer.tx_hash);
+            let amount = format_units(transfer.amount.units, transfer.decimals);
+            let detail = format!("{amount} of {} in tx {}", transfer.amount.asset, transfer.tx_hash);
             payment::store::open_exception(connection, payment.id, why, &detail).await?;
             note_credit(connection, &payment, &transfer, "payment.suspended").await
         }
@@ -143,7 +144,8 @@ async fn settle_state(connection: &mut PgConnection, payment: &Payment, transfer
     if received.units < payment.due.units {
         payment::store::advance(connection, payment, PaymentEvent::TransferSeen).await?;
         let missing = payment.due.checked_sub(received)?;
-        let detail = format!("{received} of {} received, {missing} missing", payment.due);
+        let shown = |amount: TokenAmount| format_units(amount.units, payment.token_decimals);
+        let detail = format!("{} of {} {} received, {} missing", shown(received), shown(payment.due), payment.token_symbol, shown(missing));
         payment::store::open_exception(connection, payment.id, ExceptionKind::Partial, &detail).await?;
         return Ok(());
     }
@@ -153,7 +155,8 @@ async fn settle_state(connection: &mut PgConnection, payment: &Payment, transfer
     payment::store::close_exception(connection, payment.id, ExceptionKind::Partial, "the rest arrived").await?;
     payment::store::close_exception(connection, payment.id, ExceptionKind::Reorged, "whole again").await?;
     if over {
-        let detail = format!("{received} received, {} due", payment.due);
+        let shown = |amount: TokenAmount| format_units(amount.units, payment.token_decimals);
+        let detail = format!("{} {} received, {} due", shown(received), payment.token_symbol, shown(payment.due));
         payment::store::open_exception(connection, payment.id, ExceptionKind::Over, &detail).await?;
     }
     payment::store::advance(connection, payment, PaymentEvent::Funded).await?;

@@ -13,10 +13,10 @@ help: ## Show this list
 setup: ## Install what is missing: PostgreSQL, libusb, the local chain
 	@scripts/setup
 
-demo: setup ## A payment from address to settled sweep, on a local chain (STAY=1: leave it running)
+demo: setup ## The whole way on a local chain (STAY=1: leave it running; KILL=1: kill the daemon between steps)
 	@echo "demo: building amanatd (the first time takes some minutes)"
 	@cargo build --features devkit --locked
-	@target/debug/amanatd demo $(if $(STAY),--stay)
+	@target/debug/amanatd demo $(if $(STAY),--stay) $(if $(KILL),--kill)
 
 test: setup ## Every test, against a private PostgreSQL and a real local chain
 	cargo test --features devkit --locked

@@ -160,6 +160,29 @@ create trigger funds_ledger_entries_apply after insert on funds_ledger_entries
     referencing new table as posted for each statement execute function funds_ledger_entries_apply();
 alter table funds_ledger_entries enable always trigger funds_ledger_entries_apply;
 
+-- How far the ledger has read a chain's verdicts. It moves in the transaction that posts.
+create table ledger_cursors (
+    chain_id chain_id not null,
+    verdict_id bigint not null,
+    updated_at timestamptz not null default now(),
+    constraint ledger_cursors_pkey primary key (chain_id),
+    constraint ledger_cursors_verdict_positive check (verdict_id >= 0)
+);
+
+-- Verdicts that could not be posted: they wait here, retried and in sight, and hold nobody else up.
+create table ledger_unposted (
+    verdict_id bigint not null,
+    chain_id chain_id not null,
+    reason text not null,
+    failed_at timestamptz not null default now(),
+    posted_at timestamptz,
+    constraint ledger_unposted_pkey primary key (verdict_id),
+    constraint ledger_unposted_verdict_fkey foreign key (verdict_id) references transfer_verdicts (id) on delete restrict
+);
+create index ledger_unposted_open_idx on ledger_unposted (chain_id, verdict_id) where posted_at is null;
+
+grant insert (chain_id, verdict_id), update (verdict_id, updated_at) on ledger_cursors to amanat_app;
+grant insert (verdict_id, chain_id, reason), update (reason, posted_at) on ledger_unposted to amanat_app;
 grant insert (kind, chain_id, asset, address, payment_id) on ledger_accounts to amanat_app;
 grant insert (
     entry_type, payment_ref_kind, payment_id, payment_external_ref, chain_id, asset, debit_account_id, credit_account_id,

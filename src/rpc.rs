@@ -18,6 +18,7 @@ mod endpoint;
 mod error;
 mod hex;
 mod node;
+mod read;
 mod verify;
 
 pub use answer::{Block, FeeEstimate, Header, Log, Receipt, Transaction};

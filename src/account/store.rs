@@ -173,6 +173,14 @@ pub async fn get_address(connection: &mut PgConnection, id: Uuid) -> Result<Deri
     found.into_iter().next().ok_or(DbError::NotOneRow { what: "a derived address by its id", found: 0 })
 }
 
+/// The id of an address, if it is one of ours.
+pub async fn find_address_id(connection: &mut PgConnection, address: Address) -> Result<Option<Uuid>, DbError> {
+    let id = sqlx::query_scalar!("select id from trezor_derived_addresses where address = $1::bytea", address.as_slice())
+        .fetch_optional(connection)
+        .await?;
+    Ok(id)
+}
+
 /// The operator's own address of an account.
 pub async fn get_operator_address(
     connection: &mut PgConnection,

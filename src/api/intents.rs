@@ -198,6 +198,10 @@ async fn view(connection: &mut PgConnection, intent: &Intent, book: &ChainBook) 
     let facts = book
         .asset(intent.amount.asset)
         .ok_or_else(|| Problem::unavailable(format!("{} is no longer listed in chains.toml", intent.amount.asset)))?;
+    let to_path = match account::store::find_address_id(connection, intent.to).await? {
+        Some(id) => Some(account::store::get_address(connection, id).await?.path.to_string()),
+        None => None,
+    };
     let approvals = approval::store::count(connection, intent).await?;
     let tx_hash = broadcast::store::find_by_intent(connection, intent.id).await?.map(|outbound| outbound.tx_hash);
     Ok(IntentView {
@@ -210,6 +214,7 @@ async fn view(connection: &mut PgConnection, intent: &Intent, book: &ChainBook) 
         from_path: intent.from.path.to_string(),
         from_address: intent.from.address,
         to_address: intent.to,
+        to_path,
         asset: intent.amount.asset.asset.to_string(),
         symbol: facts.symbol.to_owned(),
         amount: format_units(intent.amount.units, facts.decimals),

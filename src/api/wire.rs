@@ -8,6 +8,11 @@ use uuid::Uuid;
 
 use crate::units::{IntentId, PaymentId, UserId};
 
+/// Addresses leave with their EIP-55 checksum, so that a copy with a slip is noticed.
+fn checksummed<S: serde::Serializer>(address: &Address, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(address)
+}
+
 /// `POST /v1/payments`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,10 +48,13 @@ pub struct PaymentView {
     pub currency: String,
     pub chain_id: u64,
     pub token: String,
+    #[serde(serialize_with = "checksummed")]
     pub token_contract: Address,
+    #[serde(serialize_with = "checksummed")]
     pub deposit_address: Address,
     pub deposit_path: String,
     pub destination_status: String,
+    #[serde(serialize_with = "checksummed")]
     pub seller_address: Address,
     /// Confirmed and counted towards the amount, whatever became of it since.
     pub received_units: String,
@@ -99,8 +107,12 @@ pub struct IntentView {
     pub revision: u32,
     pub chain_id: u64,
     pub from_path: String,
+    #[serde(serialize_with = "checksummed")]
     pub from_address: Address,
+    #[serde(serialize_with = "checksummed")]
     pub to_address: Address,
+    /// Where `to_address` sits, when it is one of ours: a station derives it again and compares.
+    pub to_path: Option<String>,
     /// "native", or the token's contract.
     pub asset: String,
     pub symbol: String,
@@ -181,12 +193,14 @@ pub struct ChainView {
 pub struct OperatorAddressView {
     pub purpose: String,
     pub path: String,
+    #[serde(serialize_with = "checksummed")]
     pub address: Address,
 }
 
 /// One custody account against the chain.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReconciliationLine {
+    #[serde(serialize_with = "checksummed")]
     pub address: Address,
     pub asset: String,
     pub symbol: String,

@@ -6,11 +6,11 @@ use time::OffsetDateTime;
 
 use super::{BroadcastError, Inclusion, Outbound};
 use crate::chains::ChainBook;
+use crate::confirm;
 use crate::db::codec::{address_from_sql, chain_from_sql, count_from_sql, hash_from_sql, units_from_sql, units_to_sql};
 use crate::db::{DbError, expect_one};
 use crate::event::{self, Event};
 use crate::intent::{self, Intent, IntentEvent};
-use crate::scan;
 use crate::signing::{self, SignedTx};
 use crate::units::{BlockNumber, BlockRef, ChainId, IntentId};
 
@@ -66,7 +66,7 @@ pub async fn insert_signed(connection: &mut PgConnection, book: &ChainBook, id: 
 }
 
 async fn refuse_when_halted(connection: &mut PgConnection, chain: ChainId) -> Result<(), BroadcastError> {
-    match scan::store::find_cursor(connection, chain).await?.and_then(|cursor| cursor.outflow_halted) {
+    match confirm::store::find_halt(connection, chain).await? {
         Some(reason) => Err(BroadcastError::Halted { chain, reason }),
         None => Ok(()),
     }

@@ -6,6 +6,7 @@ use alloy::primitives::U256;
 use time::{Duration, OffsetDateTime};
 
 use super::{BroadcastError, Inclusion, Outbound, store};
+use crate::confirm;
 use crate::db::Database;
 use crate::event::{self, Event};
 use crate::intent::{self, IntentEvent, IntentState};
@@ -30,7 +31,7 @@ impl Broadcaster {
         let chain = self.node.chain();
         let mut connection = self.db.connection().await?;
         let open = store::list_open(&mut connection, chain, TRANSACTIONS_PER_TICK).await?;
-        let halted = scan::store::find_cursor(&mut connection, chain).await?.is_some_and(|cursor| cursor.outflow_halted.is_some());
+        let halted = confirm::store::find_halt(&mut connection, chain).await?.is_some();
         drop(connection);
         let mut progress = Progress::Idle;
         for outbound in open {

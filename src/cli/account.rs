@@ -1,12 +1,16 @@
 //! `account enrol` and `account list`.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 use clap::Subcommand;
+use zeroize::Zeroizing;
 
 use super::console::{say, table};
 use super::database;
 use super::sign::desk::Desk;
 use crate::account::store::DeviceHint;
-use crate::account::{self, AccountError, AccountIndex, AddressIndex, Branch, DerivationPath, Deriver};
+use crate::account::{self, AccountError, AccountIndex, AccountXpub, AddressIndex, Branch, DerivationPath, Deriver};
 use crate::config::Config;
 use crate::db::Database;
 use crate::signing::DeviceAddress;
@@ -24,6 +28,9 @@ pub enum AccountCommand {
         /// usb, or usb:BUS:ADDRESS.
         #[arg(long, default_value = "usb")]
         device: DeviceAddress,
+        /// Take the account's xpub from this file instead of the device, which must hold it when it signs.
+        #[arg(long, value_name = "FILE", conflicts_with = "device")]
+        xpub_file: Option<PathBuf>,
         /// Do not show the account's first address on the device for comparison.
         #[arg(long)]
         no_compare: bool,
@@ -35,7 +42,16 @@ pub enum AccountCommand {
 pub(super) async fn run(command: AccountCommand, config: &Config) -> anyhow::Result<()> {
     let db = database::open(config).await?;
     match command {
-        AccountCommand::Enrol { label, account, device, no_compare } => enrol(&db, label, account, device, !no_compare).await?,
+        AccountCommand::Enrol { label, account, device, xpub_file, no_compare } => {
+            if !(1..=100).contains(&label.chars().count()) {
+                anyhow::bail!("--label must have 1 to 100 characters");
+            }
+            let (xpub, hint) = match xpub_file {
+                Some(path) => (from_file(&path, account)?, DeviceHint::default()),
+                None => from_device(account, device, !no_compare).await?,
+            };
+            store(&db, label, xpub, hint).await?;
+        }
         AccountCommand::List => {
             if !list(&db).await? {
                 return Ok(());
@@ -45,10 +61,14 @@ pub(super) async fn run(command: AccountCommand, config: &Config) -> anyhow::Res
     operator_addresses(&db).await
 }
 
-async fn enrol(db: &Database, label: String, account: AccountIndex, device: DeviceAddress, compare: bool) -> anyhow::Result<()> {
-    if !(1..=100).contains(&label.chars().count()) {
-        anyhow::bail!("--label must have 1 to 100 characters");
-    }
+/// Reads an xpub exported elsewhere. What the file holds is never repeated: it may be a private key.
+fn from_file(path: &Path, account: AccountIndex) -> anyhow::Result<AccountXpub> {
+    let text = Zeroizing::new(std::fs::read_to_string(path).with_context(|| format!("--xpub-file {}", path.display()))?);
+    AccountXpub::parse_for(text.trim(), account).with_context(|| format!("--xpub-file {}", path.display()))
+}
+
+/// Reads the xpub from the device, and has the officer compare the account's first address.
+async fn from_device(account: AccountIndex, device: DeviceAddress, compare: bool) -> anyhow::Result<(AccountXpub, DeviceHint)> {
     let desk = Desk::open(device).await?;
     let features = desk.device().features().await?;
     for warning in features.warnings() {
@@ -64,7 +84,10 @@ async fn enrol(db: &Database, label: String, account: AccountIndex, device: Devi
             anyhow::bail!("the device says {shown} for {first}, the account's key gives {derived}; nothing was stored");
         }
     }
-    let hint = DeviceHint { device_id: features.device_id.clone(), model: Some(features.model.clone()) };
+    Ok((xpub, DeviceHint { device_id: features.device_id, model: Some(features.model) }))
+}
+
+async fn store(db: &Database, label: String, xpub: AccountXpub, hint: DeviceHint) -> anyhow::Result<()> {
     let (named, key) = (label.clone(), xpub.clone());
     db.unit(move |connection| {
         Box::pin(async move {
@@ -73,7 +96,7 @@ async fn enrol(db: &Database, label: String, account: AccountIndex, device: Devi
         })
     })
     .await?;
-    say(format!("account {label:?} enrolled: m/44'/60'/{account}', fingerprint {}\n", xpub.fingerprint()));
+    say(format!("account {label:?} enrolled: m/44'/60'/{}', fingerprint {}\n", xpub.account(), xpub.fingerprint()));
     Ok(())
 }
 

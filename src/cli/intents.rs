@@ -74,7 +74,7 @@ pub(super) fn describe(intent: &IntentView) {
         ("asset", intent.asset.clone()),
         ("chain", intent.chain_id.to_string()),
         ("from", format!("{}  {}", intent.from_address, intent.from_path)),
-        ("to", intent.to_address.to_string()),
+        ("to", format!("{}  {}", intent.to_address, intent.to_path.as_deref().unwrap_or("(outside)"))),
         ("nonce", intent.nonce.to_string()),
         ("gas limit", intent.gas_limit.to_string()),
         ("max fee per gas", format!("{} wei, of which priority {} wei", intent.max_fee_per_gas, intent.max_priority_fee_per_gas)),

@@ -175,6 +175,7 @@ impl Station {
         if sender != intent.from_address {
             anyhow::bail!("{from} is {sender} on this account, not {}", intent.from_address);
         }
+        stays_ours(xpub, intent)?;
         let asset = if intent.asset == "native" { Asset::Native } else { Asset::Token(parse_address(&intent.asset)?) };
         let amount: U256 = parse_base_units(&intent.amount_units)?;
         let draft = TransactionDraft {
@@ -191,6 +192,21 @@ impl Station {
         };
         Ok((TransactionRequest::check(draft, spec)?, spec))
     }
+}
+
+/// Sweeps and fuel stay inside the account: their recipient is derived here, from the device's own key,
+/// so that a daemon gone bad cannot pass a theft off as a sweep.
+fn stays_ours(xpub: &AccountXpub, intent: &IntentView) -> anyhow::Result<()> {
+    if !matches!(intent.kind.as_str(), "sweep" | "fuel") {
+        return Ok(());
+    }
+    let path: DerivationPath =
+        intent.to_path.as_deref().with_context(|| format!("a {} to an address that is not ours", intent.kind))?.parse()?;
+    let own = Deriver::new(xpub, path.branch)?.address(path.index)?;
+    if path.account != xpub.account() || own != intent.to_address {
+        anyhow::bail!("a {} to {}, but {path} of this account is {own}", intent.kind, intent.to_address);
+    }
+    Ok(())
 }
 
 fn belongs(intent: &IntentView, account: &AccountView) -> bool {

@@ -1,6 +1,8 @@
 //! `threshold show` and `threshold set`.
 
 use clap::Subcommand;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::console::{say, table};
 use super::database;
@@ -66,7 +68,7 @@ async fn show(db: &Database, chains: &[ChainId]) -> anyhow::Result<()> {
                 change.old_value.map_or_else(|| "-".to_owned(), |old| old.to_string()),
                 change.new_value.to_string(),
                 if place == 0 { "in force" } else { "" }.to_owned(),
-                change.created_at.replace_nanosecond(0).unwrap_or(change.created_at).to_string(),
+                second(change.created_at),
                 change.changed_by,
                 change.reason,
             ]);
@@ -78,6 +80,11 @@ async fn show(db: &Database, chains: &[ChainId]) -> anyhow::Result<()> {
     }
     table(&["chain", "row", "from", "to", "", "at", "by", "reason"], &rows, &[0, 1, 2, 3]);
     Ok(())
+}
+
+/// RFC 3339, to the second.
+fn second(at: OffsetDateTime) -> String {
+    at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default()
 }
 
 async fn set(db: &Database, chain: ChainId, value: Confirmations, note: ChangeNote) -> anyhow::Result<()> {

@@ -171,6 +171,16 @@ pub async fn list_broken(connection: &mut PgConnection, chain: ChainId, limit: i
         .collect()
 }
 
+/// Why nothing may leave a chain now, if so: an officer's or a breaker's halt, or a credit whose sighting
+/// a reorg has just taken away and that nobody has halted for yet.
+pub async fn find_halt(connection: &mut PgConnection, chain: ChainId) -> Result<Option<String>, DbError> {
+    if let Some(reason) = scan::store::find_cursor(connection, chain).await?.and_then(|cursor| cursor.outflow_halted) {
+        return Ok(Some(reason));
+    }
+    let broken = list_broken(connection, chain, 1).await?;
+    Ok(broken.first().map(|verdict| format!("a reorg took away the credited transfer {}", verdict.transfer)))
+}
+
 /// Takes a live verdict back, in the transaction that reverses its credit.
 pub async fn revoke(connection: &mut PgConnection, verdict: i64, now: OffsetDateTime) -> Result<(), DbError> {
     let outcome = sqlx::query!("update transfer_verdicts set revoked_at = $2 where id = $1 and revoked_at is null", verdict, now)

@@ -13,7 +13,7 @@ use secrecy::SecretString;
 
 use super::chain::{ChainOptions, LocalChain};
 use super::postgres::{APP, MIGRATOR, PostgresOptions, PrivatePostgres};
-use super::trezor::{SimulatedTrezor, SimulatorOptions};
+use super::trezor::{DATA_VERSION_MIN, Definition, SimulatedTrezor, SimulatorOptions};
 use super::{child, contracts, schema};
 use crate::api::Client;
 
@@ -43,6 +43,7 @@ pub struct Stage {
 }
 
 const DATABASE: &str = "amanat";
+const CHAIN_ID: u64 = 31_337;
 /// How long anything on the stage may take.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 const CHAINS_TOML: &str = include_str!("../../chains.toml");
@@ -62,6 +63,7 @@ impl Stage {
         let stage = Self { postgres, chain, trezor, usdc, usdt, options, api_port: free_port()?, metrics_port: free_port()?, daemon: None };
         stage.write("chains.toml", CHAINS_TOML)?;
         stage.write("amanatd.toml", &stage.configuration())?;
+        stage.write_definitions()?;
         Ok(stage)
     }
 
@@ -78,6 +80,26 @@ impl Stage {
     }
 
     // === files ===
+
+    /// Names for the device: without them it writes UNKN for a chain and tokens it does not know. The
+    /// vendor signs none for a local chain, so these are sealed for the simulated device only.
+    fn write_definitions(&self) -> anyhow::Result<()> {
+        let token = |address, symbol: &str| Definition::Token {
+            chain_id: CHAIN_ID,
+            address,
+            symbol: symbol.to_owned(),
+            decimals: 6,
+            name: format!("test {symbol}"),
+        };
+        let network = Definition::Network { chain_id: CHAIN_ID, symbol: "ETH".to_owned(), slip44: 60, name: "Local".to_owned() };
+        for definition in [network, token(self.usdc, "USDC"), token(self.usdt, "USDT")] {
+            let path = self.path("definitions").join(definition.file());
+            let folder = path.parent().context("a definition's folder")?;
+            std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+            std::fs::write(&path, definition.encode(DATA_VERSION_MIN)).with_context(|| format!("write {}", path.display()))?;
+        }
+        Ok(())
+    }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.options.directory.join(name)

@@ -14,6 +14,7 @@ use super::plan::{ForeignNonce, ReleaseSituation, ReleaseStep, SweepSituation, S
 use super::{FeeTerms, Intent, IntentError, IntentKind, IntentState, digest, store};
 use crate::account::{self, DerivedAddress, Purpose};
 use crate::chains::ChainSpec;
+use crate::confirm;
 use crate::db::Database;
 use crate::deposit::{self, Destination, DestinationStatus};
 use crate::event::{self, Event};
@@ -63,8 +64,9 @@ impl Planner {
     /// Plans at most [`ITEMS_PER_TICK`] sweeps and as many releases.
     pub async fn tick(&self) -> Result<Progress, IntentError> {
         let mut connection = self.db.connection().await?;
-        let Some(cursor) = scan::store::find_cursor(&mut connection, self.chain.id).await? else { return Ok(Progress::Idle) };
-        if cursor.outflow_halted.is_some() {
+        if scan::store::find_cursor(&mut connection, self.chain.id).await?.is_none()
+            || confirm::store::find_halt(&mut connection, self.chain.id).await?.is_some()
+        {
             return Ok(Progress::Idle);
         }
         let destinations = deposit::store::list_sweepable(&mut connection, self.chain.id, ITEMS_PER_TICK).await?;
@@ -222,6 +224,9 @@ impl Planner {
             .unit(move |connection| {
                 Box::pin(async move {
                     let chain = due.amount.asset.chain;
+                    if confirm::store::find_halt(connection, chain).await?.is_some() {
+                        return Ok(Progress::Idle);
+                    }
                     let taken = store::list_taken_nonces(connection, chain, due.from.address).await?;
                     let nonce = next_nonce(chain_count, &taken).map_err(|ForeignNonce(nonce)| IntentError::ForeignNonce {
                         chain,

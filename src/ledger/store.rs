@@ -422,3 +422,58 @@ pub async fn list_drifting(connection: &mut PgConnection) -> Result<Vec<LedgerAc
     .await?;
     Ok(rows.into_iter().map(LedgerAccountId).collect())
 }
+
+/// Up to which verdict the ledger has read a chain.
+pub async fn get_cursor(connection: &mut PgConnection, chain: ChainId) -> Result<i64, DbError> {
+    let verdict = sqlx::query_scalar!("select verdict_id from ledger_cursors where chain_id = $1::bigint", chain.as_i64())
+        .fetch_optional(connection)
+        .await?;
+    Ok(verdict.unwrap_or(0))
+}
+
+/// Moves the cursor on; it never goes back.
+pub async fn advance_cursor(connection: &mut PgConnection, chain: ChainId, verdict: i64) -> Result<(), DbError> {
+    sqlx::query!(
+        "insert into ledger_cursors (chain_id, verdict_id) values ($1::bigint, $2)
+         on conflict (chain_id) do update set verdict_id = greatest(ledger_cursors.verdict_id, excluded.verdict_id), updated_at = now()",
+        chain.as_i64(),
+        verdict
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Notes a verdict that could not be posted.
+pub async fn set_aside(connection: &mut PgConnection, chain: ChainId, verdict: i64, reason: &str) -> Result<(), DbError> {
+    sqlx::query!(
+        "insert into ledger_unposted (verdict_id, chain_id, reason) values ($1, $2::bigint, $3)
+         on conflict (verdict_id) do update set reason = excluded.reason",
+        verdict,
+        chain.as_i64(),
+        reason
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Verdicts that wait to be posted, oldest first.
+pub async fn list_unposted(connection: &mut PgConnection, chain: ChainId, limit: i64) -> Result<Vec<i64>, DbError> {
+    let rows = sqlx::query_scalar!(
+        "select verdict_id from ledger_unposted where chain_id = $1::bigint and posted_at is null order by verdict_id limit $2",
+        chain.as_i64(),
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
+}
+
+/// A verdict that waited is posted.
+pub async fn close_unposted(connection: &mut PgConnection, verdict: i64, now: OffsetDateTime) -> Result<(), DbError> {
+    sqlx::query!("update ledger_unposted set posted_at = $2 where verdict_id = $1 and posted_at is null", verdict, now)
+        .execute(connection)
+        .await?;
+    Ok(())
+}

@@ -2,8 +2,8 @@
 //!
 //! Pull: it lists confirmed transfers that are not in the ledger. Each is posted exactly once by its key.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -19,54 +19,116 @@ use crate::db::Database;
 use crate::deposit::{self, DestinationStatus};
 use crate::event::{self, Event};
 use crate::payment::{self, ExceptionKind, Payment, PaymentEvent};
-use crate::units::{Asset, ChainId, PaymentId, Progress};
+use crate::units::{Asset, ChainId, Disposition, LedgerEntryId, PaymentId, Progress, TokenAmount, format_units};
 
 /// How many transfers one tick posts at most.
 const TRANSFERS_PER_TICK: i64 = 200;
+/// How far a start looks back behind the cursor, for a verdict that committed late.
+const LOOK_BACK: i64 = 1_000;
 
 /// Keeps the books of the chains it is ticked for.
 #[derive(Debug)]
 pub struct Bookkeeper {
     db: Database,
-    book: std::sync::Arc<ChainBook>,
-    /// Every verdict of a chain up to this id is posted. Kept in memory: one chain's verdicts are made in
-    /// order by one worker, and after a start the whole list is looked through once.
-    posted_up_to: Mutex<BTreeMap<ChainId, i64>>,
+    book: Arc<ChainBook>,
+    /// Chains whose recent past was looked through since the start.
+    looked_back: Mutex<BTreeSet<ChainId>>,
 }
 
 impl Bookkeeper {
-    pub fn new(db: Database, book: std::sync::Arc<ChainBook>) -> Self {
-        Self { db, book, posted_up_to: Mutex::new(BTreeMap::new()) }
+    pub fn new(db: Database, book: Arc<ChainBook>) -> Self {
+        Self { db, book, looked_back: Mutex::default() }
     }
 
     pub async fn tick(&self, chain: ChainId, now: OffsetDateTime) -> Result<Progress, LedgerError> {
         let reversed = self.reverse_broken(chain, now).await?;
+        self.retry_unposted(chain, now).await?;
         let posted = self.post_confirmed(chain).await?;
         Ok(reversed.or(posted))
     }
 
     async fn post_confirmed(&self, chain: ChainId) -> Result<Progress, LedgerError> {
-        let after = *self.posted_up_to.lock().expect("no panic while held").entry(chain).or_insert(0);
         let mut connection = self.db.connection().await?;
-        let verdicts = confirm::store::list_confirmed(&mut connection, chain, Page { after, limit: TRANSFERS_PER_TICK }).await?;
-        let keys: Vec<String> = verdicts.iter().map(|verdict| posting::credit_key(verdict.verdict)).collect();
+        let cursor = store::get_cursor(&mut connection, chain).await?;
+        let fresh = self.looked_back.lock().unwrap_or_else(PoisonError::into_inner).insert(chain);
+        let (after, limit) =
+            if fresh { ((cursor - LOOK_BACK).max(0), TRANSFERS_PER_TICK + LOOK_BACK) } else { (cursor, TRANSFERS_PER_TICK) };
+        let sightings = confirm::store::list_confirmed(&mut connection, chain, Page { after, limit }).await?;
+        let keys: Vec<String> = sightings.iter().map(|sighting| posting::credit_key(sighting.verdict)).collect();
         let posted = store::list_posted_keys(&mut connection, &keys).await?;
         drop(connection);
-        let more = !verdicts.is_empty();
-        for (verdict, key) in verdicts.into_iter().zip(keys) {
-            let verdict_id = verdict.verdict;
+        let mut progress = Progress::Idle;
+        for (sighting, key) in sightings.into_iter().zip(keys) {
             if !posted.contains(&key) {
-                self.post(verdict).await?;
+                self.post_or_set_aside(sighting, chain).await?;
+                progress = Progress::Worked;
             }
-            self.posted_up_to.lock().expect("no panic while held").insert(chain, verdict_id);
         }
-        Ok(Progress::of(more))
+        Ok(progress)
     }
 
-    async fn post(&self, verdict: ConfirmedSighting) -> Result<(), LedgerError> {
-        let asset = verdict.amount.asset;
+    /// A transfer that cannot be posted is set aside, so that it holds no other up; only trouble with
+    /// the database stops the tick.
+    async fn post_or_set_aside(&self, sighting: ConfirmedSighting, chain: ChainId) -> Result<(), LedgerError> {
+        let error = match self.post(sighting, chain).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.disposition() == Disposition::Retry => return Err(error),
+            Err(error) => error,
+        };
+        tracing::error!(
+            chain.id = chain.get(), tx.hash = %sighting.tx_hash, error = &error as &dyn std::error::Error,
+            "a confirmed transfer could not be posted; it is set aside and tried again"
+        );
+        let reason = error.to_string();
+        self.db
+            .unit(move |connection| {
+                Box::pin(async move {
+                    store::set_aside(connection, chain, sighting.verdict, &reason).await?;
+                    store::advance_cursor(connection, chain, sighting.verdict).await
+                })
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn retry_unposted(&self, chain: ChainId, now: OffsetDateTime) -> Result<(), LedgerError> {
+        let mut connection = self.db.connection().await?;
+        let waiting = store::list_unposted(&mut connection, chain, TRANSFERS_PER_TICK).await?;
+        let mut sightings = Vec::with_capacity(waiting.len());
+        for verdict in waiting {
+            let page = Page { after: verdict - 1, limit: 1 };
+            sightings.extend(
+                confirm::store::list_confirmed(&mut connection, chain, page).await?.into_iter().filter(|found| found.verdict == verdict),
+            );
+        }
+        drop(connection);
+        for sighting in sightings {
+            match self.post(sighting, chain).await {
+                Ok(()) => {
+                    self.db
+                        .unit(move |connection| Box::pin(async move { store::close_unposted(connection, sighting.verdict, now).await }))
+                        .await?;
+                }
+                Err(error) if error.disposition() == Disposition::Retry => return Err(error),
+                // Still waiting; it was told of when it was set aside.
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn post(&self, sighting: ConfirmedSighting, chain: ChainId) -> Result<(), LedgerError> {
+        let asset = sighting.amount.asset;
         let decimals = self.book.asset(asset).ok_or(LedgerError::UnlistedAsset(asset))?.decimals;
-        self.db.unit(move |connection| Box::pin(async move { post_one(connection, &verdict, decimals).await })).await
+        self.db
+            .unit(move |connection| {
+                Box::pin(async move {
+                    post_one(connection, &sighting, decimals).await?;
+                    store::advance_cursor(connection, chain, sighting.verdict).await?;
+                    Ok(())
+                })
+            })
+            .await
     }
 
     /// Outflow is halted already: `confirm` does that from the first broken verdict on.
@@ -116,7 +178,8 @@ async fn post_one(connection: &mut PgConnection, verdict: &ConfirmedSighting, de
         }
         Reading::Suspended(why) => {
             store::append(connection, &[posting::suspended(payment.id, &transfer, why)]).await?;
-            let detail = format!("{} in tx {}", transfer.amount, transfer.tx_hash);
+            let amount = format_units(transfer.amount.units, transfer.decimals);
+            let detail = format!("{amount} of {} in tx {}", transfer.amount.asset, transfer.tx_hash);
             payment::store::open_exception(connection, payment.id, why, &detail).await?;
             note_credit(connection, &payment, &transfer, "payment.suspended").await
         }
@@ -143,7 +206,8 @@ async fn settle_state(connection: &mut PgConnection, payment: &Payment, transfer
     if received.units < payment.due.units {
         payment::store::advance(connection, payment, PaymentEvent::TransferSeen).await?;
         let missing = payment.due.checked_sub(received)?;
-        let detail = format!("{received} of {} received, {missing} missing", payment.due);
+        let shown = |amount: TokenAmount| format_units(amount.units, payment.token_decimals);
+        let detail = format!("{} of {} {} received, {} missing", shown(received), shown(payment.due), payment.token_symbol, shown(missing));
         payment::store::open_exception(connection, payment.id, ExceptionKind::Partial, &detail).await?;
         return Ok(());
     }
@@ -153,7 +217,8 @@ async fn settle_state(connection: &mut PgConnection, payment: &Payment, transfer
     payment::store::close_exception(connection, payment.id, ExceptionKind::Partial, "the rest arrived").await?;
     payment::store::close_exception(connection, payment.id, ExceptionKind::Reorged, "whole again").await?;
     if over {
-        let detail = format!("{received} received, {} due", payment.due);
+        let shown = |amount: TokenAmount| format_units(amount.units, payment.token_decimals);
+        let detail = format!("{} {} received, {} due", shown(received), payment.token_symbol, shown(payment.due));
         payment::store::open_exception(connection, payment.id, ExceptionKind::Over, &detail).await?;
     }
     payment::store::advance(connection, payment, PaymentEvent::Funded).await?;
@@ -198,7 +263,7 @@ async fn reverse_claims(
     let Some(credit) = credit else { return Ok(false) };
     let counted = matches!(credit.entry.credit, AccountKey::Received(_));
     if counted {
-        let entries = store::list(connection, Some(payment), crate::units::LedgerEntryId(0), 1_000).await?;
+        let entries = store::list(connection, Some(payment), LedgerEntryId(0), 1_000).await?;
         for held in entries.iter().rev() {
             let stands_on_credit = matches!(held.entry.debit, AccountKey::Received(_)) && held.entry.reverses.is_none();
             if stands_on_credit && !store::is_reversed(connection, held.id).await? {

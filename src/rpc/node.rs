@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
 use secrecy::{ExposeSecret, SecretString};
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::answer::{Block, FeeEstimate, Header, Log, RawBlock, RawHeader, RawLog, RawReceipt, Receipt};
-use super::endpoint::{Endpoint, EndpointLimits, json_fault};
+use super::endpoint::{Endpoint, EndpointLimits};
 use super::error::{Fault, RpcError, SendOutcome, is_missing_method, read_send_error};
 use super::hex::{Data, Fixed, Quantity};
+use super::read::{HashOnly, read_decimals, read_fee_history, read_json, read_present, read_wei, read_word, same_hash, same_number};
 use crate::units::{Asset, BlockNumber, BlockRef, ChainId};
 
 /// How to talk to a chain's endpoints.
@@ -406,72 +406,8 @@ impl CallRequest {
     }
 }
 
-// === reading ===
-
 /// How many blocks the fee estimate looks at.
 const FEE_BLOCKS: u64 = 5;
-
-#[derive(serde::Deserialize)]
-struct HashOnly {
-    hash: Fixed<32>,
-}
-
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct FeeHistory {
-    base_fee_per_gas: Vec<Quantity>,
-    #[serde(default)]
-    reward: Option<Vec<Vec<Quantity>>>,
-}
-
-fn read_json<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
-    serde_json::from_str(text).map_err(|error| Fault::malformed(json_fault(&error)))
-}
-
-/// Reads what must be there: `null` means that the node does not have it.
-fn read_present<R: DeserializeOwned, T>(what: &str, text: &str, read: impl FnOnce(R) -> Result<T, Fault>) -> Result<T, Fault> {
-    match read_json::<Option<R>>(text)? {
-        Some(raw) => read(raw),
-        None => Err(Fault::NotFound { what: what.to_owned() }),
-    }
-}
-
-fn read_wei(text: &str) -> Result<u128, Fault> {
-    read_json::<Quantity>(text)?.to_u128().ok_or_else(|| Fault::malformed("a price above 2^128 - 1"))
-}
-
-fn read_fee_history(text: &str) -> Result<FeeEstimate, Fault> {
-    let history: FeeHistory = read_json(text)?;
-    let wei = |quantity: &Quantity| quantity.to_u128().ok_or_else(|| Fault::malformed("a price above 2^128 - 1"));
-    let base_fee = wei(history.base_fee_per_gas.last().ok_or_else(|| Fault::malformed("a fee history without fees"))?)?;
-    let mut rewards = history.reward.iter().flatten().filter_map(|block| block.first()).map(wei).collect::<Result<Vec<_>, _>>()?;
-    rewards.sort_unstable();
-    let priority = rewards.get(rewards.len() / 2).copied().unwrap_or(0);
-    Ok(FeeEstimate { base_fee, priority })
-}
-
-/// One word returned by a contract. No code at the address returns nothing, which is not zero.
-fn read_word(text: &str, contract: Address) -> Result<U256, Fault> {
-    let data = read_json::<Data>(text)?.0;
-    match data.len() {
-        32 => Ok(U256::from_be_slice(&data)),
-        0 => Err(Fault::NotFound { what: format!("a token at {contract}") }),
-        length => Err(Fault::malformed(format!("{length} bytes where contract {contract} should return one word"))),
-    }
-}
-
-fn read_decimals(text: &str, contract: Address) -> Result<u8, Fault> {
-    let word = read_word(text, contract)?;
-    u8::try_from(word).map_err(|_| Fault::malformed(format!("contract {contract} names {word} decimals")))
-}
-
-fn same_hash(asked: B256, found: BlockRef) -> Result<(), Fault> {
-    if found.hash == asked { Ok(()) } else { Err(Fault::malformed(format!("{found} instead of block {asked}"))) }
-}
-
-fn same_number(asked: BlockNumber, found: BlockRef) -> Result<(), Fault> {
-    if found.number == asked { Ok(()) } else { Err(Fault::malformed(format!("{found} instead of block {asked}"))) }
-}
 
 fn hex_number(number: BlockNumber) -> String {
     hex_u64(number.0)

@@ -319,6 +319,18 @@ async fn w3_m9_the_block_is_read_again_before_a_verdict() {
     watching.confirm().await;
     assert_eq!(watching.rows(), "1|1|0|0|0", "no verdict under a tip that the node has dropped");
 
+    // One block less is one confirmation less, whatever the stored tip says.
+    node.model(|model| {
+        model.set_line(line.clone());
+        model.cut(1);
+    });
+    watching.confirm().await;
+    assert_eq!(watching.rows(), "1|1|0|0|0", "two confirmations are not three");
+    node.model(|model| {
+        model.cut(2);
+        model.mine_empty(3);
+    });
+
     // Even if the tip and the receipt are right, the block itself must be.
     let alien = node.model(|model| {
         let answers = model.answers();

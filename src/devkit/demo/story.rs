@@ -1,6 +1,7 @@
 //! The story: three payments, one of them underpaid, one reorged out and in again, one that stays in
 //! escrow; a threshold that rises meanwhile; fuel, sweeps, two releases; and the table.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -287,7 +288,7 @@ impl Story {
         self.checkpoint().await?;
         self.narrator.title("Where the money is: every custody account against the chain");
         let books = self.marketplace()?.reconciliation().await?;
-        self.narrator.rows(&custody_table(&books));
+        self.narrator.rows(&custody_table(&books, &self.names().await?));
         self.narrator.title("Whose it is: the books of each asset");
         self.narrator.rows(&sides_table(&books));
         if self.kill {
@@ -296,6 +297,17 @@ impl Story {
         let verdict = if books.equal { "All equal." } else { "NOT EQUAL." };
         self.narrator.plain(verdict);
         Ok(books.equal)
+    }
+
+    /// What each custody address is for.
+    async fn names(&self) -> anyhow::Result<BTreeMap<Address, String>> {
+        let client = self.marketplace()?;
+        let operator = client.chains().await?.into_iter().flat_map(|chain| chain.operator_addresses);
+        let mut names: BTreeMap<Address, String> = operator.map(|own| (own.address, own.purpose)).collect();
+        for (place, payment) in client.payments(None).await?.payments.into_iter().enumerate() {
+            names.insert(payment.deposit_address, format!("deposit {}", place + 1));
+        }
+        Ok(names)
     }
 
     // === doing things ===
@@ -323,35 +335,38 @@ impl Story {
     /// A session at the signing station. The first is shown whole, the others in short.
     fn sign(&mut self) -> anyhow::Result<()> {
         let device = self.stage.trezor.endpoint();
-        let (url, token, chains) = (self.stage.api_url(), self.stage.path("station.token"), self.stage.path("chains.toml"));
+        let file = |name| self.stage.path(name).to_string_lossy().into_owned();
+        let (url, token, chains, definitions) = (self.stage.api_url(), file("station.token"), file("chains.toml"), file("definitions"));
         let words = [
             "sign",
             "--once",
             "--url",
             &url,
             "--token-file",
-            &token.to_string_lossy(),
+            &token,
             "--chains",
-            &chains.to_string_lossy(),
+            &chains,
+            "--definitions",
+            &definitions,
             "--device",
             &device,
-        ]
-        .map(str::to_owned);
+        ];
         self.narrator.command(&format!("amanatd sign --once --device {device} …"));
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let mut station = self.stage.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("start the station")?;
         let printed = station.stdout.take().context("the station's output")?;
         for line in BufReader::new(printed).lines() {
             let line = line?;
-            if !self.shown_session || line.starts_with("signed") || line.ends_with("left") {
+            let signed = line.starts_with("signed");
+            // The narrator shows the screens themselves, as they appear.
+            if (!self.shown_session && !line.contains("look at the device")) || signed || line.ends_with("left") {
                 self.narrator.plain(&format!("  {line}"));
             }
+            self.shown_session |= signed;
         }
         let output = station.wait_with_output()?;
         if !output.status.success() {
             anyhow::bail!("the station failed: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
-        self.shown_session = true;
         Ok(())
     }
 
@@ -426,17 +441,18 @@ fn quoted(word: &str) -> String {
     if word.contains(' ') { format!("{word:?}") } else { word.to_owned() }
 }
 
-fn custody_table(books: &Reconciliation) -> Vec<String> {
+fn custody_table(books: &Reconciliation, names: &BTreeMap<Address, String>) -> Vec<String> {
     let rows: Vec<Vec<String>> = books
         .chains
         .iter()
         .flat_map(|chain| &chain.lines)
         .map(|line| {
             let equal = if line.equal { "equal" } else { "DIFFERENT" };
-            vec![line.address.to_string(), line.symbol.clone(), line.ledger.clone(), line.chain.clone(), equal.to_owned()]
+            let name = names.get(&line.address).cloned().unwrap_or_default();
+            vec![name, line.address.to_string(), line.symbol.clone(), line.ledger.clone(), line.chain.clone(), equal.to_owned()]
         })
         .collect();
-    table_lines(&["address", "asset", "ledger", "chain", ""], &rows, &[2, 3])
+    table_lines(&["", "address", "asset", "ledger", "chain", ""], &rows, &[3, 4])
 }
 
 fn sides_table(books: &Reconciliation) -> Vec<String> {

@@ -1,0 +1,72 @@
+//! From the text of a node's result to a value, or to the fault that it is. Pure.
+
+use alloy::primitives::{Address, B256, U256};
+use serde::de::DeserializeOwned;
+
+use super::answer::FeeEstimate;
+use super::endpoint::json_fault;
+use super::error::Fault;
+use super::hex::{Data, Fixed, Quantity};
+use crate::units::{BlockNumber, BlockRef};
+
+#[derive(serde::Deserialize)]
+pub(super) struct HashOnly {
+    pub(super) hash: Fixed<32>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FeeHistory {
+    base_fee_per_gas: Vec<Quantity>,
+    #[serde(default)]
+    reward: Option<Vec<Vec<Quantity>>>,
+}
+
+pub(super) fn read_json<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
+    serde_json::from_str(text).map_err(|error| Fault::malformed(json_fault(&error)))
+}
+
+/// Reads what must be there: `null` means that the node does not have it.
+pub(super) fn read_present<R: DeserializeOwned, T>(what: &str, text: &str, read: impl FnOnce(R) -> Result<T, Fault>) -> Result<T, Fault> {
+    match read_json::<Option<R>>(text)? {
+        Some(raw) => read(raw),
+        None => Err(Fault::NotFound { what: what.to_owned() }),
+    }
+}
+
+pub(super) fn read_wei(text: &str) -> Result<u128, Fault> {
+    read_json::<Quantity>(text)?.to_u128().ok_or_else(|| Fault::malformed("a price above 2^128 - 1"))
+}
+
+pub(super) fn read_fee_history(text: &str) -> Result<FeeEstimate, Fault> {
+    let history: FeeHistory = read_json(text)?;
+    let wei = |quantity: &Quantity| quantity.to_u128().ok_or_else(|| Fault::malformed("a price above 2^128 - 1"));
+    let base_fee = wei(history.base_fee_per_gas.last().ok_or_else(|| Fault::malformed("a fee history without fees"))?)?;
+    let mut rewards = history.reward.iter().flatten().filter_map(|block| block.first()).map(wei).collect::<Result<Vec<_>, _>>()?;
+    rewards.sort_unstable();
+    let priority = rewards.get(rewards.len() / 2).copied().unwrap_or(0);
+    Ok(FeeEstimate { base_fee, priority })
+}
+
+/// One word returned by a contract. No code at the address returns nothing, which is not zero.
+pub(super) fn read_word(text: &str, contract: Address) -> Result<U256, Fault> {
+    let data = read_json::<Data>(text)?.0;
+    match data.len() {
+        32 => Ok(U256::from_be_slice(&data)),
+        0 => Err(Fault::NotFound { what: format!("a token at {contract}") }),
+        length => Err(Fault::malformed(format!("{length} bytes where contract {contract} should return one word"))),
+    }
+}
+
+pub(super) fn read_decimals(text: &str, contract: Address) -> Result<u8, Fault> {
+    let word = read_word(text, contract)?;
+    u8::try_from(word).map_err(|_| Fault::malformed(format!("contract {contract} names {word} decimals")))
+}
+
+pub(super) fn same_hash(asked: B256, found: BlockRef) -> Result<(), Fault> {
+    if found.hash == asked { Ok(()) } else { Err(Fault::malformed(format!("{found} instead of block {asked}"))) }
+}
+
+pub(super) fn same_number(asked: BlockNumber, found: BlockRef) -> Result<(), Fault> {
+    if found.number == asked { Ok(()) } else { Err(Fault::malformed(format!("{found} instead of block {asked}"))) }
+}

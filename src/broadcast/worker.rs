@@ -12,7 +12,7 @@ use crate::event::{self, Event};
 use crate::intent::{self, IntentEvent, IntentState};
 use crate::rpc::{Node, Receipt, SendOutcome};
 use crate::scan;
-use crate::units::{ChainId, Progress};
+use crate::units::{ChainId, Outcomes, Progress};
 
 /// How many open transactions one tick looks at.
 const TRANSACTIONS_PER_TICK: i64 = 100;
@@ -33,11 +33,13 @@ impl Broadcaster {
         let open = store::list_open(&mut connection, chain, TRANSACTIONS_PER_TICK).await?;
         let halted = confirm::store::find_halt(&mut connection, chain).await?.is_some();
         drop(connection);
-        let mut progress = Progress::Idle;
+        let mut outcomes = Outcomes::new();
         for outbound in open {
-            progress = progress.or(self.follow(outbound, halted, now).await?);
+            if !outcomes.note(self.follow(outbound, halted, now).await, BroadcastError::disposition) {
+                break;
+            }
         }
-        Ok(progress)
+        outcomes.finish()
     }
 
     async fn follow(&self, outbound: Outbound, halted: bool, now: OffsetDateTime) -> Result<Progress, BroadcastError> {

@@ -22,7 +22,7 @@ use crate::ledger::{self, AccountKey, Entry, EntryType};
 use crate::payment::{self, Payment, PaymentEvent, PaymentState};
 use crate::rpc::{CallRequest, Node};
 use crate::scan;
-use crate::units::{Asset, IntentId, Progress, TokenAmount};
+use crate::units::{Asset, IntentId, Outcomes, Progress, TokenAmount};
 
 alloy::sol! {
     function transfer(address to, uint256 amount) returns (bool);
@@ -72,16 +72,18 @@ impl Planner {
         let destinations = deposit::store::list_sweepable(&mut connection, self.chain.id, ITEMS_PER_TICK).await?;
         let payments = payment::store::list_releasable(&mut connection, ITEMS_PER_TICK).await?;
         drop(connection);
-        let mut progress = Progress::Idle;
+        let mut outcomes = Outcomes::new();
         for destination in destinations {
-            progress = progress.or(self.plan_sweep(destination).await?);
-        }
-        for payment in payments {
-            if payment.due.asset.chain == self.chain.id {
-                progress = progress.or(self.plan_release(payment).await?);
+            if !outcomes.note(self.plan_sweep(destination).await, IntentError::disposition) {
+                return outcomes.finish();
             }
         }
-        Ok(progress)
+        for payment in payments.into_iter().filter(|payment| payment.due.asset.chain == self.chain.id) {
+            if !outcomes.note(self.plan_release(payment).await, IntentError::disposition) {
+                break;
+            }
+        }
+        outcomes.finish()
     }
 
     async fn plan_sweep(&self, destination: Destination) -> Result<Progress, IntentError> {

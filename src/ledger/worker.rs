@@ -19,7 +19,7 @@ use crate::db::Database;
 use crate::deposit::{self, DestinationStatus};
 use crate::event::{self, Event};
 use crate::payment::{self, ExceptionKind, Payment, PaymentEvent};
-use crate::units::{Asset, ChainId, Disposition, LedgerEntryId, PaymentId, Progress, TokenAmount, format_units};
+use crate::units::{Asset, ChainId, Disposition, LedgerEntryId, Outcomes, PaymentId, Progress, TokenAmount, format_units};
 
 /// How many transfers one tick posts at most.
 const TRANSFERS_PER_TICK: i64 = 200;
@@ -41,10 +41,14 @@ impl Bookkeeper {
     }
 
     pub async fn tick(&self, chain: ChainId, now: OffsetDateTime) -> Result<Progress, LedgerError> {
-        let reversed = self.reverse_broken(chain, now).await?;
+        // A reversal that waits for an officer keeps no other transfer out of the books.
+        let reversed = match self.reverse_broken(chain, now).await {
+            Err(error) if error.disposition() == Disposition::Retry => return Err(error),
+            outcome => outcome,
+        };
         self.retry_unposted(chain, now).await?;
         let posted = self.post_confirmed(chain).await?;
-        Ok(reversed.or(posted))
+        Ok(reversed?.or(posted))
     }
 
     async fn post_confirmed(&self, chain: ChainId) -> Result<Progress, LedgerError> {
@@ -141,11 +145,15 @@ impl Bookkeeper {
             sightings.extend(confirm::store::list_confirmed(&mut connection, chain, page).await?);
         }
         drop(connection);
+        let mut outcomes = Outcomes::new();
         for sighting in sightings {
             tracing::error!(chain.id = chain.get(), tx.hash = %sighting.tx_hash, "a credited transfer left the chain; its credit is reversed");
-            self.db.unit(move |connection| Box::pin(async move { reverse_one(connection, &sighting, now).await })).await?;
+            let reversed = self.db.unit(move |connection| Box::pin(async move { reverse_one(connection, &sighting, now).await })).await;
+            if !outcomes.note(reversed.map(|()| Progress::Worked), LedgerError::disposition) {
+                break;
+            }
         }
-        Ok(Progress::of(!broken.is_empty()))
+        outcomes.finish()
     }
 }
 

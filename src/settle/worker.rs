@@ -15,7 +15,7 @@ use crate::intent::{self, Intent, IntentEvent, IntentKind};
 use crate::ledger::{self, LedgerError};
 use crate::payment::{self, ExceptionKind, PaymentEvent};
 use crate::rpc::{Log, Node};
-use crate::units::{Asset, AssetId, Progress, depth_of};
+use crate::units::{Asset, AssetId, Outcomes, Progress, depth_of};
 use crate::{scan, settings};
 
 alloy::sol! {
@@ -38,7 +38,7 @@ impl Settler {
         let open = broadcast::store::list_open(&mut connection, self.chain.id, TRANSACTIONS_PER_TICK).await?;
         let Some(cursor) = scan::store::find_cursor(&mut connection, self.chain.id).await? else { return Ok(Progress::Idle) };
         let threshold = settings::store::get_threshold(&mut connection, self.chain.id).await?;
-        let mut progress = Progress::Idle;
+        let mut outcomes = Outcomes::new();
         for outbound in open {
             let Some(inclusion) = outbound.included else { continue };
             let deep = depth_of(inclusion.block.number, cursor.tip.number).is_some_and(|depth| threshold.value.reached_by(depth));
@@ -50,10 +50,15 @@ impl Settler {
             if canonical.is_some_and(|hash| hash != inclusion.block.hash) {
                 continue;
             }
-            let intent = intent::store::get(&mut connection, outbound.intent).await?;
-            progress = progress.or(self.settle(outbound, inclusion, intent).await?);
+            let outcome = match intent::store::get(&mut connection, outbound.intent).await {
+                Ok(intent) => self.settle(outbound, inclusion, intent).await,
+                Err(error) => Err(error.into()),
+            };
+            if !outcomes.note(outcome, SettleError::disposition) {
+                break;
+            }
         }
-        Ok(progress)
+        outcomes.finish()
     }
 
     async fn settle(&self, outbound: Outbound, inclusion: Inclusion, intent: Intent) -> Result<Progress, SettleError> {

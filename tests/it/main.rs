@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 
+mod api;
 mod ground;
+mod house;
 mod node;
 mod scripted;
 mod signing;

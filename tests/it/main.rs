@@ -5,6 +5,7 @@
 mod api;
 mod ground;
 mod house;
+mod ledger;
 mod node;
 mod scripted;
 mod signing;

@@ -7,6 +7,7 @@ mod ground;
 mod house;
 mod ledger;
 mod node;
+mod process;
 mod scripted;
 mod signing;
 mod simulator;

@@ -15,3 +15,4 @@ mod units;
 mod watch;
 mod watch_faults;
 mod watching;
+mod way;

@@ -40,6 +40,9 @@ const APPEND_ONLY: [&str; 6] =
 const POSTING_TRIGGERS: [(&str, &str); 2] =
     [("ledger_accounts", "ledger_accounts_open_balance"), ("funds_ledger_entries", "funds_ledger_entries_apply")];
 
+/// Nobody but the database itself writes balances: whoever could, could make money.
+const BALANCES: &str = "ledger_balances";
+
 const GUARD_FUNCTIONS: [&str; 3] = ["forbid_change", "ledger_accounts_open_balance", "funds_ledger_entries_apply"];
 
 pub async fn self_test(connection: &mut PgConnection) -> Result<(), SelfTestError> {
@@ -108,17 +111,21 @@ async fn check_migrations(connection: &mut PgConnection) -> Result<(), SelfTestE
 }
 
 async fn check_rights(connection: &mut PgConnection) -> Result<(), SelfTestError> {
-    let tables: Vec<String> = APPEND_ONLY.iter().map(|table| (*table).to_owned()).collect();
+    let tables: Vec<String> = APPEND_ONLY.iter().chain([&BALANCES]).map(|table| (*table).to_owned()).collect();
     let excess = sqlx::query!(
         r#"
         select current_user::text as "role!", t.name as "table!", r.name as "right!"
         from unnest($1::text[]) as t(name)
-        cross join (values ('update'), ('delete'), ('truncate')) as r(name)
-        where has_table_privilege(current_user, t.name, r.name)
-           or (r.name = 'update' and has_any_column_privilege(current_user, t.name, 'update'))
+        cross join (values ('insert'), ('update'), ('delete'), ('truncate')) as r(name)
+        where (r.name <> 'insert' or t.name = $2)
+          and (
+              has_table_privilege(current_user, t.name, r.name)
+              or (r.name in ('insert', 'update') and has_any_column_privilege(current_user, t.name, r.name))
+          )
         limit 1
         "#,
-        &tables
+        &tables,
+        BALANCES
     )
     .fetch_optional(connection)
     .await
@@ -129,14 +136,51 @@ async fn check_rights(connection: &mut PgConnection) -> Result<(), SelfTestError
     }
 }
 
+/// A trigger as it must be.
+struct Guard {
+    table: &'static str,
+    trigger: String,
+    function: &'static str,
+    /// `pg_trigger.tgtype`: when, and on what.
+    kind: i16,
+}
+
+impl Guard {
+    const BEFORE: i16 = 2;
+    const INSERT: i16 = 4;
+    const DELETE: i16 = 8;
+    const UPDATE: i16 = 16;
+    const TRUNCATE: i16 = 32;
+
+    /// Every guard. All are of whole statements.
+    fn all() -> Vec<Self> {
+        let acts = [("update", Self::UPDATE), ("delete", Self::DELETE), ("truncate", Self::TRUNCATE)];
+        let mut guards = Vec::new();
+        for table in APPEND_ONLY {
+            guards.extend(acts.map(|(act, bit)| Self {
+                table,
+                trigger: format!("{table}_no_{act}"),
+                function: "forbid_change",
+                kind: Self::BEFORE | bit,
+            }));
+        }
+        let posting = POSTING_TRIGGERS.map(|(table, function)| Self { table, trigger: function.to_owned(), function, kind: Self::INSERT });
+        guards.extend(posting);
+        guards
+    }
+}
+
 async fn check_triggers(connection: &mut PgConnection) -> Result<(), SelfTestError> {
-    let guards = APPEND_ONLY.iter().flat_map(|table| ["update", "delete", "truncate"].map(|op| (*table, format!("{table}_no_{op}"))));
-    let wanted: Vec<(&str, String)> =
-        guards.chain(POSTING_TRIGGERS.iter().map(|(table, trigger)| (*table, (*trigger).to_owned()))).collect();
-    let found: BTreeMap<(String, String), i8> = sqlx::query!(
+    // A guard of the right name that has a condition, watches one column, or calls something else is none.
+    let found: BTreeMap<(String, String), (i8, bool)> = sqlx::query!(
         r#"
-        select c.relname::text as "table!", t.tgname::text as "trigger!", t.tgenabled as "enabled!"
-        from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace
+        select c.relname::text as "table!", t.tgname::text as "trigger!", t.tgenabled as "enabled!", t.tgtype as "kind!",
+               p.proname::text as "function!",
+               t.tgqual is null and t.tgattr::text = '' and p.pronamespace = n.oid and p.pronargs = 0 as "plain!"
+        from pg_trigger t
+        join pg_class c on c.oid = t.tgrelid
+        join pg_namespace n on n.oid = c.relnamespace
+        join pg_proc p on p.oid = t.tgfoid
         where n.nspname = 'public' and not t.tgisinternal
         "#
     )
@@ -144,28 +188,63 @@ async fn check_triggers(connection: &mut PgConnection) -> Result<(), SelfTestErr
     .await
     .map_err(DbError::from)?
     .into_iter()
-    .map(|row| ((row.table, row.trigger), row.enabled))
+    .map(|row| {
+        let as_made = Guard::all().iter().any(|guard| {
+            row.plain
+                && guard.table == row.table
+                && guard.trigger == row.trigger
+                && guard.function == row.function
+                && guard.kind == row.kind
+        });
+        ((row.table, row.trigger), (row.enabled, as_made))
+    })
     .collect();
-    for (table, trigger) in wanted {
-        let state = found.get(&(table.to_owned(), trigger.clone())).copied();
-        let found = match state.map(i8::cast_unsigned) {
-            Some(b'A') => continue,
-            Some(b'D') => "disabled",
+    for guard in Guard::all() {
+        let state = found.get(&(guard.table.to_owned(), guard.trigger.clone())).copied();
+        let found = match state.map(|(enabled, as_made)| (enabled.cast_unsigned(), as_made)) {
+            Some((b'A', true)) => continue,
+            Some((b'A', false)) => "not the one of the migrations",
+            Some((b'D', _)) => "disabled",
             Some(_) => "not enabled always",
             None => "missing",
         };
-        return Err(SelfTestError::Trigger { table: table.to_owned(), trigger, found });
+        return Err(SelfTestError::Trigger { table: guard.table.to_owned(), trigger: guard.trigger, found });
     }
     Ok(())
 }
 
+/// What makes a function what it is: its body, whose rights it runs with, and where it looks names up.
+#[derive(Debug, PartialEq, Eq)]
+struct FunctionText {
+    body: String,
+    definer: bool,
+    search_path: Option<String>,
+}
+
+impl FunctionText {
+    /// As a migration defines it.
+    fn read(sql: &str, function: &str) -> Option<Self> {
+        let heads = [format!("create function {function}()"), format!("create or replace function {function}()")];
+        let start = heads.iter().filter_map(|head| sql.rfind(head)).max()?;
+        let mut parts = sql[start..].splitn(3, "$$");
+        let (head, body) = (parts.next()?, parts.next()?);
+        let search_path = head.split("set search_path = ").nth(1).and_then(|rest| rest.lines().next());
+        Some(Self {
+            body: body.to_owned(),
+            definer: head.contains("security definer"),
+            search_path: search_path.map(|path| path.trim().to_owned()),
+        })
+    }
+}
+
 async fn check_functions(connection: &mut PgConnection) -> Result<(), SelfTestError> {
     let names: Vec<String> = GUARD_FUNCTIONS.iter().map(|name| (*name).to_owned()).collect();
-    let sources: BTreeMap<String, String> = sqlx::query!(
+    let found: BTreeMap<String, FunctionText> = sqlx::query!(
         r#"
-        select p.proname::text as "name!", p.prosrc as "source!"
+        select p.proname::text as "name!", p.prosrc as "body!", p.prosecdef as "definer!",
+               (select substring(c from 13) from unnest(p.proconfig) as c where c like 'search_path=%') as search_path
         from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-        where n.nspname = 'public' and p.proname = any ($1::text[])
+        where n.nspname = 'public' and p.pronargs = 0 and p.proname = any ($1::text[])
         "#,
         &names
     )
@@ -173,19 +252,12 @@ async fn check_functions(connection: &mut PgConnection) -> Result<(), SelfTestEr
     .await
     .map_err(DbError::from)?
     .into_iter()
-    .map(|row| (row.name, row.source))
+    .map(|row| (row.name, FunctionText { body: row.body, definer: row.definer, search_path: row.search_path }))
     .collect();
     for function in GUARD_FUNCTIONS {
-        // The newest migration that defines the function must contain the body the database runs.
-        let defines = |text: &str| {
-            text.contains(&format!("create function {function}()")) || text.contains(&format!("create or replace function {function}()"))
-        };
-        let newest = MIGRATOR.iter().rfind(|migration| defines(migration.sql.as_str()));
-        let same = match (sources.get(function), newest) {
-            (Some(source), Some(migration)) => migration.sql.as_str().contains(source.as_str()),
-            (None, _) | (_, None) => false,
-        };
-        if !same {
+        // The newest migration that defines the function says what the database must run.
+        let wanted = MIGRATOR.iter().filter_map(|migration| FunctionText::read(migration.sql.as_str(), function)).last();
+        if wanted.is_none() || found.get(function) != wanted.as_ref() {
             return Err(SelfTestError::Function { function: function.to_owned() });
         }
     }

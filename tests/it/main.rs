@@ -8,6 +8,7 @@ mod house;
 mod ledger;
 mod node;
 mod process;
+mod schema;
 mod scripted;
 mod signing;
 mod simulator;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 
 mod api;
+mod db;
 mod ground;
 mod house;
 mod ledger;

@@ -55,6 +55,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/intents/{id}/claim", post(intents::claim))
         .route("/v1/intents/{id}/signature", post(intents::submit_signature))
         .route("/v1/intents/{id}/decline", post(intents::decline))
+        .route("/v1/intents/{id}/void", post(intents::void))
         .route("/v1/signing-queue", get(intents::signing_queue))
         .route("/v1/chains", get(ledger::chains))
         .route("/v1/ledger/entries", get(ledger::entries))

@@ -143,6 +143,9 @@ pub struct ApproveIntent {
 pub struct ClaimIntent {
     /// A name of the station, for the record.
     pub station: String,
+    /// Take it from another station that is gone for good.
+    #[serde(default)]
+    pub take_over: bool,
 }
 
 /// `POST /v1/intents/{id}/signature`.
@@ -157,6 +160,15 @@ pub struct SubmitSignature {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeclineIntent {
+    /// The name under which it was claimed.
+    pub station: String,
+    pub reason: String,
+}
+
+/// `POST /v1/intents/{id}/void`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VoidIntent {
     pub reason: String,
 }
 

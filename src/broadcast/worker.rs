@@ -15,9 +15,12 @@ use crate::scan;
 use crate::units::{ChainId, Progress};
 
 /// How many open transactions one tick looks at.
-const TRANSACTIONS_PER_TICK: i64 = 100;
+const TRANSACTIONS_PER_TICK: i64 = 1_000;
 /// Bytes that are in no block are sent again after this long: nodes forget.
 const RESEND_AFTER: Duration = Duration::seconds(15);
+/// A node that says "nonce used" may have mined ours and not show the receipt yet. Only after this many
+/// sends, with the transaction unknown everywhere, was it somebody else.
+const FOREIGN_AFTER_ATTEMPTS: u32 = 8;
 
 /// The one sender of a chain.
 #[derive(Debug)]
@@ -33,11 +36,58 @@ impl Broadcaster {
         let open = store::list_open(&mut connection, chain, TRANSACTIONS_PER_TICK).await?;
         let halted = confirm::store::find_halt(&mut connection, chain).await?.is_some();
         drop(connection);
-        let mut progress = Progress::Idle;
+        let (mut progress, mut failure) = (Progress::Idle, None);
         for outbound in open {
-            progress = progress.or(self.follow(outbound, halted, now).await?);
+            let what = format!("tx {} of intent {}", outbound.tx_hash, outbound.intent);
+            match self.follow(outbound, halted, now).await {
+                Ok(one) => progress = progress.or(one),
+                Err(source) => failure = failure.or(Some(BroadcastError::Item { what, source: Box::new(source) })),
+            }
         }
-        Ok(progress)
+        self.watch_settled(now).await?;
+        failure.map_or(Ok(progress), Err)
+    }
+
+    /// A settled transaction that a reorg took away is the worst news there is: the books say that it
+    /// happened. Nothing more leaves, and the same bytes are sent again, which mends most such cases.
+    async fn watch_settled(&self, now: OffsetDateTime) -> Result<(), BroadcastError> {
+        let chain = self.node.chain();
+        let mut connection = self.db.connection().await?;
+        let gone = store::list_settled_orphaned(&mut connection, chain, TRANSACTIONS_PER_TICK).await?;
+        drop(connection);
+        for outbound in gone {
+            match self.node.receipt(outbound.tx_hash).await? {
+                Some(receipt) if Some(receipt.succeeded) == outbound.included.map(|inclusion| inclusion.succeeded) => {
+                    tracing::warn!(intent.id = %outbound.intent, tx.hash = %outbound.tx_hash, block = %receipt.block, "a settled transaction is in another block after a reorg");
+                    self.db
+                        .unit(move |connection| Box::pin(async move { store::move_settled(connection, outbound.id, receipt.block).await }))
+                        .await?;
+                }
+                Some(_) | None => self.settled_is_gone(outbound, now).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn settled_is_gone(&self, outbound: Outbound, now: OffsetDateTime) -> Result<(), BroadcastError> {
+        let reason = format!("settled tx {} of intent {} was reorged away", outbound.tx_hash, outbound.intent);
+        let (chain, id) = (outbound.chain, outbound.id);
+        let due = outbound.last_sent_at.is_none_or(|last| now - last >= RESEND_AFTER);
+        if !due {
+            return Ok(());
+        }
+        tracing::error!(chain.id = chain.get(), intent.id = %outbound.intent, "{reason}; outflow halted, the same bytes are sent again");
+        self.db
+            .unit(move |connection| {
+                Box::pin(async move {
+                    scan::store::halt_outflow(connection, chain, &reason, now).await?;
+                    store::note_attempt(connection, id, now).await
+                })
+            })
+            .await?;
+        let outcome = self.node.send_raw(&outbound.raw).await;
+        tracing::info!(tx.hash = %outbound.tx_hash, outcome = ?outcome, "signed bytes sent again");
+        Ok(())
     }
 
     async fn follow(&self, outbound: Outbound, halted: bool, now: OffsetDateTime) -> Result<Progress, BroadcastError> {
@@ -73,15 +123,22 @@ impl Broadcaster {
             SendOutcome::Conflict | SendOutcome::Ahead | SendOutcome::CannotPay => None,
         };
         self.record(&outbound, outcome_name(&outcome), event).await?;
-        if outcome == SendOutcome::NonceUsed && self.node.receipt(outbound.tx_hash).await?.is_none() {
-            let reason = format!("nonce {} of {} was used by a transaction that is not ours", outbound.nonce, outbound.from);
-            let chain = outbound.chain;
-            self.db
-                .unit(move |connection| Box::pin(async move { scan::store::halt_outflow(connection, chain, &reason, now).await }))
-                .await?;
-            return Err(BroadcastError::ForeignNonce { chain, address: outbound.from, nonce: outbound.nonce });
+        if outcome == SendOutcome::NonceUsed && outbound.send_attempts >= FOREIGN_AFTER_ATTEMPTS {
+            return self.suspect_foreign(&outbound, now).await;
         }
         Ok(())
+    }
+
+    /// Our nonce is used, and for minutes nobody knows our transaction: then somebody else has the key.
+    async fn suspect_foreign(&self, outbound: &Outbound, now: OffsetDateTime) -> Result<(), BroadcastError> {
+        let ours = self.node.receipt(outbound.tx_hash).await?.is_some() || self.node.transaction_known(outbound.tx_hash).await?;
+        if ours || self.node.nonce_latest(outbound.from).await? <= outbound.nonce {
+            return Ok(());
+        }
+        let reason = format!("nonce {} of {} was used by a transaction that is not ours", outbound.nonce, outbound.from);
+        let chain = outbound.chain;
+        self.db.unit(move |connection| Box::pin(async move { scan::store::halt_outflow(connection, chain, &reason, now).await })).await?;
+        Err(BroadcastError::ForeignNonce { chain, address: outbound.from, nonce: outbound.nonce })
     }
 
     async fn record(&self, outbound: &Outbound, outcome: &'static str, event: Option<IntentEvent>) -> Result<(), BroadcastError> {
@@ -108,7 +165,7 @@ impl Broadcaster {
     }
 
     async fn included(&self, outbound: Outbound, receipt: &Receipt) -> Result<Progress, BroadcastError> {
-        let inclusion = inclusion_of(receipt);
+        let inclusion = inclusion_of(receipt).ok_or(BroadcastError::NoGasPrice { tx_hash: outbound.tx_hash })?;
         if outbound.included == Some(inclusion) {
             return Ok(Progress::Idle);
         }
@@ -152,10 +209,12 @@ impl Broadcaster {
     }
 }
 
-/// What a receipt says that a settlement needs.
-pub(super) fn inclusion_of(receipt: &Receipt) -> Inclusion {
-    let gas = U256::from(receipt.gas_used).saturating_mul(U256::from(receipt.effective_gas_price.unwrap_or_default()));
-    Inclusion { block: receipt.block, succeeded: receipt.succeeded, fee_paid: gas.saturating_add(receipt.l1_fee.unwrap_or_default()) }
+/// What a receipt says that a settlement needs; `None` where it does not say what gas cost, which is not
+/// the same as nothing.
+fn inclusion_of(receipt: &Receipt) -> Option<Inclusion> {
+    let gas = U256::from(receipt.gas_used).saturating_mul(U256::from(receipt.effective_gas_price?));
+    let fee_paid = gas.saturating_add(receipt.l1_fee.unwrap_or_default());
+    Some(Inclusion { block: receipt.block, succeeded: receipt.succeeded, fee_paid })
 }
 
 const fn outcome_name(outcome: &SendOutcome) -> &'static str {

@@ -21,10 +21,21 @@ pub enum IntentCommand {
     Approve {
         #[command(flatten)]
         remote: Remote,
+        /// The intent.
         id: IntentId,
         /// Approve without asking.
         #[arg(long)]
         yes: bool,
+    },
+    /// Give an intent up that no station has had: its nonce and what it reserved are free again.
+    Void {
+        #[command(flatten)]
+        remote: Remote,
+        /// The intent.
+        id: IntentId,
+        /// Why, for the record.
+        #[arg(long)]
+        reason: String,
     },
 }
 
@@ -49,6 +60,10 @@ pub(super) async fn run(command: IntentCommand) -> anyhow::Result<()> {
             }
             let intent = client.approve(id, intent.digest).await?;
             say(format!("approved: {} of {}, state {}", intent.approvals, intent.approvals_required, intent.state));
+        }
+        IntentCommand::Void { remote, id, reason } => {
+            let intent = remote.client()?.void(id, &reason).await?;
+            say(format!("{} {id} is {}", intent.kind, intent.state));
         }
     }
     Ok(())

@@ -19,7 +19,7 @@ use super::console::say;
 use super::intents::describe;
 use crate::account::{AccountXpub, DerivationPath, Deriver};
 use crate::api::Client;
-use crate::api::wire::{AccountView, IntentView, SigningQueue};
+use crate::api::wire::{AccountView, ClaimIntent, DeclineIntent, IntentView, SigningQueue};
 use crate::chains::{ChainBook, ChainSpec};
 use crate::signing::{
     Definitions, DeviceAddress, DeviceError, ExpectedScreens, FeeCaps, OpenAccount, TransactionDraft, TransactionRequest, Transfer,
@@ -42,6 +42,9 @@ pub struct SignArgs {
     /// Definitions signed by the vendor, so that the device names chain and token (eth/chain-id/…).
     #[arg(long)]
     definitions: Option<PathBuf>,
+    /// Take intents over from a station that is gone for good.
+    #[arg(long)]
+    take_over: bool,
     /// Sign what waits now, then end.
     #[arg(long)]
     once: bool,
@@ -63,12 +66,18 @@ struct Station {
     name: String,
     book: ChainBook,
     definitions: Option<PathBuf>,
+    take_over: bool,
 }
 
 pub(super) async fn run(args: SignArgs) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&args.chains).with_context(|| format!("chain facts {}", args.chains.display()))?;
-    let station =
-        Station { client: args.remote.client()?, name: args.station, book: ChainBook::parse(&text)?, definitions: args.definitions };
+    let station = Station {
+        client: args.remote.client()?,
+        name: args.station,
+        book: ChainBook::parse(&text)?,
+        definitions: args.definitions,
+        take_over: args.take_over,
+    };
     let desk = Desk::open(args.device).await?;
     for warning in desk.device().features().await?.warnings() {
         say(format!("note: {warning}"));
@@ -143,7 +152,8 @@ impl Station {
         for note in &expected.notes {
             say(format!("  note: {note}"));
         }
-        let claimed = self.client.claim(intent.id, &self.name).await?;
+        let claim = ClaimIntent { station: self.name.clone(), take_over: self.take_over };
+        let claimed = self.client.claim(intent.id, &claim).await?;
         if claimed.digest != intent.digest {
             say("refused here: the intent changed after it was read");
             return Ok(Outcome::Left);
@@ -159,7 +169,8 @@ impl Station {
                 give_up_on(error)
             }
             Err(error) => {
-                self.client.decline(intent.id, &error.to_string()).await?;
+                let decline = DeclineIntent { station: self.name.clone(), reason: error.to_string() };
+                self.client.decline(intent.id, &decline).await?;
                 say(format!("{error}. Nothing was signed; the intent is back in the queue"));
                 give_up_on(error)
             }

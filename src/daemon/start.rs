@@ -15,7 +15,7 @@ use crate::api::{self, ApiState};
 use crate::broadcast::{BroadcastError, Broadcaster};
 use crate::chains::{ChainBook, ChainSpec};
 use crate::config::{ChainConfig, Config};
-use crate::confirm::{self, ConfirmError, Confirmer};
+use crate::confirm::{ConfirmError, Confirmer, Sightings};
 use crate::db::{Database, DatabaseLimits, InstanceLease, LeaseError, SelfTestError};
 use crate::deposit::WatchedSet;
 use crate::intent::{IntentError, Planner};
@@ -70,10 +70,10 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
         axum::serve(listener, api::router(state)).with_graceful_shutdown(ending.cancelled_owned()).await.context("the API ended")
     });
     hold_lease(&mut workers, lease);
-    let sightings = db.clone();
+    let sightings = Arc::new(Sightings::new(db.clone()));
     workers.tick("sightings", None, ConfirmError::disposition, move || {
-        let db = sightings.clone();
-        async move { confirm::note_sightings(&db).await }
+        let sightings = Arc::clone(&sightings);
+        async move { sightings.tick().await }
     });
     let watched = Arc::new(RwLock::new(WatchedSet::default()));
     let bookkeeper = Arc::new(Bookkeeper::new(db.clone(), Arc::clone(&book)));
@@ -81,7 +81,7 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
         let spec = book.get(*chain).context("a configured chain is in the chain book")?;
         let options = ScanOptions { start: config.chains.get(chain).and_then(|chain| chain.start_block), ..ScanOptions::default() };
         let scanner = Scanner::new(db.clone(), Arc::clone(node), Arc::clone(&watched), spec, options);
-        let planner = Planner { db: db.clone(), node: Arc::clone(node), chain: Arc::new(spec.clone()), policy: config.plan };
+        let planner = Planner::new(db.clone(), Arc::clone(node), Arc::new(spec.clone()), config.plan);
         chain_workers(
             &mut workers,
             ChainWorkers {

@@ -36,11 +36,23 @@ pub enum SelfTestError {
 const APPEND_ONLY: [&str; 6] =
     ["config_setting_history", "derived_destination_sweeps", "events", "funds_ledger_entries", "intent_approvals", "payment_quotes"];
 
-/// Triggers that keep the balances.
-const POSTING_TRIGGERS: [(&str, &str); 2] =
-    [("ledger_accounts", "ledger_accounts_open_balance"), ("funds_ledger_entries", "funds_ledger_entries_apply")];
+/// Triggers that keep the balances, and those that hold the machines of what has a state.
+const STATE_TRIGGERS: [(&str, &str); 5] = [
+    ("ledger_accounts", "ledger_accounts_open_balance"),
+    ("funds_ledger_entries", "funds_ledger_entries_apply"),
+    ("intents", "intents_guard"),
+    ("outbound_transactions", "outbound_transactions_guard"),
+    ("transfer_verdicts", "transfer_verdicts_guard"),
+];
 
-const GUARD_FUNCTIONS: [&str; 3] = ["forbid_change", "ledger_accounts_open_balance", "funds_ledger_entries_apply"];
+const GUARD_FUNCTIONS: [&str; 6] = [
+    "forbid_change",
+    "ledger_accounts_open_balance",
+    "funds_ledger_entries_apply",
+    "intents_guard",
+    "outbound_transactions_guard",
+    "transfer_verdicts_guard",
+];
 
 pub async fn self_test(connection: &mut PgConnection) -> Result<(), SelfTestError> {
     check_role(connection).await?;
@@ -107,18 +119,23 @@ async fn check_migrations(connection: &mut PgConnection) -> Result<(), SelfTestE
     }
 }
 
+/// No table may lose rows, the append-only ones may not change, and balances are the database's own.
 async fn check_rights(connection: &mut PgConnection) -> Result<(), SelfTestError> {
-    let tables: Vec<String> = APPEND_ONLY.iter().map(|table| (*table).to_owned()).collect();
+    let append_only: Vec<String> = APPEND_ONLY.iter().map(|table| (*table).to_owned()).collect();
     let excess = sqlx::query!(
         r#"
-        select current_user::text as "role!", t.name as "table!", r.name as "right!"
-        from unnest($1::text[]) as t(name)
-        cross join (values ('update'), ('delete'), ('truncate')) as r(name)
-        where has_table_privilege(current_user, t.name, r.name)
-           or (r.name = 'update' and has_any_column_privilege(current_user, t.name, 'update'))
-        limit 1
+        select current_user::text as "role!", c.relname::text as "table!", r.name as "right!"
+        from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        cross join (values ('insert'), ('update'), ('delete'), ('truncate')) as r(name)
+        where n.nspname = 'public' and c.relkind in ('r', 'p')
+          and (has_table_privilege(current_user, c.oid, r.name)
+               or (r.name in ('insert', 'update') and has_any_column_privilege(current_user, c.oid, r.name)))
+          and (r.name in ('delete', 'truncate')
+               or (r.name = 'update' and c.relname = any ($1::text[]))
+               or c.relname in ('ledger_balances', '_sqlx_migrations'))
+        order by 2, 3 limit 1
         "#,
-        &tables
+        &append_only
     )
     .fetch_optional(connection)
     .await
@@ -131,8 +148,7 @@ async fn check_rights(connection: &mut PgConnection) -> Result<(), SelfTestError
 
 async fn check_triggers(connection: &mut PgConnection) -> Result<(), SelfTestError> {
     let guards = APPEND_ONLY.iter().flat_map(|table| ["update", "delete", "truncate"].map(|op| (*table, format!("{table}_no_{op}"))));
-    let wanted: Vec<(&str, String)> =
-        guards.chain(POSTING_TRIGGERS.iter().map(|(table, trigger)| (*table, (*trigger).to_owned()))).collect();
+    let wanted: Vec<(&str, String)> = guards.chain(STATE_TRIGGERS.iter().map(|(table, trigger)| (*table, (*trigger).to_owned()))).collect();
     let found: BTreeMap<(String, String), i8> = sqlx::query!(
         r#"
         select c.relname::text as "table!", t.tgname::text as "trigger!", t.tgenabled as "enabled!"

@@ -22,7 +22,7 @@ alloy::sol! {
     event Transfer(address indexed from, address indexed to, uint256 value);
 }
 
-const TRANSACTIONS_PER_TICK: i64 = 100;
+const TRANSACTIONS_PER_TICK: i64 = 1_000;
 
 /// The settler of one chain.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Settler {
         let open = broadcast::store::list_open(&mut connection, self.chain.id, TRANSACTIONS_PER_TICK).await?;
         let Some(cursor) = scan::store::find_cursor(&mut connection, self.chain.id).await? else { return Ok(Progress::Idle) };
         let threshold = settings::store::get_threshold(&mut connection, self.chain.id).await?;
-        let mut progress = Progress::Idle;
+        let (mut progress, mut failure) = (Progress::Idle, None);
         for outbound in open {
             let Some(inclusion) = outbound.included else { continue };
             let deep = depth_of(inclusion.block.number, cursor.tip.number).is_some_and(|depth| threshold.value.reached_by(depth));
@@ -46,17 +46,24 @@ impl Settler {
                 continue;
             }
             let canonical = scan::store::find_canonical(&mut connection, self.chain.id, inclusion.block.number).await?;
-            // Blocks from before our first are not stored; the receipt below is read again in any case.
+            // Blocks from before our first are not stored; the receipt is read again in any case.
             if canonical.is_some_and(|hash| hash != inclusion.block.hash) {
                 continue;
             }
-            let intent = intent::store::get(&mut connection, outbound.intent).await?;
-            progress = progress.or(self.settle(outbound, inclusion, intent).await?);
+            let what = format!("tx {} of intent {}", outbound.tx_hash, outbound.intent);
+            match self.settle(outbound, inclusion).await {
+                Ok(one) => progress = progress.or(one),
+                Err(source) => failure = failure.or(Some(SettleError::Item { what, source: Box::new(source) })),
+            }
         }
-        Ok(progress)
+        failure.map_or(Ok(progress), Err)
     }
 
-    async fn settle(&self, outbound: Outbound, inclusion: Inclusion, intent: Intent) -> Result<Progress, SettleError> {
+    async fn settle(&self, outbound: Outbound, inclusion: Inclusion) -> Result<Progress, SettleError> {
+        let intent = {
+            let mut connection = self.db.connection().await?;
+            intent::store::get(&mut connection, outbound.intent).await?
+        };
         // Read again in this round: what is settled is what the chain says now.
         let Some(receipt) = self.node.receipt(outbound.tx_hash).await? else { return Ok(Progress::Idle) };
         if receipt.block != inclusion.block || receipt.succeeded != inclusion.succeeded {
@@ -154,7 +161,7 @@ async fn give_back(connection: &mut PgConnection, intent: &Intent, tx_hash: B256
             ledger::store::append(connection, &[ledger::posting::reversal(&reserved, &why)]).await?;
             if let Some(id) = intent.payment {
                 let payment = payment::store::lock(connection, id).await?;
-                payment::store::advance(connection, &payment, PaymentEvent::ReleaseReverted).await?;
+                payment::store::advance(connection, &payment, PaymentEvent::ReleaseWithdrawn).await?;
             }
         }
         IntentKind::Cancel => {}

@@ -64,7 +64,7 @@ fn main() {
     let copy = "COPY, immutability triggers only";
     let ours = |size: usize| Side::measured(size, move || books.borrow_mut().post_known(size, size));
     let singles = || Side::measured(SINGLES, || books.borrow_mut().post_known(SINGLES, 1));
-    let copied = || Side::measured(BATCH, || books.borrow_mut().copy_known(BATCH));
+    let copied = |size: usize| Side::measured(size, move || books.borrow_mut().copy_known(size));
 
     bench.compare(
         &Pair { variant: "append, 1 entry", baseline: "8 kB write and sync_data", equal },
@@ -74,15 +74,15 @@ fn main() {
     );
     bench.compare(&Pair { variant: "append, 10 entries", baseline: own_transaction, equal }, ours(10), singles(), None);
     bench.compare(&Pair { variant: "append, 1,000 entries", baseline: own_transaction, equal }, ours(BATCH), singles(), None);
-    bench.compare(&Pair { variant: "append, 1,000 entries", baseline: copy, equal }, ours(BATCH), copied(), None);
+    bench.compare(&Pair { variant: "append, 1,000 entries", baseline: copy, equal }, ours(BATCH), copied(BATCH), None);
     bench.compare(
         &Pair { variant: "append, 1,000 entries, 2,000 accounts to open", baseline: copy, equal },
         Side::measured(BATCH, || books.borrow_mut().post_first(BATCH)),
-        copied(),
+        copied(BATCH),
         None,
     );
     if pair::large() {
-        bench.compare(&Pair { variant: "append, 10,000 entries", baseline: copy, equal }, ours(10_000), copied(), None);
+        bench.compare(&Pair { variant: "append, 10,000 entries", baseline: copy, equal }, ours(10_000), copied(10_000), None);
     }
 
     let mut books = holder.into_inner();

@@ -118,8 +118,13 @@ alter table ledger_accounts enable always trigger ledger_accounts_open_balance;
 
 -- Applies the entries of one statement to the balances. Rows are locked in account order, so two
 -- postings cannot deadlock on them; an account that would fall below zero fails the whole statement.
+--
+-- The server plans these statements at a connection's first posting and keeps the plans. Left alone, a
+-- first posting of many entries makes plans that read every account and every balance, also for the
+-- postings of one entry that follow. With these ways switched off, accounts are found by their key.
 create function funds_ledger_entries_apply() returns trigger
     language plpgsql security definer set search_path = pg_catalog, public, pg_temp
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 begin
     if exists (

@@ -9,7 +9,7 @@ pub mod store;
 mod xpub;
 
 pub use path::{AccountIndex, AddressIndex, Branch, DerivationPath, PathError};
-pub use xpub::{AccountXpub, DeriveError, Deriver, Fingerprint, XpubError};
+pub use xpub::{AccountXpub, DeriveError, Deriver, Fingerprint, XpubError, is_secret};
 
 use alloy::primitives::Address;
 use uuid::Uuid;

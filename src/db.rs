@@ -12,7 +12,7 @@ mod selftest;
 
 pub use lease::{InstanceLease, LeaseError};
 pub use migrator::{MigrateError, migrate};
-pub use pool::{Database, DatabaseLimits, Work};
+pub use pool::{Database, DatabaseLimits, Work, place_of};
 pub use selftest::{SelfTestError, self_test};
 
 use crate::units::Disposition;

@@ -1,7 +1,7 @@
 //! The binary: logging, the TLS provider, the command, and how errors are told.
 
 use std::error::Error;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use amanatd::cli::{self, Cli, Command};
@@ -41,7 +41,11 @@ fn start_logging(json: bool, daemon: bool) {
     let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| default.to_owned());
     let capped = |levels: &str| format!("{levels},{LOG_CAP},{CLIENT_LOG_CAP}");
     let filter = EnvFilter::try_new(capped(&wanted)).unwrap_or_else(|_| EnvFilter::new(capped(default)));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     if json { subscriber.json().init() } else { subscriber.init() }
 }
 

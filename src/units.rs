@@ -13,4 +13,4 @@ pub use amount::{AmountError, ParseAmountError, TokenAmount, format_units, group
 pub use asset::{Asset, AssetId, ChainId, ParseAssetError, parse_address};
 pub use block::{BlockNumber, BlockRef, Confirmations, ConfirmationsError, Depth, depth_of};
 pub use id::{ApiTokenId, IntentId, LedgerAccountId, LedgerEntryId, PaymentId, TransferId, TrezorAccountId, UserId};
-pub use work::{Disposition, Progress};
+pub use work::{Disposition, Outcomes, Progress};

@@ -87,13 +87,18 @@ impl FromStr for AccountXpub {
 
 /// Stops anything that can spend before it is decoded, kept or repeated.
 fn refuse_secrets(text: &str) -> Result<(), XpubError> {
+    if is_secret(text) { Err(XpubError::Secret) } else { Ok(()) }
+}
+
+/// Whether a text could be something that spends: a private key, extended or raw, or recovery words.
+pub fn is_secret(text: &str) -> bool {
     let trimmed = text.trim();
     let private = ["xprv", "yprv", "zprv", "tprv", "uprv", "vprv"];
     let recovery_words = trimmed.split_whitespace().count() >= 12;
     let raw_key =
         trimmed.trim_start_matches("0x").len() == 64 && trimmed.trim_start_matches("0x").bytes().all(|byte| byte.is_ascii_hexdigit());
     let prefix: String = trimmed.chars().take(4).collect::<String>().to_ascii_lowercase();
-    if private.contains(&prefix.as_str()) || recovery_words || raw_key { Err(XpubError::Secret) } else { Ok(()) }
+    private.contains(&prefix.as_str()) || recovery_words || raw_key
 }
 
 fn refuse_other_versions(text: &str) -> Result<(), XpubError> {

@@ -11,8 +11,12 @@ use sqlx::PgConnection;
 use super::problem::Problem;
 use super::server::ApiState;
 use super::store::{self, CallKey};
+use crate::account;
 use crate::db::Work;
 use crate::officer::Caller;
+
+/// How much of a refused value is repeated.
+const VALUE_CHARS_MAX: usize = 100;
 
 /// A write as it came in: who, which route, which key, which body.
 #[derive(Debug)]
@@ -53,16 +57,34 @@ pub(super) fn read_write<T: DeserializeOwned>(
 
 /// Reads a JSON body; the error names the field.
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // serde would also fill the fields from a list, by their order.
+    if body.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+        return Err(Problem::bad_request("body_form", "the body must be a JSON object with named fields"));
+    }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let problem = error.inner().to_string();
         // "unknown field `x`, …" and "missing field `x`" carry the name themselves; the path is then the parent.
         let field = problem.split('`').nth(1).filter(|_| problem.contains("field `")).map(str::to_owned).unwrap_or(path);
-        Problem::field(&field, "", problem)
+        let value = shown(body, &field);
+        if account::is_secret(&value) {
+            return Problem::field(&field, "(hidden)", "looks like a private key or recovery words; it was not stored");
+        }
+        Problem::field(&field, value.chars().take(VALUE_CHARS_MAX).collect::<String>(), problem)
     })?;
     reader.end().map_err(|error| Problem::bad_request("trailing_text", format!("text after the JSON value: {error}")))?;
     Ok(parsed)
+}
+
+/// What a body says in a field, for the error that names it; empty where that is no plain value.
+fn shown(body: &[u8], field: &str) -> String {
+    let object: Option<serde_json::Map<String, serde_json::Value>> = serde_json::from_slice(body).ok();
+    match object.as_ref().and_then(|object| object.get(field)) {
+        Some(serde_json::Value::String(text)) => text.clone(),
+        Some(value) if !value.is_array() && !value.is_object() => value.to_string(),
+        Some(_) | None => String::new(),
+    }
 }
 
 impl Write {

@@ -19,7 +19,7 @@ use crate::event::{self, Event};
 use crate::ledger::{self, AccountKey};
 use crate::officer::Scope;
 use crate::payment::{self, NewPayment, Payment, PaymentDraft, PaymentEvent};
-use crate::units::{PaymentId, format_units};
+use crate::units::{PaymentId, UserId, format_units};
 use crate::{account, confirm, deposit, scan};
 
 pub(super) async fn create(
@@ -58,9 +58,11 @@ async fn create_one(connection: &mut PgConnection, new: &NewPayment, book: &Chai
         return Err(Problem::field("seller_address", new.seller_address.to_string(), "is one of our own addresses"));
     }
     let id = PaymentId(Uuid::now_v7());
+    let no_user =
+        |field: &str, user: Option<UserId>| Problem::field(field, user.map(|user| user.to_string()).unwrap_or_default(), "no such user");
     payment::store::insert(connection, id, new).await.map_err(|error| match error.constraint() {
-        Some("payments_buyer_id_fkey") => Problem::field("buyer_id", "", "no such user"),
-        Some("payments_seller_id_fkey") => Problem::field("seller_id", "", "no such user"),
+        Some("payments_buyer_id_fkey") => no_user("buyer_id", new.buyer_id),
+        Some("payments_seller_id_fkey") => no_user("seller_id", new.seller_id),
         Some(_) | None => error.into(),
     })?;
     let address = account::store::claim_deposit_address(connection).await?;

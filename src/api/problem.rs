@@ -25,6 +25,8 @@ pub struct Problem {
 }
 
 impl Problem {
+    pub(super) const CONTENT_TYPE: &'static str = "application/problem+json";
+
     fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         Self { status, code, title, detail: detail.into(), retryable: false, fields: Vec::new() }
     }
@@ -80,6 +82,23 @@ impl Problem {
         Self { retryable: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not possible right now", detail) }
     }
 
+    /// A refusal from below the handlers, with the words that came with it.
+    pub(super) fn of_status(status: StatusCode, said: &str) -> Self {
+        match status {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::new(status, "body_too_large", "The request cannot be read", "the body may have 64 KiB"),
+            StatusCode::GATEWAY_TIMEOUT => {
+                let detail = "the call took too long; repeat it with the same Idempotency-Key to learn its outcome";
+                Self { retryable: true, ..Self::new(status, "timeout", "Not possible right now", detail) }
+            }
+            _ if status.is_client_error() => {
+                let said: String = said.chars().take(300).collect();
+                let detail = if said.is_empty() { status.to_string() } else { said };
+                Self::new(status, "unreadable", "The request cannot be read", detail)
+            }
+            _ => Self::internal(),
+        }
+    }
+
     fn internal() -> Self {
         let detail = "the daemon logged what happened under this request's id";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The daemon failed", detail)
@@ -98,7 +117,7 @@ impl IntoResponse for Problem {
             fields: self.fields,
         };
         let mut response = (self.status, axum::Json(body)).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(Self::CONTENT_TYPE));
         response
     }
 }

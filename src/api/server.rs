@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{HeaderName, StatusCode};
+use axum::body::to_bytes;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use time::OffsetDateTime;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -67,7 +70,19 @@ pub fn router(state: ApiState) -> Router {
         .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX))
         // Units of work run in tasks of their own, so a request that is cut off here stays whole.
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_TIMEOUT))
+        .layer(middleware::map_response(as_problem))
         .layer(PropagateRequestIdLayer::new(request_id.clone()))
         .layer(TraceLayer::new_for_http())
         .layer(SetRequestIdLayer::new(request_id, MakeRequestUuid))
+}
+
+/// What an extractor or a layer refuses is a problem document too.
+async fn as_problem(response: Response) -> Response {
+    let status = response.status();
+    let told = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == Problem::CONTENT_TYPE);
+    if told || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let said = to_bytes(response.into_body(), BODY_BYTES_MAX).await.unwrap_or_default();
+    Problem::of_status(status, &String::from_utf8_lossy(&said)).into_response()
 }

@@ -148,6 +148,13 @@ pub struct ClaimIntent {
     pub take_over: bool,
 }
 
+impl ClaimIntent {
+    /// A claim of an intent that no other station has.
+    pub fn of(station: &str) -> Self {
+        Self { station: station.to_owned(), take_over: false }
+    }
+}
+
 /// `POST /v1/intents/{id}/signature`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -163,6 +170,12 @@ pub struct DeclineIntent {
     /// The name under which it was claimed.
     pub station: String,
     pub reason: String,
+}
+
+impl DeclineIntent {
+    pub fn of(station: &str, reason: &str) -> Self {
+        Self { station: station.to_owned(), reason: reason.to_owned() }
+    }
 }
 
 /// `POST /v1/intents/{id}/void`.

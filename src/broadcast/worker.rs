@@ -12,7 +12,7 @@ use crate::event::{self, Event};
 use crate::intent::{self, IntentEvent, IntentState};
 use crate::rpc::{Node, Receipt, SendOutcome};
 use crate::scan;
-use crate::units::{ChainId, Progress};
+use crate::units::{ChainId, Outcomes, Progress};
 
 /// How many open transactions one tick looks at.
 const TRANSACTIONS_PER_TICK: i64 = 1_000;
@@ -36,16 +36,17 @@ impl Broadcaster {
         let open = store::list_open(&mut connection, chain, TRANSACTIONS_PER_TICK).await?;
         let halted = confirm::store::find_halt(&mut connection, chain).await?.is_some();
         drop(connection);
-        let (mut progress, mut failure) = (Progress::Idle, None);
+        let mut outcomes = Outcomes::new();
         for outbound in open {
             let what = format!("tx {} of intent {}", outbound.tx_hash, outbound.intent);
-            match self.follow(outbound, halted, now).await {
-                Ok(one) => progress = progress.or(one),
-                Err(source) => failure = failure.or(Some(BroadcastError::Item { what, source: Box::new(source) })),
+            let followed = self.follow(outbound, halted, now).await;
+            let followed = followed.map_err(|source| BroadcastError::Item { what, source: Box::new(source) });
+            if !outcomes.note(followed, BroadcastError::disposition) {
+                break;
             }
         }
         self.watch_settled(now).await?;
-        failure.map_or(Ok(progress), Err)
+        outcomes.finish()
     }
 
     /// A settled transaction that a reorg took away is the worst news there is: the books say that it

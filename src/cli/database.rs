@@ -15,7 +15,7 @@ pub(super) async fn migrate(config: &Config) -> anyhow::Result<()> {
         .migrator_url
         .as_ref()
         .context("the migrator's connection is not configured: set database.migrator_url, or the credential migrator-url")?;
-    let count = db::migrate(url.expose_secret()).await?;
+    let count = db::migrate(url.expose_secret()).await.with_context(|| format!("database {}", db::place_of(url.expose_secret())))?;
     say(format!("schema is at migration {count}"));
     Ok(())
 }
@@ -40,7 +40,8 @@ pub(super) async fn check(config: &Config) -> anyhow::Result<()> {
 /// The pool of a command that runs once, tested like the daemon's.
 pub(super) async fn open(config: &Config) -> anyhow::Result<Database> {
     let limits = DatabaseLimits { connections_max: 2, ..DatabaseLimits::default() };
-    let database = Database::connect(config.database.url.expose_secret(), limits).await?;
+    let url = config.database.url.expose_secret();
+    let database = Database::connect(url, limits).await.with_context(|| format!("database {}", db::place_of(url)))?;
     let mut connection = database.connection().await?;
     db::self_test(&mut connection).await?;
     drop(connection);

@@ -16,7 +16,7 @@ use crate::broadcast::{BroadcastError, Broadcaster};
 use crate::chains::{ChainBook, ChainSpec};
 use crate::config::{ChainConfig, Config};
 use crate::confirm::{ConfirmError, Confirmer, Sightings};
-use crate::db::{Database, DatabaseLimits, InstanceLease, LeaseError, SelfTestError};
+use crate::db::{Database, DatabaseLimits, InstanceLease, LeaseError, SelfTestError, place_of};
 use crate::deposit::WatchedSet;
 use crate::intent::{IntentError, Planner};
 use crate::ledger::{Bookkeeper, LedgerError};
@@ -113,7 +113,7 @@ async fn connect(url: &str, stop: &CancellationToken) -> anyhow::Result<Option<D
         match open(url).await {
             Ok(db) => return Ok(Some(db)),
             Err(SelfTestError::Db(error)) if error.disposition() == Disposition::Retry => {
-                tracing::warn!("{}; trying again in {} ms", chain_of(&error), pause.as_millis());
+                tracing::warn!("database {}: {}; trying again in {} ms", place_of(url), chain_of(&error), pause.as_millis());
             }
             Err(error) => return Err(error.into()),
         }

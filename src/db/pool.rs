@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Executor, PgConnection, PgPool, Postgres};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres};
 
 use super::DbError;
 
@@ -41,6 +41,14 @@ impl Database {
     /// Opens the pool and proves that the server answers.
     pub async fn connect(url: &str, limits: DatabaseLimits) -> Result<Self, DbError> {
         let options = PgConnectOptions::from_str(url).map_err(DbError::Connect)?;
+        // The pool would try for as long as a caller may wait, and then not say why.
+        let first = tokio::time::timeout(limits.acquire_timeout, options.connect()).await;
+        first
+            .map_err(|_| DbError::Connect(sqlx::Error::PoolTimedOut))?
+            .map_err(DbError::Connect)?
+            .close()
+            .await
+            .map_err(DbError::Connect)?;
         // The limits are on the server so that they hold whatever happens to the client.
         let options = options
             .application_name("amanatd")
@@ -102,5 +110,15 @@ impl Database {
 
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+/// Where a database is and who asks, for messages; never the password.
+pub fn place_of(url: &str) -> String {
+    let Ok(options) = PgConnectOptions::from_str(url) else { return "(its url cannot be read)".to_owned() };
+    let database = options.get_database().unwrap_or(options.get_username());
+    match options.get_socket() {
+        Some(socket) => format!("{database} at {} as {}", socket.display(), options.get_username()),
+        None => format!("{database} at {}:{} as {}", options.get_host(), options.get_port(), options.get_username()),
     }
 }

@@ -24,7 +24,7 @@ use crate::ledger::{self, AccountKey, Entry, EntryType};
 use crate::payment::{self, Payment, PaymentEvent};
 use crate::rpc::{CallRequest, Node};
 use crate::scan;
-use crate::units::{Asset, IntentId, PaymentId, Progress, TokenAmount};
+use crate::units::{Asset, IntentId, Outcomes, PaymentId, Progress, TokenAmount};
 
 alloy::sol! {
     function transfer(address to, uint256 amount) returns (bool);
@@ -90,18 +90,18 @@ impl Planner {
         let releases = deposit::store::list_releasable(&mut connection, self.chain.id, releases, ITEMS_PER_TICK).await?;
         turn_page(&self.releases_after, &releases);
         drop(connection);
-        let (mut progress, mut failure) = (Progress::Idle, None);
+        let mut outcomes = Outcomes::new();
         for (payment, is_sweep) in sweeps.into_iter().map(|id| (id, true)).chain(releases.into_iter().map(|id| (id, false))) {
             let planned = if is_sweep { self.plan_sweep(payment).await } else { self.plan_release(payment).await };
-            match planned {
-                Ok(one) => progress = progress.or(one),
-                Err(source) => {
-                    let what = format!("{} of payment {payment}", if is_sweep { "sweep" } else { "release" });
-                    failure = failure.or(Some(IntentError::Item { what, source: Box::new(source) }));
-                }
+            let planned = planned.map_err(|source| {
+                let what = format!("{} of payment {payment}", if is_sweep { "sweep" } else { "release" });
+                IntentError::Item { what, source: Box::new(source) }
+            });
+            if !outcomes.note(planned, IntentError::disposition) {
+                break;
             }
         }
-        failure.map_or(Ok(progress), Err)
+        outcomes.finish()
     }
 
     async fn plan_sweep(&self, payment: PaymentId) -> Result<Progress, IntentError> {

@@ -20,7 +20,7 @@ use crate::deposit::{self, DestinationStatus};
 use crate::event::{self, Event};
 use crate::payment::{self, ExceptionKind, Payment, PaymentEvent};
 use crate::scan;
-use crate::units::{Asset, ChainId, Disposition, PaymentId, Progress, TokenAmount, format_units};
+use crate::units::{Asset, ChainId, Disposition, Outcomes, PaymentId, Progress, TokenAmount, format_units};
 
 /// How many transfers one tick posts at most.
 const TRANSFERS_PER_TICK: i64 = 200;
@@ -143,19 +143,15 @@ impl Bookkeeper {
             sightings.extend(confirm::store::list_confirmed(&mut connection, chain, page).await?);
         }
         drop(connection);
-        let (mut reversed, mut failure) = (Progress::Idle, None);
+        let mut outcomes = Outcomes::new();
         for sighting in sightings {
             tracing::error!(chain.id = chain.get(), tx.hash = %sighting.tx_hash, "a credited transfer left the chain; its credit is reversed");
-            let reversal = self.db.unit(move |connection| Box::pin(async move { reverse_one(connection, &sighting, now).await })).await;
-            match reversal {
-                Ok(()) => reversed = Progress::Worked,
-                Err(error) => {
-                    tracing::error!(chain.id = chain.get(), tx.hash = %sighting.tx_hash, "the reversal does not fit; an officer must look at it");
-                    failure = failure.or(Some(error));
-                }
+            let reversed = self.db.unit(move |connection| Box::pin(async move { reverse_one(connection, &sighting, now).await })).await;
+            if !outcomes.note(reversed.map(|()| Progress::Worked), LedgerError::disposition) {
+                break;
             }
         }
-        failure.map_or(Ok(reversed), Err)
+        outcomes.finish()
     }
 }
 

@@ -7,6 +7,7 @@ use alloy::primitives::Address;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+use crate::account;
 use crate::chains::{ChainBook, ChainSpec, TokenSpec};
 use crate::units::{ChainId, TokenAmount, UserId, parse_address, parse_units};
 
@@ -103,7 +104,10 @@ const WHOLE_DIGITS_MAX: usize = 20;
 impl PaymentDraft {
     /// Checks every field against the chain book and the chains that are watched.
     pub fn check(self, book: &ChainBook, watched: &[ChainId], now: OffsetDateTime) -> Result<NewPayment, Vec<FieldError>> {
-        let mut faults = Vec::new();
+        let mut faults = self.secrets();
+        if !faults.is_empty() {
+            return Err(faults);
+        }
         let chain = ChainId::new(self.chain_id).filter(|chain| watched.contains(chain)).and_then(|chain| book.get(chain));
         if chain.is_none() {
             let known: Vec<String> = watched.iter().map(ChainId::to_string).collect();
@@ -159,6 +163,20 @@ impl PaymentDraft {
             }),
             _ => Err(faults),
         }
+    }
+}
+
+impl PaymentDraft {
+    /// Fields that hold something that could spend; it is not repeated.
+    fn secrets(&self) -> Vec<FieldError> {
+        let fields =
+            [("amount", &self.amount), ("currency", &self.currency), ("token", &self.token), ("seller_address", &self.seller_address)];
+        let hidden = |(field, _)| FieldError {
+            field,
+            value: "(hidden)".to_owned(),
+            problem: "looks like a private key or recovery words; it was not stored; move what it protects".to_owned(),
+        };
+        fields.into_iter().filter(|(_, text)| account::is_secret(text)).map(hidden).collect()
     }
 }
 

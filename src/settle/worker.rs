@@ -15,7 +15,7 @@ use crate::intent::{self, Intent, IntentEvent, IntentKind};
 use crate::ledger::{self, LedgerError};
 use crate::payment::{self, ExceptionKind, PaymentEvent};
 use crate::rpc::{Log, Node};
-use crate::units::{Asset, AssetId, Progress, depth_of};
+use crate::units::{Asset, AssetId, Outcomes, Progress, depth_of};
 use crate::{scan, settings};
 
 alloy::sol! {
@@ -38,7 +38,7 @@ impl Settler {
         let open = broadcast::store::list_open(&mut connection, self.chain.id, TRANSACTIONS_PER_TICK).await?;
         let Some(cursor) = scan::store::find_cursor(&mut connection, self.chain.id).await? else { return Ok(Progress::Idle) };
         let threshold = settings::store::get_threshold(&mut connection, self.chain.id).await?;
-        let (mut progress, mut failure) = (Progress::Idle, None);
+        let mut outcomes = Outcomes::new();
         for outbound in open {
             let Some(inclusion) = outbound.included else { continue };
             let deep = depth_of(inclusion.block.number, cursor.tip.number).is_some_and(|depth| threshold.value.reached_by(depth));
@@ -51,12 +51,12 @@ impl Settler {
                 continue;
             }
             let what = format!("tx {} of intent {}", outbound.tx_hash, outbound.intent);
-            match self.settle(outbound, inclusion).await {
-                Ok(one) => progress = progress.or(one),
-                Err(source) => failure = failure.or(Some(SettleError::Item { what, source: Box::new(source) })),
+            let settled = self.settle(outbound, inclusion).await.map_err(|source| SettleError::Item { what, source: Box::new(source) });
+            if !outcomes.note(settled, SettleError::disposition) {
+                break;
             }
         }
-        failure.map_or(Ok(progress), Err)
+        outcomes.finish()
     }
 
     async fn settle(&self, outbound: Outbound, inclusion: Inclusion) -> Result<Progress, SettleError> {

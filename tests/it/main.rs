@@ -2,9 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 
+mod api;
 mod ground;
 mod growth;
+mod house;
+mod ledger;
 mod node;
+mod process;
 mod scripted;
 mod signing;
 mod simulator;
@@ -12,3 +16,4 @@ mod units;
 mod watch;
 mod watch_faults;
 mod watching;
+mod way;

@@ -21,7 +21,8 @@ use amanatd::units::{ChainId, Confirmations, Progress};
 use secrecy::SecretString;
 use time::OffsetDateTime;
 
-const XPUB: &str = "xpub6CNFa58kEQJu2hwMVoofpDEKVVSg6gfwqBqE2zHAianaUnQkrJzJJ42iLDp7Dmg2aP88qCKoFZ4jidk3tECdQuF4567NGHDfe7iBRwHxgke";
+pub(crate) const XPUB: &str =
+    "xpub6CNFa58kEQJu2hwMVoofpDEKVVSg6gfwqBqE2zHAianaUnQkrJzJJ42iLDp7Dmg2aP88qCKoFZ4jidk3tECdQuF4567NGHDfe7iBRwHxgke";
 
 /// The time of every tick; nothing here depends on it moving.
 pub(crate) const NOW: OffsetDateTime = time::macros::datetime!(2027-01-15 12:00 UTC);

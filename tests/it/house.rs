@@ -1,0 +1,217 @@
+//! The daemon's API in this process, over a database of its own: an enrolled account, a threshold, a
+//! chain that counts as read, people and tokens. What it serves is the real router on a loopback port.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use alloy::primitives::{Address, B256};
+use amanatd::account::store::DeviceHint;
+use amanatd::account::{self, AccountXpub};
+use amanatd::api::wire::ProblemView;
+use amanatd::api::{self, ApiState, Client};
+use amanatd::chains::ChainBook;
+use amanatd::daemon;
+use amanatd::db::{Database, DatabaseLimits, DbError};
+use amanatd::devkit::postgres::APP;
+use amanatd::devkit::schema::FreshDatabase;
+use amanatd::officer::store::NewToken;
+use amanatd::officer::{self, OfficerError, Scope, TokenSecret, UserRole};
+use amanatd::rpc::Node;
+use amanatd::scan::store::NewBlock;
+use amanatd::scan::tip::Link;
+use amanatd::scan::{self};
+use amanatd::settings::{self, ChangeNote};
+use amanatd::units::{ApiTokenId, BlockNumber, BlockRef, ChainId, Confirmations, UserId};
+use axum::http::StatusCode;
+use bip32::{ChildNumber, XPub};
+use secrecy::SecretString;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::watching::{CHAIN, XPUB, node_of};
+
+/// Nobody listens there: for tests whose chain is only rows.
+const NOBODY: &str = "http://127.0.0.1:9";
+
+/// An API with everything behind it.
+pub(crate) struct ApiHouse {
+    pub(crate) base: FreshDatabase,
+    pub(crate) db: Database,
+    pub(crate) book: Arc<ChainBook>,
+    pub(crate) node: Arc<Node>,
+    url: String,
+    http: reqwest::Client,
+    server: JoinHandle<()>,
+}
+
+/// An answer, read whole.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) content_type: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    /// The problem document that every refusal is.
+    pub(crate) fn problem(&self) -> ProblemView {
+        assert_eq!(self.content_type, "application/problem+json", "{self:?}");
+        let problem: ProblemView = serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"));
+        assert_eq!(problem.status, self.status.as_u16(), "{self:?}");
+        assert_eq!(problem.kind, format!("urn:amanatd:problem:{}", problem.code));
+        problem
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        assert_eq!(self.content_type, "application/json", "{self:?}");
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+impl ApiHouse {
+    /// Over a chain that was read up to block 100 and whose node is away.
+    pub(crate) async fn start() -> Self {
+        let house = Self::over(NOBODY, 16).await;
+        let tip = BlockRef { number: BlockNumber(100), hash: B256::repeat_byte(1) };
+        let outcome = house.db.unit::<_, DbError, _>(move |connection| {
+            Box::pin(async move {
+                let threshold = settings::store::get_threshold(connection, CHAIN).await?;
+                let block = NewBlock { link: Link { block: tip, parent_hash: B256::ZERO }, time: daemon::now() };
+                scan::store::insert_blocks(connection, CHAIN, &[block], threshold.history_id).await?;
+                scan::store::insert_cursor(connection, CHAIN, tip).await
+            })
+        });
+        outcome.await.unwrap();
+        house
+    }
+
+    /// Over a node; nothing is read yet.
+    pub(crate) async fn over(rpc_url: &str, connections_max: u32) -> Self {
+        // Whoever was first is right.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let base = FreshDatabase::create().unwrap();
+        let limits = DatabaseLimits { connections_max, ..DatabaseLimits::default() };
+        let db = Database::connect(&base.url(APP), limits).await.unwrap();
+        let book = Arc::new(ChainBook::parse(include_str!("../../chains.toml")).unwrap());
+        let node = Arc::new(node_of(&[rpc_url]));
+        let nodes: BTreeMap<ChainId, Arc<Node>> = BTreeMap::from([(CHAIN, Arc::clone(&node))]);
+        let state = ApiState { db: db.clone(), book: Arc::clone(&book), nodes: Arc::new(nodes), clock: daemon::now };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move { axum::serve(listener, api::router(state)).await.unwrap() });
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let house = Self { base, db, book, node, url, http, server };
+        house.enrol().await;
+        house.set_threshold(3).await;
+        house
+    }
+
+    async fn enrol(&self) {
+        let outcome = self.db.unit::<_, account::AccountError, _>(|connection| {
+            Box::pin(async move {
+                let xpub: AccountXpub = XPUB.parse().unwrap();
+                account::store::insert(connection, "test", &xpub, &DeviceHint::default()).await
+            })
+        });
+        outcome.await.unwrap();
+    }
+
+    pub(crate) async fn set_threshold(&self, blocks: i64) {
+        let value = Confirmations::new(blocks).unwrap();
+        let note = ChangeNote { changed_by: "test".to_owned(), reason: "test".to_owned() };
+        let set = self.db.unit::<_, DbError, _>(move |connection| {
+            Box::pin(async move { settings::store::set_threshold(connection, CHAIN, value, &note).await })
+        });
+        set.await.unwrap();
+    }
+
+    // === people ===
+
+    pub(crate) async fn user(&self, name: &str, role: UserRole) -> UserId {
+        let (id, name) = (UserId(Uuid::now_v7()), name.to_owned());
+        let outcome = self.db.unit::<_, OfficerError, _>(move |connection| {
+            Box::pin(async move { officer::store::insert_user(connection, id, None, &name, role).await })
+        });
+        outcome.await.unwrap();
+        id
+    }
+
+    /// The secret of a new token that lives for `days`; a negative number is one that has expired.
+    pub(crate) async fn token(&self, scopes: &[Scope], user: Option<UserId>, days: i64) -> String {
+        let id = ApiTokenId(Uuid::now_v7());
+        let expires_at = Some(daemon::now() + time::Duration::days(days));
+        let token = NewToken { id, name: format!("token-{id}"), scopes: scopes.to_vec(), user, expires_at };
+        let mut random = [0; 32];
+        getrandom::fill(&mut random).unwrap();
+        let outcome = self.db.unit::<_, OfficerError, _>(move |connection| {
+            Box::pin(async move {
+                let secret = TokenSecret::from_random(random);
+                officer::store::insert_token(connection, &token, &secret).await?;
+                Ok(secret.expose().to_owned())
+            })
+        });
+        outcome.await.unwrap()
+    }
+
+    /// A token of the marketplace's kind.
+    pub(crate) async fn marketplace(&self) -> String {
+        self.token(&[Scope::PaymentsRead, Scope::PaymentsWrite, Scope::IntentsRead, Scope::LedgerRead], None, 1).await
+    }
+
+    pub(crate) fn client(&self, token: &str) -> Client {
+        Client::new(&self.url, SecretString::from(token)).unwrap()
+    }
+
+    // === calls ===
+
+    pub(crate) fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url))
+    }
+
+    pub(crate) fn post(&self, path: &str, token: &str, key: &str, body: impl Into<reqwest::Body>) -> reqwest::RequestBuilder {
+        self.request(reqwest::Method::POST, path)
+            .bearer_auth(token)
+            .header("idempotency-key", key)
+            .header("content-type", "application/json")
+            .body(body)
+    }
+
+    pub(crate) fn get(&self, path: &str, token: &str) -> reqwest::RequestBuilder {
+        self.request(reqwest::Method::GET, path).bearer_auth(token)
+    }
+
+    /// One number of the database, as the superuser reads it.
+    pub(crate) fn count(&self, sql: &str) -> i64 {
+        self.base.sql(sql).unwrap().trim().parse().unwrap()
+    }
+
+    /// Everything that creating a payment writes.
+    pub(crate) fn stored(&self) -> String {
+        let sql = "select (select count(*) from payments), (select count(*) from trezor_derived_addresses), \
+             (select count(*) from derived_destinations), (select count(*) from events), (select count(*) from idempotency_keys), \
+             (select next_deposit_index from trezor_accounts)";
+        self.base.sql(sql).unwrap().trim().to_owned()
+    }
+}
+
+impl Drop for ApiHouse {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// Sends and reads whatever comes back.
+pub(crate) async fn answer(request: reqwest::RequestBuilder) -> Answer {
+    let response = request.send().await.unwrap();
+    let status = response.status();
+    let content_type = response.headers().get("content-type").map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+    Answer { status, content_type, body: response.text().await.unwrap() }
+}
+
+/// An address of the enrolled account, derived by another implementation than the daemon's way to it.
+pub(crate) fn derived(branch: u32, index: u32) -> Address {
+    let step = |key: XPub, number| key.derive_child(ChildNumber::new(number, false).unwrap()).unwrap();
+    let account: XPub = XPUB.parse().unwrap();
+    let point = step(step(account, branch), index).public_key().to_sec1_point(false);
+    Address::from_raw_public_key(&point.as_bytes()[1..])
+}

@@ -18,9 +18,10 @@ use crate::units::{ChainId, Outcomes, Progress};
 const TRANSACTIONS_PER_TICK: i64 = 1_000;
 /// Bytes that are in no block are sent again after this long: nodes forget.
 const RESEND_AFTER: Duration = Duration::seconds(15);
-/// A node that says "nonce used" may have mined ours and not show the receipt yet. Only after this many
-/// sends, with the transaction unknown everywhere, was it somebody else.
-const FOREIGN_AFTER_ATTEMPTS: u32 = 8;
+/// A node that says "nonce used" may have mined ours and not show it yet. Only after this many earlier
+/// sends, half a minute, with the transaction still unknown, was it somebody else. Planning from that
+/// address stops at once, by the nonce.
+const FOREIGN_AFTER_ATTEMPTS: u32 = 2;
 
 /// The one sender of a chain.
 #[derive(Debug)]

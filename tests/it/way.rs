@@ -143,15 +143,24 @@ impl Way {
             Progress::Idle
         }));
         progress = progress.or(workers.planner.tick().await.unwrap_or_else(|error| {
-            stopped.push(Stopped::Intent(error));
+            stopped.push(Stopped::Intent(match error {
+                IntentError::Item { source, .. } => *source,
+                error => error,
+            }));
             Progress::Idle
         }));
         progress = progress.or(self.broadcast(now).await.unwrap_or_else(|error| {
-            stopped.push(Stopped::Broadcast(error));
+            stopped.push(Stopped::Broadcast(match error {
+                BroadcastError::Item { source, .. } => *source,
+                error => error,
+            }));
             Progress::Idle
         }));
         progress = progress.or(workers.settler.tick().await.unwrap_or_else(|error| {
-            stopped.push(Stopped::Settle(error));
+            stopped.push(Stopped::Settle(match error {
+                SettleError::Item { source, .. } => *source,
+                error => error,
+            }));
             Progress::Idle
         }));
         (progress, stopped)

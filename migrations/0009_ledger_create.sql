@@ -74,7 +74,7 @@ create table funds_ledger_entries (
     constraint funds_ledger_entries_reverses_fkey foreign key (reverses_entry_id) references funds_ledger_entries (id) on delete restrict,
     constraint funds_ledger_entries_reversed_once_key unique (reverses_entry_id),
     constraint funds_ledger_entries_idempotency_key unique (idempotency_key),
-    constraint funds_ledger_entries_idempotency_key_form check (length(idempotency_key) between 3 and 120),
+    constraint funds_ledger_entries_idempotency_key_form check (length(idempotency_key) between 3 and 160),
     constraint funds_ledger_entries_amount_positive check (amount_units > 0),
     constraint funds_ledger_entries_accounts_differ check (debit_account_id <> credit_account_id),
     constraint funds_ledger_entries_decimals_bounds check (asset_decimals between 0 and 18),

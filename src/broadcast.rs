@@ -7,7 +7,7 @@
 pub mod store;
 mod worker;
 
-pub use worker::Broadcaster;
+pub use worker::{Broadcaster, inclusion_of};
 
 use alloy::primitives::{Address, B256, Bytes, U256};
 use time::OffsetDateTime;

@@ -205,12 +205,14 @@ pub async fn list_settled_orphaned(connection: &mut PgConnection, chain: ChainId
 }
 
 /// A settled transaction that a reorg had taken away is in another block now.
-pub async fn move_settled(connection: &mut PgConnection, id: i64, block: BlockRef) -> Result<(), DbError> {
+pub async fn move_settled(connection: &mut PgConnection, id: i64, inclusion: Inclusion) -> Result<(), DbError> {
     let rows = sqlx::query!(
-        "update outbound_transactions set block_number = $2, block_hash = $3::bytea where id = $1 and settled_at is not null",
+        "update outbound_transactions set block_number = $2, block_hash = $3::bytea, fee_paid = $4::text::numeric
+         where id = $1 and settled_at is not null",
         id,
-        block.number.as_i64(),
-        block.hash.as_slice()
+        inclusion.block.number.as_i64(),
+        inclusion.block.hash.as_slice(),
+        units_to_sql(inclusion.fee_paid)
     )
     .execute(connection)
     .await?

@@ -58,14 +58,9 @@ impl Broadcaster {
         let gone = store::list_settled_orphaned(&mut connection, chain, TRANSACTIONS_PER_TICK).await?;
         drop(connection);
         for outbound in gone {
-            match self.node.receipt(outbound.tx_hash).await? {
-                Some(receipt) if Some(receipt.succeeded) == outbound.included.map(|inclusion| inclusion.succeeded) => {
-                    tracing::warn!(intent.id = %outbound.intent, tx.hash = %outbound.tx_hash, block = %receipt.block, "a settled transaction is in another block after a reorg");
-                    self.db
-                        .unit(move |connection| Box::pin(async move { store::move_settled(connection, outbound.id, receipt.block).await }))
-                        .await?;
-                }
-                Some(_) | None => self.settled_is_gone(outbound, now).await?,
+            // In another block it is the settler's again.
+            if self.node.receipt(outbound.tx_hash).await?.is_none() {
+                self.settled_is_gone(outbound, now).await?;
             }
         }
         Ok(())
@@ -213,7 +208,7 @@ impl Broadcaster {
 
 /// What a receipt says that a settlement needs; `None` where it does not say what gas cost, which is not
 /// the same as nothing.
-fn inclusion_of(receipt: &Receipt) -> Option<Inclusion> {
+pub fn inclusion_of(receipt: &Receipt) -> Option<Inclusion> {
     let gas = U256::from(receipt.gas_used).saturating_mul(U256::from(receipt.effective_gas_price?));
     let fee_paid = gas.saturating_add(receipt.l1_fee.unwrap_or_default());
     Some(Inclusion { block: receipt.block, succeeded: receipt.succeeded, fee_paid })

@@ -7,10 +7,10 @@ use axum::response::Response;
 use serde::Deserialize;
 use sqlx::PgConnection;
 
+use super::ApiState;
 use super::auth::Authenticated;
 use super::idempotency::read_write;
 use super::problem::Problem;
-use super::server::ApiState;
 use super::wire::{AccountView, ApproveIntent, ClaimIntent, DeclineIntent, IntentView, SigningQueue, SubmitSignature};
 use crate::chains::ChainBook;
 use crate::intent::{self, Intent, IntentState};

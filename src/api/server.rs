@@ -1,13 +1,10 @@
-//! The router, what its handlers share, and the bounds on every request.
+//! The router, and the bounds on every request.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderName, StatusCode};
 use axum::routing::{get, post};
-use time::OffsetDateTime;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
@@ -15,32 +12,11 @@ use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
 use super::problem::Problem;
-use super::{intents, ledger, payments};
-use crate::chains::ChainBook;
-use crate::db::Database;
-use crate::rpc::Node;
-use crate::units::ChainId;
+use super::{ApiState, intents, ledger, payments};
 
 /// Larger bodies are refused unread.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What handlers share.
-#[derive(Clone, Debug)]
-pub struct ApiState {
-    pub db: Database,
-    pub book: Arc<ChainBook>,
-    /// The chains that are configured, each with its node.
-    pub nodes: Arc<BTreeMap<ChainId, Arc<Node>>>,
-    /// The clock, read by the daemon's choice and not here.
-    pub clock: fn() -> OffsetDateTime,
-}
-
-impl ApiState {
-    pub(super) fn watched(&self) -> Vec<ChainId> {
-        self.nodes.keys().copied().collect()
-    }
-}
 
 /// All routes under /v1.
 pub fn router(state: ApiState) -> Router {

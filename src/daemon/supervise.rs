@@ -96,8 +96,9 @@ impl Workers {
         pulse
     }
 
-    /// Feeds systemd's watchdog while every loop turns. A loop that retries is alive; one that hangs is
-    /// not, and systemd then ends and restarts the process.
+    /// Feeds systemd's watchdog while every loop turns; when one hangs, systemd ends and restarts the
+    /// process. It proves no progress: a loop that fails and retries for ever turns. That shows in the
+    /// metric of each worker's last tick without an error.
     pub(super) fn feed_watchdog(&mut self) {
         let Some(limit) = sd_notify::watchdog_enabled() else { return };
         let (stop, pulses, started) = (self.stop.clone(), Arc::clone(&self.pulses), self.started);

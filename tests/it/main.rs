@@ -4,6 +4,7 @@
 
 mod ground;
 mod node;
+mod requests;
 mod scripted;
 mod signing;
 mod simulator;

@@ -30,6 +30,8 @@ use crate::units::{ChainId, Disposition, Progress};
 /// Pauses between two attempts to reach the database at start.
 const DATABASE_PAUSE_MIN: Duration = Duration::from_millis(500);
 const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// How long the server may take to show that it still holds our lease.
+const LEASE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs until a signal, or until something that must not go on.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
@@ -167,7 +169,7 @@ fn hold_lease(workers: &mut Workers, lease: InstanceLease) {
         |_: &LeaseError| Disposition::Stop,
         move || {
             let lease = Arc::clone(&lease);
-            async move { lease.lock().await.check().await.map(|()| Progress::Idle) }
+            async move { lease.lock().await.check(LEASE_LIMIT).await.map(|()| Progress::Idle) }
         },
     );
 }

@@ -3,12 +3,16 @@
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use amanatd::cli::{self, Cli, Command};
 use amanatd::db::LOG_CAP;
 use amanatd::signing::CLIENT_LOG_CAP;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
+
+/// How long tasks and threads that nobody waits for may take to end.
+const RUNTIME_ENDING: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -20,7 +24,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("the runtime cannot start")),
     };
-    match runtime.block_on(run(cli)) {
+    let outcome = runtime.block_on(run(cli));
+    // A thread that waits for a name to resolve, or for a key to be pressed, holds nothing up.
+    runtime.shutdown_timeout(RUNTIME_ENDING);
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }

@@ -7,6 +7,7 @@ mod lease;
 mod node;
 mod requests;
 mod scripted;
+mod shutdown;
 mod signing;
 mod simulator;
 mod units;

@@ -52,16 +52,16 @@ fn start_logging(json: bool, daemon: bool) {
     if json { subscriber.json().init() } else { subscriber.init() }
 }
 
-/// One line for what failed, one for each cause; no backtrace.
+/// One line for what failed, one for each cause; no backtrace. A cause may repeat a stranger's words.
 fn fail(error: &anyhow::Error) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "error: {error}");
+    let _ = writeln!(stderr, "error: {}", cli::printable(&error.to_string()));
     let mut told = error.to_string();
     let mut cause: Option<&(dyn Error + 'static)> = error.source();
     while let Some(next) = cause {
         let words = next.to_string();
         if !told.contains(&words) {
-            let _ = writeln!(stderr, "  because: {words}");
+            let _ = writeln!(stderr, "  because: {}", cli::printable(&words));
         }
         told = words;
         cause = next.source();

@@ -224,6 +224,7 @@ async fn view(connection: &mut PgConnection, intent: &Intent, book: &ChainBook) 
         max_fee_per_gas: intent.fees.max_fee_per_gas.to_string(),
         max_priority_fee_per_gas: intent.fees.max_priority_fee_per_gas.to_string(),
         payment_id: intent.payment,
+        destination_id: intent.destination,
         digest: intent.digest,
         approvals,
         approvals_required: intent.approvals_required,

@@ -10,6 +10,7 @@ mod scripted;
 mod shutdown;
 mod signing;
 mod simulator;
+mod station;
 mod units;
 mod watch;
 mod watch_faults;

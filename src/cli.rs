@@ -15,6 +15,7 @@ mod threshold;
 
 use std::path::PathBuf;
 
+pub use console::printable;
 #[cfg(feature = "devkit")]
 pub(crate) use console::table_lines;
 

@@ -119,8 +119,9 @@ impl Client {
         self.write(&format!("/v1/intents/{id}/claim"), claim, &new_key()).await
     }
 
-    pub async fn submit_signature(&self, id: IntentId, raw: Bytes) -> Result<IntentView, ClientError> {
-        self.write(&format!("/v1/intents/{id}/signature"), &SubmitSignature { raw }, &new_key()).await
+    /// The caller brings the key, so that the same bytes can be handed in again after a lost answer.
+    pub async fn submit_signature(&self, id: IntentId, raw: Bytes, key: &str) -> Result<IntentView, ClientError> {
+        self.write(&format!("/v1/intents/{id}/signature"), &SubmitSignature { raw }, key).await
     }
 
     pub async fn decline(&self, id: IntentId, decline: &DeclineIntent) -> Result<IntentView, ClientError> {

@@ -7,10 +7,10 @@ use axum::response::Response;
 use serde::Deserialize;
 use sqlx::PgConnection;
 
+use super::ApiState;
 use super::auth::Authenticated;
 use super::idempotency::read_write;
 use super::problem::Problem;
-use super::server::ApiState;
 use super::wire::{AccountView, ApproveIntent, ClaimIntent, DeclineIntent, IntentView, SigningQueue, SubmitSignature, VoidIntent};
 use crate::broadcast::store::StationClaim;
 use crate::chains::ChainBook;
@@ -258,6 +258,7 @@ async fn view(connection: &mut PgConnection, intent: &Intent, book: &ChainBook) 
         max_fee_per_gas: intent.fees.max_fee_per_gas.to_string(),
         max_priority_fee_per_gas: intent.fees.max_priority_fee_per_gas.to_string(),
         payment_id: intent.payment,
+        destination_id: intent.destination,
         digest: intent.digest,
         approvals,
         approvals_required: intent.approvals_required,

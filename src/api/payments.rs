@@ -9,10 +9,10 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::ApiState;
 use super::auth::Authenticated;
 use super::idempotency::read_write;
 use super::problem::Problem;
-use super::server::ApiState;
 use super::wire::{CreatePayment, ExceptionView, PaymentPage, PaymentView, TransferView};
 use crate::chains::ChainBook;
 use crate::event::{self, Event};

@@ -100,7 +100,7 @@ impl Problem {
     }
 
     fn internal() -> Self {
-        let detail = "the daemon logged what happened under this request's id";
+        let detail = "the daemon logged what happened under this request's id (x-request-id)";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The daemon failed", detail)
     }
 }

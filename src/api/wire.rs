@@ -123,6 +123,8 @@ pub struct IntentView {
     pub max_fee_per_gas: String,
     pub max_priority_fee_per_gas: String,
     pub payment_id: Option<PaymentId>,
+    /// The deposit address's row: part of the digest, which a station computes again.
+    pub destination_id: Option<Uuid>,
     pub digest: B256,
     pub approvals: u8,
     pub approvals_required: u8,

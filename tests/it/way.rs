@@ -273,7 +273,7 @@ impl Way {
     }
 
     pub(crate) async fn submit(&self, id: IntentId, raw: &Bytes) -> IntentView {
-        self.station.submit_signature(id, raw.clone()).await.unwrap()
+        self.station.submit_signature(id, raw.clone(), &Uuid::new_v4().to_string()).await.unwrap()
     }
 
     /// Approved, signed and stored; not sent.

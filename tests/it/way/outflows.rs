@@ -12,6 +12,7 @@ use amanatd::rpc::SendOutcome;
 use amanatd::settle::SettleError;
 use amanatd::units::parse_units;
 use time::Duration;
+use uuid::Uuid;
 
 use super::{BUYER, SELLERS, Stopped, Way};
 
@@ -99,12 +100,15 @@ async fn s3_altered_bytes_are_refused_and_not_stored() {
     for place in 0..raw.len() {
         let mut altered = raw.to_vec();
         altered[place] ^= 1;
-        let error = way.station.submit_signature(intent.id, altered.into()).await.unwrap_err();
+        let error = way.station.submit_signature(intent.id, altered.into(), &Uuid::new_v4().to_string()).await.unwrap_err();
         assert_eq!(error.code(), Some("invalid_fields"), "byte {place}: {error}");
         refused += 1;
     }
     for altered in [raw[..raw.len() - 1].to_vec(), [raw.as_ref(), &[0]].concat(), raw[1..].to_vec(), Vec::new()] {
-        assert_eq!(way.station.submit_signature(intent.id, altered.into()).await.unwrap_err().code(), Some("invalid_fields"));
+        assert_eq!(
+            way.station.submit_signature(intent.id, altered.into(), &Uuid::new_v4().to_string()).await.unwrap_err().code(),
+            Some("invalid_fields")
+        );
     }
     assert!(refused > 150, "{refused}");
     let kept = "select count(*) from outbound_transactions where intent_id = ";
@@ -132,7 +136,10 @@ async fn s1_s3_a_signature_of_one_intent_does_not_serve_another() {
     let fuel = way.planned("fuel").await;
     way.approve(&fuel).await;
     way.station.claim(fuel.id, &ClaimIntent::of("desk")).await.unwrap();
-    assert_eq!(way.station.submit_signature(fuel.id, raw.clone()).await.unwrap_err().code(), Some("invalid_fields"));
+    assert_eq!(
+        way.station.submit_signature(fuel.id, raw.clone(), &Uuid::new_v4().to_string()).await.unwrap_err().code(),
+        Some("invalid_fields")
+    );
     assert_eq!(way.intent(fuel.id).await.state, "signing");
     assert_eq!(way.read(other.id).await.escrow_state.as_deref(), Some("funded"));
     way.submit(release.id, &raw).await;

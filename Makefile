@@ -29,8 +29,8 @@ check: setup ## Formatting, lints, fresh .sqlx, contracts and scripts
 	scripts/compile-contracts --check
 	scripts/check-scripts
 
-bench: setup ## The hot paths, each against a named limit
-	cargo bench --features devkit --locked
+bench: setup ## The hot paths, each against a named baseline (LARGE=1: larger inputs)
+	cargo bench --features devkit --locked -- $(if $(LARGE),--large)
 
 dist: setup ## A stripped release tarball, proven free of the devkit
 	@scripts/dist

@@ -50,6 +50,8 @@ create table trezor_derived_addresses (
 create unique index trezor_derived_addresses_legacy_object_id_key on trezor_derived_addresses (legacy_object_id)
     where legacy_object_id is not null;
 
+create index trezor_derived_addresses_created_idx on trezor_derived_addresses (created_at);
+
 grant insert (id, user_id, label, account_index, path, xpub, fingerprint, device_id, device_model) on trezor_accounts to amanat_app;
 grant update (next_deposit_index, label, updated_at) on trezor_accounts to amanat_app;
 grant insert (id, account_id, branch, address_index, address, purpose) on trezor_derived_addresses to amanat_app;

@@ -23,6 +23,8 @@ create table payments (
     token_decimals smallint not null,
     due_units base_units not null,
     seller_address evm_address not null,
+    -- Who asked for the release; may not approve it too.
+    release_requested_by text,
     expires_at timestamptz not null,
     state_version bigint not null default 1,
     metadata jsonb not null default '{}',
@@ -56,7 +58,8 @@ create table payments (
 create unique index payments_legacy_object_id_key on payments (legacy_object_id) where legacy_object_id is not null;
 create index payments_created_idx on payments (created_at, id);
 create index payments_open_status_idx on payments (status, created_at) where status in ('pending', 'processing');
-create index payments_open_escrow_idx on payments (escrow_state, created_at) where escrow_state in ('releasable', 'releasing');
+create index payments_releasable_idx on payments (chain_id, id) where escrow_state = 'releasable';
+create index payments_confirmed_idx on payments (chain_id, id) where status = 'confirmed';
 
 create table payment_quotes (
     payment_id uuid not null,
@@ -102,6 +105,6 @@ grant insert (
     seller_offer_ref_kind, seller_offer_id, seller_offer_external_ref, provider, amount, currency, chain_id, token_contract,
     token_symbol, token_decimals, due_units, seller_address, expires_at, metadata
 ) on payments to amanat_app;
-grant update (status, escrow_state, state_version, metadata, updated_at) on payments to amanat_app;
+grant update (status, escrow_state, release_requested_by, state_version, metadata, updated_at) on payments to amanat_app;
 grant insert (payment_id, kind, detail) on payment_exceptions to amanat_app;
 grant update (closed_at, resolution) on payment_exceptions to amanat_app;

@@ -76,6 +76,7 @@ create table transfer_observations (
 );
 create unique index transfer_observations_one_canonical_key on transfer_observations (transfer_id) where state = 'canonical';
 create index transfer_observations_address_idx on transfer_observations (derived_address_id, id);
+create index transfer_observations_orphaned_idx on transfer_observations (chain_id, id) where state = 'orphaned';
 
 -- The verdict "confirmed" and everything needed to replay why.
 create table transfer_verdicts (
@@ -103,6 +104,25 @@ create table transfer_verdicts (
 );
 -- Exactly once: one live verdict per transfer, however many blocks carried it.
 create unique index transfer_verdicts_one_live_key on transfer_verdicts (transfer_id) where revoked_at is null;
+create index transfer_verdicts_observation_idx on transfer_verdicts (observation_id) where revoked_at is null;
+create index transfer_verdicts_chain_idx on transfer_verdicts (chain_id, id) where revoked_at is null;
+create index chain_blocks_orphaned_idx on chain_blocks (chain_id, number) where state = 'orphaned';
+
+-- A verdict that was taken back stays taken back; the transfer gets another one.
+create function transfer_verdicts_guard() returns trigger
+    language plpgsql set search_path = pg_catalog, public, pg_temp
+as $$
+begin
+    if old.revoked_at is not null and new.revoked_at is distinct from old.revoked_at then
+        raise exception using errcode = 'check_violation', constraint = 'transfer_verdicts_revoked_for_good',
+            message = 'a revoked verdict stays revoked';
+    end if;
+    return new;
+end
+$$;
+create trigger transfer_verdicts_guard before update on transfer_verdicts
+    for each row execute function transfer_verdicts_guard();
+alter table transfer_verdicts enable always trigger transfer_verdicts_guard;
 
 grant insert (chain_id, number, hash, parent_hash, block_time, threshold_history_id) on chain_blocks to amanat_app;
 grant update (state, orphaned_at) on chain_blocks to amanat_app;

@@ -74,7 +74,7 @@ create table funds_ledger_entries (
     constraint funds_ledger_entries_reverses_fkey foreign key (reverses_entry_id) references funds_ledger_entries (id) on delete restrict,
     constraint funds_ledger_entries_reversed_once_key unique (reverses_entry_id),
     constraint funds_ledger_entries_idempotency_key unique (idempotency_key),
-    constraint funds_ledger_entries_idempotency_key_form check (length(idempotency_key) between 3 and 120),
+    constraint funds_ledger_entries_idempotency_key_form check (length(idempotency_key) between 3 and 160),
     constraint funds_ledger_entries_amount_positive check (amount_units > 0),
     constraint funds_ledger_entries_accounts_differ check (debit_account_id <> credit_account_id),
     constraint funds_ledger_entries_decimals_bounds check (asset_decimals between 0 and 18),
@@ -118,8 +118,13 @@ alter table ledger_accounts enable always trigger ledger_accounts_open_balance;
 
 -- Applies the entries of one statement to the balances. Rows are locked in account order, so two
 -- postings cannot deadlock on them; an account that would fall below zero fails the whole statement.
+--
+-- The server plans these statements at a connection's first posting and keeps the plans. Left alone, a
+-- first posting of many entries makes plans that read every account and every balance, also for the
+-- postings of one entry that follow. With these ways switched off, accounts are found by their key.
 create function funds_ledger_entries_apply() returns trigger
     language plpgsql security definer set search_path = pg_catalog, public, pg_temp
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 begin
     if exists (

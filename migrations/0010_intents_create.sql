@@ -67,6 +67,40 @@ alter table intent_approvals enable always trigger intent_approvals_no_update;
 alter table intent_approvals enable always trigger intent_approvals_no_delete;
 alter table intent_approvals enable always trigger intent_approvals_no_truncate;
 
+-- The machine of an intent, held here too: whoever writes as the daemon cannot approve without approvals
+-- or bring a finished intent back. Once a station has had it, a signature may exist, and it cannot be void.
+create function intents_guard() returns trigger
+    language plpgsql set search_path = pg_catalog, public, pg_temp
+as $$
+begin
+    if new.state is not distinct from old.state then
+        return new;
+    end if;
+    if (old.state::text || ' > ' || new.state::text) not in (
+        'planned > approved', 'planned > void', 'approved > signing', 'approved > void', 'signing > approved', 'signing > signed',
+        'signed > broadcast', 'signed > uncertain', 'signed > mined', 'broadcast > mined', 'uncertain > broadcast',
+        'uncertain > mined', 'mined > broadcast', 'mined > settled', 'mined > reverted'
+    ) then
+        raise exception using errcode = 'check_violation', constraint = 'intents_transition',
+            message = format('an intent does not go from %s to %s', old.state, new.state);
+    end if;
+    if new.state = 'void' and new.station is not null then
+        raise exception using errcode = 'check_violation', constraint = 'intents_void_unsigned',
+            message = 'a station has had this intent; a signature may exist';
+    end if;
+    if old.state = 'planned' and new.state = 'approved' and new.approvals_required > (
+        select count(distinct officer_id) from intent_approvals a
+        where a.intent_id = new.id and a.revision = new.revision and a.digest = new.digest
+    ) then
+        raise exception using errcode = 'check_violation', constraint = 'intents_approved_by_officers',
+            message = 'an intent is approved by as many officers as it requires';
+    end if;
+    return new;
+end
+$$;
+create trigger intents_guard before update on intents for each row execute function intents_guard();
+alter table intents enable always trigger intents_guard;
+
 -- The signed bytes, committed before they are first sent; sent again as often as needed, never rebuilt.
 create table outbound_transactions (
     id bigint generated always as identity,
@@ -99,6 +133,22 @@ create table outbound_transactions (
     )
 );
 create index outbound_transactions_open_idx on outbound_transactions (chain_id, id) where settled_at is null;
+create index outbound_transactions_block_idx on outbound_transactions (chain_id, block_number) where settled_at is not null;
+
+create function outbound_transactions_guard() returns trigger
+    language plpgsql set search_path = pg_catalog, public, pg_temp
+as $$
+begin
+    if old.settled_at is not null and new.settled_at is distinct from old.settled_at then
+        raise exception using errcode = 'check_violation', constraint = 'outbound_transactions_settled_once',
+            message = 'a settled transaction stays settled';
+    end if;
+    return new;
+end
+$$;
+create trigger outbound_transactions_guard before update on outbound_transactions
+    for each row execute function outbound_transactions_guard();
+alter table outbound_transactions enable always trigger outbound_transactions_guard;
 
 create table derived_destination_sweeps (
     id uuid not null default gen_random_uuid(),

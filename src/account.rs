@@ -49,6 +49,14 @@ impl Purpose {
 
     /// The operator's own addresses have fixed places on branch 1 of every account.
     pub const OPERATOR: [(Self, u32); 2] = [(Self::Gas, 0), (Self::Treasury, 1)];
+
+    /// What an address at this place is for; nothing of ours is elsewhere on the operator's branch.
+    pub fn at(path: DerivationPath) -> Option<Self> {
+        match path.branch {
+            Branch::Deposit => Some(Self::Deposit),
+            Branch::Operator => Self::OPERATOR.into_iter().find(|(_, index)| *index == path.index.get()).map(|(purpose, _)| purpose),
+        }
+    }
 }
 
 /// An address ever issued: a row of `trezor_derived_addresses`.

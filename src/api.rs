@@ -16,4 +16,31 @@ pub mod wire;
 
 pub use client::{Client, ClientError};
 pub use problem::Problem;
-pub use server::{ApiState, router};
+pub use server::router;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+use crate::chains::ChainBook;
+use crate::db::Database;
+use crate::rpc::Node;
+use crate::units::ChainId;
+
+/// What handlers share.
+#[derive(Clone, Debug)]
+pub struct ApiState {
+    pub db: Database,
+    pub book: Arc<ChainBook>,
+    /// The chains that are configured, each with its node.
+    pub nodes: Arc<BTreeMap<ChainId, Arc<Node>>>,
+    /// The clock, read by the daemon's choice and not here.
+    pub clock: fn() -> OffsetDateTime,
+}
+
+impl ApiState {
+    fn watched(&self) -> Vec<ChainId> {
+        self.nodes.keys().copied().collect()
+    }
+}

@@ -7,7 +7,7 @@
 pub mod store;
 mod worker;
 
-pub use worker::Broadcaster;
+pub use worker::{Broadcaster, inclusion_of};
 
 use alloy::primitives::{Address, B256, Bytes, U256};
 use time::OffsetDateTime;
@@ -56,6 +56,12 @@ pub enum BroadcastError {
     NotApproved { intent: IntentId, source: Box<CheckError> },
     #[error("outflow on chain {chain} is halted: {reason}")]
     Halted { chain: ChainId, reason: String },
+    #[error("{what}: {source}")]
+    Item { what: String, source: Box<BroadcastError> },
+    #[error("intent {intent} is with station {station:?}; take it over only if that station is gone for good")]
+    OtherStation { intent: IntentId, station: String },
+    #[error("the receipt of tx {tx_hash} does not say what gas cost; use a node that reports effectiveGasPrice")]
+    NoGasPrice { tx_hash: B256 },
     #[error("chain {0} is not configured")]
     UnknownChain(ChainId),
     #[error("nonce {nonce} of {address} was used on chain {chain}, and none of our transactions is the one that used it")]
@@ -68,8 +74,13 @@ impl BroadcastError {
             Self::Db(error) => error.disposition(),
             Self::Rpc(error) => error.disposition(),
             Self::Intent(error) => error.disposition(),
-            Self::Halted { .. } => Disposition::Skip,
-            Self::Request { .. } | Self::NotApproved { .. } | Self::UnknownChain(_) | Self::ForeignNonce { .. } => Disposition::Officer,
+            Self::Item { source, .. } => source.disposition(),
+            Self::Halted { .. } | Self::OtherStation { .. } => Disposition::Skip,
+            Self::NoGasPrice { .. }
+            | Self::Request { .. }
+            | Self::NotApproved { .. }
+            | Self::UnknownChain(_)
+            | Self::ForeignNonce { .. } => Disposition::Officer,
         }
     }
 }

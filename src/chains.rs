@@ -111,6 +111,21 @@ impl ChainSpec {
         AssetId { chain: self.id, asset: Asset::Token(token.contract) }
     }
 
+    /// Refuses recipients from which money does not come back, whatever the asset.
+    pub fn check_recipient(&self, to: Address) -> Result<(), RecipientError> {
+        if to.is_zero() {
+            return Err(RecipientError::Zero);
+        }
+        let reserved = to.0[..18].iter().all(|byte| *byte == 0);
+        if reserved || to == Asset::NATIVE_MARKER {
+            return Err(RecipientError::Reserved(to));
+        }
+        match self.tokens.iter().find(|token| token.contract == to) {
+            Some(token) => Err(RecipientError::TokenContract { to, symbol: token.symbol.clone() }),
+            None => Ok(()),
+        }
+    }
+
     fn check(raw: RawChain) -> Result<Self, ChainBookError> {
         let bad = |field: &'static str, value: String, remedy: &'static str| ChainBookError::Field { chain: raw.id, field, value, remedy };
         let id = ChainId::new(raw.id).ok_or_else(|| bad("id", raw.id.to_string(), "use the EIP-155 chain id"))?;
@@ -153,6 +168,17 @@ impl ChainSpec {
             tokens,
         })
     }
+}
+
+/// A recipient that would swallow the money.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecipientError {
+    #[error("the zero address; money sent there is lost")]
+    Zero,
+    #[error("{0} is reserved (a precompiled contract, or the marker of the native coin); money sent there is lost")]
+    Reserved(Address),
+    #[error("{to} is the contract of {symbol} itself; tokens sent there are lost")]
+    TokenContract { to: Address, symbol: String },
 }
 
 /// numeric(38,18) keeps 18 decimals, so an asset with more could not be stored exactly.

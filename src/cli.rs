@@ -5,6 +5,7 @@
 
 mod account;
 mod books;
+mod chain;
 mod console;
 mod database;
 mod intents;
@@ -14,6 +15,7 @@ mod threshold;
 
 use std::path::PathBuf;
 
+pub use console::printable;
 #[cfg(feature = "devkit")]
 pub(crate) use console::table_lines;
 
@@ -58,7 +60,10 @@ pub enum Command {
     /// Confirmation thresholds, with their history.
     #[command(subcommand)]
     Threshold(threshold::ThresholdCommand),
-    /// Intents: list those that wait, approve one.
+    /// The breaker of a chain: status, halt, resume.
+    #[command(subcommand)]
+    Chain(chain::ChainCommand),
+    /// Intents: list those that wait, approve one, give one up.
     #[command(subcommand)]
     Intent(intents::IntentCommand),
     /// Run the signing station: show each approved intent, have it signed on the Trezor.
@@ -120,6 +125,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::User(command) => people::run_user(command, &config()?).await,
         Command::Token(command) => people::run_token(command, &config()?).await,
         Command::Threshold(command) => threshold::run(command, &config()?).await,
+        Command::Chain(command) => chain::run(command, &config()?).await,
         Command::Intent(command) => intents::run(command).await,
         Command::Sign(args) => sign::run(args).await,
         Command::Reconcile => books::reconcile(&config()?).await,

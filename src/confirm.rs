@@ -20,7 +20,7 @@ use crate::rpc::RpcError;
 use crate::units::Disposition;
 
 pub use verdict::Verdict;
-pub use worker::{Confirmer, note_sightings};
+pub use worker::{Confirmer, Sightings};
 
 /// What kept a tick from deciding. Verdicts that were reached are stored.
 #[derive(Debug, thiserror::Error)]

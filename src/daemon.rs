@@ -1,7 +1,8 @@
 //! The long-running process: start-up checks, the workers, their supervision, shutdown.
 //!
 //! Any worker that ends ends the process; systemd starts it again. A failed tick is repeated after a
-//! pause, unless its error says stop. The clock is read here and handed down.
+//! pause, unless its error says stop. The end is bounded: what does not come to one in time is cut off.
+//! The clock is read here and handed down.
 
 mod admin;
 mod start;
@@ -9,9 +10,30 @@ mod supervise;
 
 pub use start::serve;
 
+use std::time::Duration;
+
+use axum::Router;
 use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// How long requests under way may take once the process was told to stop.
+const REQUESTS_ENDING: Duration = Duration::from_secs(5);
 
 /// The clock, read here and nowhere below.
 pub fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
+}
+
+/// Serves until `stop`; then requests under way are waited for, but not for long: a request that was sent
+/// by half would hold the process for ever.
+async fn serve_http(listener: TcpListener, router: Router, stop: CancellationToken) -> std::io::Result<()> {
+    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+    tokio::select! {
+        ended = serving.into_future() => ended,
+        () = start::past(&stop, REQUESTS_ENDING) => {
+            tracing::info!("a connection is still open; it is cut off");
+            Ok(())
+        }
+    }
 }

@@ -8,9 +8,11 @@ pub mod digest;
 pub mod plan;
 pub mod state;
 pub mod store;
+mod void;
 mod worker;
 
 pub use state::{Illegal, IntentEvent, IntentState};
+pub use void::void;
 pub use worker::{PlanPolicy, Planner, reservation_key};
 
 use alloy::primitives::{Address, B256};
@@ -99,6 +101,12 @@ pub enum IntentError {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     Payment(#[from] PaymentError),
+    #[error("{what}: {source}")]
+    Item { what: String, source: Box<IntentError> },
+    #[error("the node wants {estimate} gas for a transfer, more than {max}; nothing is planned on its word")]
+    GasTooHigh { estimate: u64, max: u64 },
+    #[error("a station has had intent {0}; a signature may exist, so it cannot be given up")]
+    MayBeSigned(IntentId),
     #[error("no intent {0}")]
     Unknown(IntentId),
     #[error("intent {intent}")]
@@ -117,8 +125,9 @@ impl IntentError {
             Self::Account(error) => error.disposition(),
             Self::Ledger(error) => error.disposition(),
             Self::Payment(error) => error.disposition(),
-            Self::Unknown(_) | Self::Illegal { .. } => Disposition::Skip,
-            Self::ForeignNonce { .. } | Self::DigestMismatch(_) => Disposition::Officer,
+            Self::Item { source, .. } => source.disposition(),
+            Self::Unknown(_) | Self::Illegal { .. } | Self::MayBeSigned(_) => Disposition::Skip,
+            Self::ForeignNonce { .. } | Self::DigestMismatch(_) | Self::GasTooHigh { .. } => Disposition::Officer,
         }
     }
 }

@@ -29,6 +29,8 @@ pub enum LedgerError {
     AlreadyPosted { key: String },
     #[error("entry {key:?} is not in the ledger")]
     UnknownEntry { key: String },
+    #[error("verdict {verdict} no longer stands: its transfer left the chain")]
+    NotStanding { verdict: i64 },
     #[error(transparent)]
     Amount(#[from] AmountError),
     #[error(transparent)]
@@ -41,7 +43,7 @@ impl LedgerError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Db(error) => error.disposition(),
-            Self::AlreadyPosted { .. } => Disposition::Retry,
+            Self::AlreadyPosted { .. } | Self::NotStanding { .. } => Disposition::Retry,
             Self::Payment(error) => error.disposition(),
             Self::Overdraft { .. } | Self::UnknownEntry { .. } | Self::Amount(_) | Self::UnlistedAsset(_) => Disposition::Officer,
         }

@@ -3,12 +3,16 @@
 use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use amanatd::cli::{self, Cli, Command};
 use amanatd::db::LOG_CAP;
 use amanatd::signing::CLIENT_LOG_CAP;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
+
+/// How long tasks and threads that nobody waits for may take to end.
+const RUNTIME_ENDING: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -20,7 +24,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("the runtime cannot start")),
     };
-    match runtime.block_on(run(cli)) {
+    let outcome = runtime.block_on(run(cli));
+    // A thread that waits for a name to resolve, or for a key to be pressed, holds nothing up.
+    runtime.shutdown_timeout(RUNTIME_ENDING);
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -49,16 +56,16 @@ fn start_logging(json: bool, daemon: bool) {
     if json { subscriber.json().init() } else { subscriber.init() }
 }
 
-/// One line for what failed, one for each cause; no backtrace.
+/// One line for what failed, one for each cause; no backtrace. A cause may repeat a stranger's words.
 fn fail(error: &anyhow::Error) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "error: {error}");
+    let _ = writeln!(stderr, "error: {}", cli::printable(&error.to_string()));
     let mut told = error.to_string();
     let mut cause: Option<&(dyn Error + 'static)> = error.source();
     while let Some(next) = cause {
         let words = next.to_string();
         if !told.contains(&words) {
-            let _ = writeln!(stderr, "  because: {words}");
+            let _ = writeln!(stderr, "  because: {}", cli::printable(&words));
         }
         told = words;
         cause = next.source();

@@ -29,6 +29,8 @@ pub struct Payment {
     pub token_decimals: u8,
     pub currency: Currency,
     pub seller_address: Address,
+    /// Who asked for the release.
+    pub release_requested_by: Option<String>,
     pub expires_at: OffsetDateTime,
     pub created_at: OffsetDateTime,
 }

@@ -14,6 +14,8 @@
 //! as further methods of [`Node`]; what its callers see stays.
 
 mod answer;
+#[cfg(feature = "devkit")]
+pub mod decode;
 mod endpoint;
 mod error;
 mod hex;

@@ -37,6 +37,8 @@ pub enum SettleError {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     Payment(#[from] PaymentError),
+    #[error("{what}: {source}")]
+    Item { what: String, source: Box<SettleError> },
     #[error("tx {tx_hash} of intent {intent} succeeded but did not move exactly the approved amount; an officer must look at it")]
     OtherEffect { intent: IntentId, tx_hash: B256 },
     #[error("asset {0} is not in the chain book")]
@@ -53,6 +55,7 @@ impl SettleError {
             Self::Account(error) => error.disposition(),
             Self::Ledger(error) => error.disposition(),
             Self::Payment(error) => error.disposition(),
+            Self::Item { source, .. } => source.disposition(),
             Self::OtherEffect { .. } | Self::UnlistedAsset(_) => Disposition::Officer,
         }
     }

@@ -4,8 +4,8 @@ use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
+use super::ApiState;
 use super::problem::Problem;
-use super::server::ApiState;
 use crate::officer::{self, Caller, Scope};
 
 /// A caller whose token is live. What it may do is asked per route.

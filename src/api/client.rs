@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::wire::{
     ApproveIntent, ChainView, ClaimIntent, CreatePayment, DeclineIntent, EntryPage, IntentView, PaymentPage, PaymentView, ProblemView,
-    Reconciliation, SigningQueue, SubmitSignature,
+    Reconciliation, SigningQueue, SubmitSignature, VoidIntent,
 };
 use crate::units::{IntentId, PaymentId};
 
@@ -111,16 +111,21 @@ impl Client {
         self.read("/v1/signing-queue").await
     }
 
-    pub async fn claim(&self, id: IntentId, station: &str) -> Result<IntentView, ClientError> {
-        self.write(&format!("/v1/intents/{id}/claim"), &ClaimIntent { station: station.to_owned() }, &new_key()).await
+    pub async fn void(&self, id: IntentId, reason: &str) -> Result<IntentView, ClientError> {
+        self.write(&format!("/v1/intents/{id}/void"), &VoidIntent { reason: reason.to_owned() }, &new_key()).await
     }
 
-    pub async fn submit_signature(&self, id: IntentId, raw: Bytes) -> Result<IntentView, ClientError> {
-        self.write(&format!("/v1/intents/{id}/signature"), &SubmitSignature { raw }, &new_key()).await
+    pub async fn claim(&self, id: IntentId, claim: &ClaimIntent) -> Result<IntentView, ClientError> {
+        self.write(&format!("/v1/intents/{id}/claim"), claim, &new_key()).await
     }
 
-    pub async fn decline(&self, id: IntentId, reason: &str) -> Result<IntentView, ClientError> {
-        self.write(&format!("/v1/intents/{id}/decline"), &DeclineIntent { reason: reason.to_owned() }, &new_key()).await
+    /// The caller brings the key, so that the same bytes can be handed in again after a lost answer.
+    pub async fn submit_signature(&self, id: IntentId, raw: Bytes, key: &str) -> Result<IntentView, ClientError> {
+        self.write(&format!("/v1/intents/{id}/signature"), &SubmitSignature { raw }, key).await
+    }
+
+    pub async fn decline(&self, id: IntentId, decline: &DeclineIntent) -> Result<IntentView, ClientError> {
+        self.write(&format!("/v1/intents/{id}/decline"), decline, &new_key()).await
     }
 
     pub async fn chains(&self) -> Result<Vec<ChainView>, ClientError> {

@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
+use super::ApiState;
 use super::problem::Problem;
-use super::server::ApiState;
 use super::store::{self, CallKey};
 use crate::account;
 use crate::db::Work;

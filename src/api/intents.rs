@@ -7,14 +7,15 @@ use axum::response::Response;
 use serde::Deserialize;
 use sqlx::PgConnection;
 
+use super::ApiState;
 use super::auth::Authenticated;
 use super::idempotency::read_write;
 use super::problem::Problem;
-use super::server::ApiState;
-use super::wire::{AccountView, ApproveIntent, ClaimIntent, DeclineIntent, IntentView, SigningQueue, SubmitSignature};
+use super::wire::{AccountView, ApproveIntent, ClaimIntent, DeclineIntent, IntentView, SigningQueue, SubmitSignature, VoidIntent};
+use crate::broadcast::store::StationClaim;
 use crate::chains::ChainBook;
 use crate::intent::{self, Intent, IntentState};
-use crate::officer::Scope;
+use crate::officer::{Caller, Scope};
 use crate::units::{IntentId, format_units};
 use crate::{account, approval, broadcast};
 
@@ -107,11 +108,12 @@ pub(super) async fn claim(
     if !(1..=100).contains(&asked.station.chars().count()) {
         return Err(Problem::field("station", asked.station.chars().take(100).collect::<String>(), "must have 1 to 100 characters"));
     }
+    let claim = StationClaim { station: station_name(caller, &asked.station), take_over: asked.take_over };
     let book = state.book.clone();
     write
         .once(&state, StatusCode::OK, move |connection| {
             Box::pin(async move {
-                let intent = broadcast::store::claim(connection, id, &asked.station).await?;
+                let intent = broadcast::store::claim(connection, id, &claim).await?;
                 view(connection, &intent, &book).await
             })
         })
@@ -151,16 +153,48 @@ pub(super) async fn decline(
     let caller = who.require(Scope::Signing)?;
     let id = intent_id(&id)?;
     let (write, asked) = read_write::<DeclineIntent>(caller, format!("POST /v1/intents/{id}/decline"), &headers, &body)?;
+    let station = station_name(caller, &asked.station);
     let book = state.book.clone();
     write
         .once(&state, StatusCode::OK, move |connection| {
             Box::pin(async move {
                 let reason: String = asked.reason.chars().take(500).collect();
-                let intent = broadcast::store::decline(connection, id, &reason).await?;
+                let intent = broadcast::store::decline(connection, id, &station, &reason).await?;
                 view(connection, &intent, &book).await
             })
         })
         .await
+}
+
+/// An officer gives an intent up before anybody signed it.
+pub(super) async fn void(
+    State(state): State<ApiState>,
+    who: Authenticated,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let caller = who.require(Scope::IntentsApprove)?;
+    let id = intent_id(&id)?;
+    let (write, asked) = read_write::<VoidIntent>(caller, format!("POST /v1/intents/{id}/void"), &headers, &body)?;
+    if !(1..=500).contains(&asked.reason.chars().count()) {
+        return Err(Problem::field("reason", asked.reason.chars().take(100).collect::<String>(), "must have 1 to 500 characters"));
+    }
+    let by = caller.name();
+    let book = state.book.clone();
+    write
+        .once(&state, StatusCode::OK, move |connection| {
+            Box::pin(async move {
+                let intent = intent::void(connection, id, &by, &asked.reason).await?;
+                view(connection, &intent, &book).await
+            })
+        })
+        .await
+}
+
+/// A station is its name and its token: another token cannot speak for it.
+fn station_name(caller: &Caller, name: &str) -> String {
+    format!("{} ({})", name.chars().take(100).collect::<String>(), caller.token_id)
 }
 
 /// What a station may sign now, and the accounts its device must hold.
@@ -224,6 +258,7 @@ async fn view(connection: &mut PgConnection, intent: &Intent, book: &ChainBook) 
         max_fee_per_gas: intent.fees.max_fee_per_gas.to_string(),
         max_priority_fee_per_gas: intent.fees.max_priority_fee_per_gas.to_string(),
         payment_id: intent.payment,
+        destination_id: intent.destination,
         digest: intent.digest,
         approvals,
         approvals_required: intent.approvals_required,

@@ -3,10 +3,10 @@
 use alloy::primitives::{I256, U256};
 use axum::extract::{Query, State};
 
+use super::ApiState;
 use super::auth::Authenticated;
 use super::payments::Page;
 use super::problem::Problem;
-use super::server::ApiState;
 use super::wire::{
     ChainReconciliation, ChainView, EntryPage, EntryView, OperatorAddressView, Reconciliation, ReconciliationLine, SidesView,
 };

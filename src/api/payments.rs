@@ -9,10 +9,10 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::ApiState;
 use super::auth::Authenticated;
 use super::idempotency::read_write;
 use super::problem::Problem;
-use super::server::ApiState;
 use super::wire::{CreatePayment, ExceptionView, PaymentPage, PaymentView, TransferView};
 use crate::chains::ChainBook;
 use crate::event::{self, Event};
@@ -53,6 +53,10 @@ async fn create_one(connection: &mut PgConnection, new: &NewPayment, book: &Chai
     let cursor = scan::store::find_cursor(connection, chain)
         .await?
         .ok_or_else(|| Problem::unavailable(format!("chain {chain} is not being watched yet; its node has not answered")))?;
+    if account::store::find_address_id(connection, new.seller_address).await?.is_some() {
+        // A release to ourselves would leave the books saying that the seller was paid.
+        return Err(Problem::field("seller_address", new.seller_address.to_string(), "is one of our own addresses"));
+    }
     let id = PaymentId(Uuid::now_v7());
     let no_user =
         |field: &str, user: Option<UserId>| Problem::field(field, user.map(|user| user.to_string()).unwrap_or_default(), "no such user");
@@ -156,6 +160,7 @@ pub(super) async fn release(
             Box::pin(async move {
                 let payment = payment::store::lock(connection, id).await?;
                 payment::store::advance(connection, &payment, PaymentEvent::ReleaseRequested).await?;
+                payment::store::set_release_requester(connection, id, &by).await?;
                 let detail = serde_json::json!({ "by": by });
                 event::store::append(connection, &Event::of_payment("payment.release_requested", id, detail)).await?;
                 view(connection, id, &book).await

@@ -100,7 +100,7 @@ impl Problem {
     }
 
     fn internal() -> Self {
-        let detail = "the daemon logged what happened under this request's id";
+        let detail = "the daemon logged what happened under this request's id (x-request-id)";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The daemon failed", detail)
     }
 }
@@ -169,7 +169,13 @@ impl From<IntentError> for Problem {
             IntentError::Payment(error) => error.into(),
             IntentError::Unknown(id) => Self::not_found(format!("no intent {id}")),
             IntentError::Illegal { intent, source } => Self::conflict("intent_state", format!("intent {intent}: {source}")),
-            IntentError::Rpc(_) | IntentError::Ledger(_) | IntentError::ForeignNonce { .. } | IntentError::DigestMismatch(_) => {
+            IntentError::MayBeSigned(_) => Self::conflict("may_be_signed", error.to_string()),
+            IntentError::Item { .. }
+            | IntentError::GasTooHigh { .. }
+            | IntentError::Rpc(_)
+            | IntentError::Ledger(_)
+            | IntentError::ForeignNonce { .. }
+            | IntentError::DigestMismatch(_) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "request failed on an intent");
                 Self::internal()
             }
@@ -195,6 +201,7 @@ impl From<BroadcastError> for Problem {
             BroadcastError::Db(error) => error.into(),
             BroadcastError::Intent(error) => error.into(),
             BroadcastError::Halted { .. } => Self::conflict("outflow_halted", error.to_string()),
+            BroadcastError::OtherStation { .. } => Self::conflict("other_station", error.to_string()),
             BroadcastError::NotApproved { intent, source } => {
                 tracing::error!(intent.id = %intent, error = &*source as &dyn std::error::Error, "a station sent a signature over something else");
                 Self::field("raw", "", format!("not what was approved for intent {intent}: {source}"))
@@ -202,6 +209,8 @@ impl From<BroadcastError> for Problem {
             BroadcastError::Rpc(_)
             | BroadcastError::Request { .. }
             | BroadcastError::UnknownChain(_)
+            | BroadcastError::NoGasPrice { .. }
+            | BroadcastError::Item { .. }
             | BroadcastError::ForeignNonce { .. } => {
                 tracing::error!(error = &error as &dyn std::error::Error, "request failed on a transaction");
                 Self::internal()

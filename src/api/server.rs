@@ -1,53 +1,34 @@
-//! The router, what its handlers share, and the bounds on every request.
+//! The router, and the bounds on every request.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::to_bytes;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{HeaderName, Request, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use time::OffsetDateTime;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
+use tracing::Span;
 
 use super::problem::Problem;
-use super::{intents, ledger, payments};
-use crate::chains::ChainBook;
-use crate::db::Database;
-use crate::rpc::Node;
-use crate::units::ChainId;
+use super::{ApiState, intents, ledger, payments};
 
 /// Larger bodies are refused unread.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What handlers share.
-#[derive(Clone, Debug)]
-pub struct ApiState {
-    pub db: Database,
-    pub book: Arc<ChainBook>,
-    /// The chains that are configured, each with its node.
-    pub nodes: Arc<BTreeMap<ChainId, Arc<Node>>>,
-    /// The clock, read by the daemon's choice and not here.
-    pub clock: fn() -> OffsetDateTime,
-}
-
-impl ApiState {
-    pub(super) fn watched(&self) -> Vec<ChainId> {
-        self.nodes.keys().copied().collect()
-    }
-}
+/// Names a request in the log and in the answer. A caller may bring its own; else one is made.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// How much of a caller's words a log line repeats.
+const LOGGED_CHARS_MAX: usize = 128;
 
 /// All routes under /v1.
 pub fn router(state: ApiState) -> Router {
-    let request_id = HeaderName::from_static("x-request-id");
     Router::new()
         .route("/v1/payments", post(payments::create).get(payments::list))
         .route("/v1/payments/{id}", get(payments::get))
@@ -58,6 +39,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/intents/{id}/claim", post(intents::claim))
         .route("/v1/intents/{id}/signature", post(intents::submit_signature))
         .route("/v1/intents/{id}/decline", post(intents::decline))
+        .route("/v1/intents/{id}/void", post(intents::void))
         .route("/v1/signing-queue", get(intents::signing_queue))
         .route("/v1/chains", get(ledger::chains))
         .route("/v1/ledger/entries", get(ledger::entries))
@@ -70,9 +52,30 @@ pub fn router(state: ApiState) -> Router {
         // Units of work run in tasks of their own, so a request that is cut off here stays whole.
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, REQUEST_TIMEOUT))
         .layer(middleware::map_response(as_problem))
-        .layer(PropagateRequestIdLayer::new(request_id.clone()))
-        .layer(TraceLayer::new_for_http())
-        .layer(SetRequestIdLayer::new(request_id, MakeRequestUuid))
+        .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        .layer(TraceLayer::new_for_http().make_span_with(span_of).on_request(()).on_response(log_answer).on_failure(()))
+        .layer(SetRequestIdLayer::new(REQUEST_ID, MakeRequestUuid))
+}
+
+/// What every line that is logged on the way to an answer carries. No query, no header but the id, no
+/// body: they may hold what nobody should read in a log.
+fn span_of<B>(request: &Request<B>) -> Span {
+    let id = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or("-");
+    tracing::info_span!(
+        "request",
+        request.id = bounded(id),
+        method = bounded(request.method().as_str()),
+        path = bounded(request.uri().path())
+    )
+}
+
+fn log_answer<B>(response: &axum::http::Response<B>, latency: Duration, _: &Span) {
+    let latency_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(status = response.status().as_u16(), latency_ms, "answered");
+}
+
+fn bounded(text: &str) -> &str {
+    text.char_indices().nth(LOGGED_CHARS_MAX).map_or(text, |(end, _)| &text[..end])
 }
 
 /// What an extractor or a layer refuses is a problem document too.

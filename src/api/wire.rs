@@ -123,6 +123,8 @@ pub struct IntentView {
     pub max_fee_per_gas: String,
     pub max_priority_fee_per_gas: String,
     pub payment_id: Option<PaymentId>,
+    /// The deposit address's row: part of the digest, which a station computes again.
+    pub destination_id: Option<Uuid>,
     pub digest: B256,
     pub approvals: u8,
     pub approvals_required: u8,
@@ -143,6 +145,16 @@ pub struct ApproveIntent {
 pub struct ClaimIntent {
     /// A name of the station, for the record.
     pub station: String,
+    /// Take it from another station that is gone for good.
+    #[serde(default)]
+    pub take_over: bool,
+}
+
+impl ClaimIntent {
+    /// A claim of an intent that no other station has.
+    pub fn of(station: &str) -> Self {
+        Self { station: station.to_owned(), take_over: false }
+    }
 }
 
 /// `POST /v1/intents/{id}/signature`.
@@ -157,6 +169,21 @@ pub struct SubmitSignature {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeclineIntent {
+    /// The name under which it was claimed.
+    pub station: String,
+    pub reason: String,
+}
+
+impl DeclineIntent {
+    pub fn of(station: &str, reason: &str) -> Self {
+        Self { station: station.to_owned(), reason: reason.to_owned() }
+    }
+}
+
+/// `POST /v1/intents/{id}/void`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VoidIntent {
     pub reason: String,
 }
 

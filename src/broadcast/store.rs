@@ -14,22 +14,53 @@ use crate::intent::{self, Intent, IntentEvent};
 use crate::signing::{self, SignedTx};
 use crate::units::{BlockNumber, BlockRef, ChainId, IntentId};
 
+/// A station that asks for an intent.
+#[derive(Clone, Debug)]
+pub struct StationClaim {
+    /// Its name and the token it speaks with.
+    pub station: String,
+    /// Take the intent from a station that had it. Its device may have signed, so the intent can never be
+    /// given up afterwards; signing it again gives the same bytes.
+    pub take_over: bool,
+}
+
+/// Between the names of stations that had an intent one after the other.
+const TAKEN_OVER: &str = " > ";
+
 /// Gives an approved intent to a station, which may now ask its device.
-pub async fn claim(connection: &mut PgConnection, id: IntentId, station: &str) -> Result<Intent, BroadcastError> {
+pub async fn claim(connection: &mut PgConnection, id: IntentId, claim: &StationClaim) -> Result<Intent, BroadcastError> {
     let intent = intent::store::lock(connection, id).await?;
     refuse_when_halted(connection, intent.chain()).await?;
+    let station = match &intent.station {
+        None => claim.station.clone(),
+        Some(holder) if holder_of(holder) == claim.station => holder.clone(),
+        Some(holder) if claim.take_over => format!("{holder}{TAKEN_OVER}{}", claim.station),
+        Some(holder) => return Err(BroadcastError::OtherStation { intent: id, station: holder_of(holder).to_owned() }),
+    };
     let intent = intent::store::advance(connection, &intent, IntentEvent::Claimed).await?;
-    intent::store::set_station(connection, id, station).await?;
+    intent::store::set_station(connection, id, Some(&station)).await?;
     note(connection, &intent, "intent.signing", serde_json::json!({ "station": station })).await?;
+    Ok(Intent { station: Some(station), ..intent })
+}
+
+/// Takes an intent back from the station that has it and says for certain that nothing was signed.
+pub async fn decline(connection: &mut PgConnection, id: IntentId, station: &str, reason: &str) -> Result<Intent, BroadcastError> {
+    let intent = intent::store::lock(connection, id).await?;
+    let holder = intent.station.clone().unwrap_or_default();
+    if holder_of(&holder) != station {
+        return Err(BroadcastError::OtherStation { intent: id, station: holder_of(&holder).to_owned() });
+    }
+    let intent = intent::store::advance(connection, &intent, IntentEvent::Declined).await?;
+    // A station before this one may have a signature; then the name stays, and with it the bar to void.
+    if !holder.contains(TAKEN_OVER) {
+        intent::store::set_station(connection, id, None).await?;
+    }
+    note(connection, &intent, "intent.declined", serde_json::json!({ "reason": reason, "station": station })).await?;
     Ok(intent)
 }
 
-/// Takes an intent back from a station that says for certain that nothing was signed.
-pub async fn decline(connection: &mut PgConnection, id: IntentId, reason: &str) -> Result<Intent, BroadcastError> {
-    let intent = intent::store::lock(connection, id).await?;
-    let intent = intent::store::advance(connection, &intent, IntentEvent::Declined).await?;
-    note(connection, &intent, "intent.declined", serde_json::json!({ "reason": reason })).await?;
-    Ok(intent)
+fn holder_of(stations: &str) -> &str {
+    stations.rsplit(TAKEN_OVER).next().unwrap_or(stations)
 }
 
 /// Checks signed bytes against the approved intent and stores them. Nothing has been sent yet.
@@ -150,6 +181,43 @@ pub async fn list_open(connection: &mut PgConnection, chain: ChainId, limit: i64
     .fetch_all(connection)
     .await?;
     rows.into_iter().map(Outbound::try_from).collect()
+}
+
+/// Settled transactions of a chain whose block a reorg took away. Empty in health.
+pub async fn list_settled_orphaned(connection: &mut PgConnection, chain: ChainId, limit: i64) -> Result<Vec<Outbound>, DbError> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"
+        select t.id, t.intent_id, t.chain_id as "chain_id!: i64", t.from_address as "from_address!: Vec<u8>", t.nonce,
+               t.tx_hash as "tx_hash!: Vec<u8>", t.raw, t.send_attempts, t.last_sent_at, t.block_number,
+               t.block_hash as "block_hash?: Vec<u8>", t.succeeded, t.fee_paid::text as fee_paid
+        from chain_blocks b
+        join outbound_transactions t on t.chain_id = b.chain_id and t.block_number = b.number and t.block_hash = b.hash
+        where b.chain_id = $1::bigint and b.state = 'orphaned' and t.settled_at is not null
+        order by t.id limit $2
+        "#,
+        chain.as_i64(),
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(Outbound::try_from).collect()
+}
+
+/// A settled transaction that a reorg had taken away is in another block now.
+pub async fn move_settled(connection: &mut PgConnection, id: i64, inclusion: Inclusion) -> Result<(), DbError> {
+    let rows = sqlx::query!(
+        "update outbound_transactions set block_number = $2, block_hash = $3::bytea, fee_paid = $4::text::numeric
+         where id = $1 and settled_at is not null",
+        id,
+        inclusion.block.number.as_i64(),
+        inclusion.block.hash.as_slice(),
+        units_to_sql(inclusion.fee_paid)
+    )
+    .execute(connection)
+    .await?
+    .rows_affected();
+    expect_one(rows, "a settled transaction in another block")
 }
 
 /// Notes that the bytes are about to go out, before they do.

@@ -15,9 +15,13 @@ use crate::scan;
 use crate::units::{ChainId, Outcomes, Progress};
 
 /// How many open transactions one tick looks at.
-const TRANSACTIONS_PER_TICK: i64 = 100;
+const TRANSACTIONS_PER_TICK: i64 = 1_000;
 /// Bytes that are in no block are sent again after this long: nodes forget.
 const RESEND_AFTER: Duration = Duration::seconds(15);
+/// A node that says "nonce used" may have mined ours and not show it yet. Only after this many earlier
+/// sends, half a minute, with the transaction still unknown, was it somebody else. Planning from that
+/// address stops at once, by the nonce.
+const FOREIGN_AFTER_ATTEMPTS: u32 = 2;
 
 /// The one sender of a chain.
 #[derive(Debug)]
@@ -35,11 +39,52 @@ impl Broadcaster {
         drop(connection);
         let mut outcomes = Outcomes::new();
         for outbound in open {
-            if !outcomes.note(self.follow(outbound, halted, now).await, BroadcastError::disposition) {
+            let what = format!("tx {} of intent {}", outbound.tx_hash, outbound.intent);
+            let followed = self.follow(outbound, halted, now).await;
+            let followed = followed.map_err(|source| BroadcastError::Item { what, source: Box::new(source) });
+            if !outcomes.note(followed, BroadcastError::disposition) {
                 break;
             }
         }
+        self.watch_settled(now).await?;
         outcomes.finish()
+    }
+
+    /// A settled transaction that a reorg took away is the worst news there is: the books say that it
+    /// happened. Nothing more leaves, and the same bytes are sent again, which mends most such cases.
+    async fn watch_settled(&self, now: OffsetDateTime) -> Result<(), BroadcastError> {
+        let chain = self.node.chain();
+        let mut connection = self.db.connection().await?;
+        let gone = store::list_settled_orphaned(&mut connection, chain, TRANSACTIONS_PER_TICK).await?;
+        drop(connection);
+        for outbound in gone {
+            // In another block it is the settler's again.
+            if self.node.receipt(outbound.tx_hash).await?.is_none() {
+                self.settled_is_gone(outbound, now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn settled_is_gone(&self, outbound: Outbound, now: OffsetDateTime) -> Result<(), BroadcastError> {
+        let reason = format!("settled tx {} of intent {} was reorged away", outbound.tx_hash, outbound.intent);
+        let (chain, id) = (outbound.chain, outbound.id);
+        let due = outbound.last_sent_at.is_none_or(|last| now - last >= RESEND_AFTER);
+        if !due {
+            return Ok(());
+        }
+        tracing::error!(chain.id = chain.get(), intent.id = %outbound.intent, "{reason}; outflow halted, the same bytes are sent again");
+        self.db
+            .unit(move |connection| {
+                Box::pin(async move {
+                    scan::store::halt_outflow(connection, chain, &reason, now).await?;
+                    store::note_attempt(connection, id, now).await
+                })
+            })
+            .await?;
+        let outcome = self.node.send_raw(&outbound.raw).await;
+        tracing::info!(tx.hash = %outbound.tx_hash, outcome = ?outcome, "signed bytes sent again");
+        Ok(())
     }
 
     async fn follow(&self, outbound: Outbound, halted: bool, now: OffsetDateTime) -> Result<Progress, BroadcastError> {
@@ -75,15 +120,22 @@ impl Broadcaster {
             SendOutcome::Conflict | SendOutcome::Ahead | SendOutcome::CannotPay => None,
         };
         self.record(&outbound, outcome_name(&outcome), event).await?;
-        if outcome == SendOutcome::NonceUsed && self.node.receipt(outbound.tx_hash).await?.is_none() {
-            let reason = format!("nonce {} of {} was used by a transaction that is not ours", outbound.nonce, outbound.from);
-            let chain = outbound.chain;
-            self.db
-                .unit(move |connection| Box::pin(async move { scan::store::halt_outflow(connection, chain, &reason, now).await }))
-                .await?;
-            return Err(BroadcastError::ForeignNonce { chain, address: outbound.from, nonce: outbound.nonce });
+        if outcome == SendOutcome::NonceUsed && outbound.send_attempts >= FOREIGN_AFTER_ATTEMPTS {
+            return self.suspect_foreign(&outbound, now).await;
         }
         Ok(())
+    }
+
+    /// Our nonce is used, and for minutes nobody knows our transaction: then somebody else has the key.
+    async fn suspect_foreign(&self, outbound: &Outbound, now: OffsetDateTime) -> Result<(), BroadcastError> {
+        let ours = self.node.receipt(outbound.tx_hash).await?.is_some() || self.node.transaction_known(outbound.tx_hash).await?;
+        if ours || self.node.nonce_latest(outbound.from).await? <= outbound.nonce {
+            return Ok(());
+        }
+        let reason = format!("nonce {} of {} was used by a transaction that is not ours", outbound.nonce, outbound.from);
+        let chain = outbound.chain;
+        self.db.unit(move |connection| Box::pin(async move { scan::store::halt_outflow(connection, chain, &reason, now).await })).await?;
+        Err(BroadcastError::ForeignNonce { chain, address: outbound.from, nonce: outbound.nonce })
     }
 
     async fn record(&self, outbound: &Outbound, outcome: &'static str, event: Option<IntentEvent>) -> Result<(), BroadcastError> {
@@ -110,7 +162,7 @@ impl Broadcaster {
     }
 
     async fn included(&self, outbound: Outbound, receipt: &Receipt) -> Result<Progress, BroadcastError> {
-        let inclusion = inclusion_of(receipt);
+        let inclusion = inclusion_of(receipt).ok_or(BroadcastError::NoGasPrice { tx_hash: outbound.tx_hash })?;
         if outbound.included == Some(inclusion) {
             return Ok(Progress::Idle);
         }
@@ -154,10 +206,12 @@ impl Broadcaster {
     }
 }
 
-/// What a receipt says that a settlement needs.
-pub(super) fn inclusion_of(receipt: &Receipt) -> Inclusion {
-    let gas = U256::from(receipt.gas_used).saturating_mul(U256::from(receipt.effective_gas_price.unwrap_or_default()));
-    Inclusion { block: receipt.block, succeeded: receipt.succeeded, fee_paid: gas.saturating_add(receipt.l1_fee.unwrap_or_default()) }
+/// What a receipt says that a settlement needs; `None` where it does not say what gas cost, which is not
+/// the same as nothing.
+pub fn inclusion_of(receipt: &Receipt) -> Option<Inclusion> {
+    let gas = U256::from(receipt.gas_used).saturating_mul(U256::from(receipt.effective_gas_price?));
+    let fee_paid = gas.saturating_add(receipt.l1_fee.unwrap_or_default());
+    Some(Inclusion { block: receipt.block, succeeded: receipt.succeeded, fee_paid })
 }
 
 const fn outcome_name(outcome: &SendOutcome) -> &'static str {

@@ -1,9 +1,11 @@
 //! `intent list` and `intent approve`: an officer's view from a terminal.
 
+use anyhow::Context;
 use clap::Subcommand;
 
 use super::Remote;
-use super::console::{say, table};
+use super::console::{legible, say, table};
+use super::sign::rebuild;
 use crate::api::wire::IntentView;
 use crate::units::IntentId;
 
@@ -21,10 +23,21 @@ pub enum IntentCommand {
     Approve {
         #[command(flatten)]
         remote: Remote,
+        /// The intent.
         id: IntentId,
         /// Approve without asking.
         #[arg(long)]
         yes: bool,
+    },
+    /// Give an intent up that no station has had: its nonce and what it reserved are free again.
+    Void {
+        #[command(flatten)]
+        remote: Remote,
+        /// The intent.
+        id: IntentId,
+        /// Why, for the record.
+        #[arg(long)]
+        reason: String,
     },
 }
 
@@ -42,13 +55,19 @@ pub(super) async fn run(command: IntentCommand) -> anyhow::Result<()> {
         IntentCommand::Approve { remote, id, yes } => {
             let client = remote.client()?;
             let intent = client.intent(id).await?;
+            // An approval binds to the digest, so the digest must be of what is shown.
+            rebuild::intent_of(&intent).with_context(|| format!("intent {id} cannot be approved"))?;
             describe(&intent);
             if !yes && !confirmed()? {
                 say("not approved");
                 return Ok(());
             }
             let intent = client.approve(id, intent.digest).await?;
-            say(format!("approved: {} of {}, state {}", intent.approvals, intent.approvals_required, intent.state));
+            say(format!("approved: {} of {}, state {}", intent.approvals, intent.approvals_required, legible(&intent.state)));
+        }
+        IntentCommand::Void { remote, id, reason } => {
+            let intent = remote.client()?.void(id, &reason).await?;
+            say(format!("{} {id} is {}", intent.kind, intent.state));
         }
     }
     Ok(())
@@ -66,9 +85,10 @@ fn row(intent: &IntentView) -> Vec<String> {
     ]
 }
 
-/// Everything the approval binds to.
-pub(super) fn describe(intent: &IntentView) {
-    say(format!("{} {}", intent.kind, intent.id));
+/// Everything the approval binds to. The amount in units of the asset is the daemon's reading; the base
+/// units are what the digest is of.
+fn describe(intent: &IntentView) {
+    say(format!("{} {}", legible(&intent.kind), intent.id));
     let rows = [
         ("amount", format!("{} {} ({} base units)", intent.amount, intent.symbol, intent.amount_units)),
         ("asset", intent.asset.clone()),
@@ -82,7 +102,7 @@ pub(super) fn describe(intent: &IntentView) {
         ("digest", intent.digest.to_string()),
     ];
     for (name, value) in rows {
-        say(format!("  {name:<16} {value}"));
+        say(format!("  {name:<16} {}", legible(&value)));
     }
 }
 

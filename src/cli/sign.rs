@@ -1,30 +1,38 @@
-//! `sign`: the signing station. It owns one device, trusts nobody, and holds no key.
+//! `sign`: the signing station. It owns one device and holds no key.
 //!
-//! It takes approved intents from the daemon, builds each transaction again from the fields an officer
-//! approved and from its own chains.toml, derives the sender from the device's account, shows what the
-//! device will show, has the device sign, checks the signature, and hands the bytes back.
+//! What it checks itself, for each intent: the digest is of the fields it was sent; chain, token and
+//! decimals are those of its own chains.toml; the sender, and the recipient of a sweep or of fuel, are
+//! derived from the device's account and sit where they must; the fees stay below its own limit; the
+//! signature is of the request it built. What the officer reads comes from these, never from the daemon.
+//!
+//! What it takes on the daemon's word: that officers approved the digest (an approval carries nothing that
+//! could be checked here), that a release or a refund goes to whom and is as much as it should, and that
+//! the nonce is free. For these the last check is the officer at the device. What a chain charges on top
+//! of gas (a rollup's share of its base chain) is in no transaction and below no limit.
 
+mod delivery;
 pub(super) mod desk;
+pub(super) mod rebuild;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use alloy::primitives::U256;
+use alloy::primitives::B256;
 use anyhow::Context;
 use clap::Args;
 
 use self::desk::Desk;
+use self::rebuild::{Rebuilt, Rules, is_sender_of};
 use super::Remote;
-use super::console::say;
-use super::intents::describe;
-use crate::account::{AccountXpub, DerivationPath, Deriver};
-use crate::api::Client;
-use crate::api::wire::{AccountView, IntentView, SigningQueue};
-use crate::chains::{ChainBook, ChainSpec};
-use crate::signing::{
-    Definitions, DeviceAddress, DeviceError, ExpectedScreens, FeeCaps, OpenAccount, TransactionDraft, TransactionRequest, Transfer,
-};
-use crate::units::{Asset, ChainId, Disposition, parse_address, parse_base_units};
+use super::console::{legible, say};
+use crate::account::AccountXpub;
+use crate::api::wire::{ClaimIntent, IntentView, SigningQueue};
+use crate::api::{Client, ClientError};
+use crate::chains::ChainBook;
+use crate::signing::{Definitions, DeviceAddress, DeviceError, ExpectedScreens, OpenAccount};
+use crate::units::{Disposition, IntentId};
 
 #[derive(Debug, Args)]
 pub struct SignArgs {
@@ -42,100 +50,200 @@ pub struct SignArgs {
     /// Definitions signed by the vendor, so that the device names chain and token (eth/chain-id/…).
     #[arg(long)]
     definitions: Option<PathBuf>,
-    /// Sign what waits now, then end.
+    /// Take intents over from a station that is gone for good.
+    #[arg(long)]
+    take_over: bool,
+    /// The most that one transaction's fees may come to, in the chain's own coin.
+    #[arg(long, default_value = "0.05", value_name = "COIN")]
+    max_fee: String,
+    /// Sign what waits now, then end: with 0 unless something was refused here or by the device, or could
+    /// not be finished. What other devices or sessions will sign is left, and no failure.
     #[arg(long)]
     once: bool,
 }
 
-/// Pause between two looks at an empty queue.
-const QUEUE_PAUSE: Duration = Duration::from_secs(2);
+/// Pauses between two rounds that signed nothing.
+const PAUSE_MIN: Duration = Duration::from_secs(2);
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// What was said is remembered, so that a round repeats nothing; past this it is forgotten and said again.
+const REMEMBERED_MAX: usize = 10_000;
 
 /// What became of one intent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Signed,
-    /// Back to approved, or left as it is for another session.
+    /// Another session, another device or a later hour may sign it.
     Left,
+    /// Not brought to its end; the next round takes it up again.
+    Unfinished,
+    /// Refused here or on the device; this station does not ask again.
+    Refused,
+}
+
+/// What ends a round before its end.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error(transparent)]
+    Daemon(#[from] ClientError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    signed: usize,
+    unfinished: usize,
+    refused: usize,
+}
+
+/// What a station remembers from round to round.
+#[derive(Debug, Default)]
+struct Memory {
+    refused: BTreeMap<IntentId, B256>,
+    said: BTreeSet<String>,
 }
 
 struct Station {
     client: Client,
     name: String,
-    book: ChainBook,
+    rules: Rules,
     definitions: Option<PathBuf>,
+    take_over: bool,
 }
 
 pub(super) async fn run(args: SignArgs) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&args.chains).with_context(|| format!("chain facts {}", args.chains.display()))?;
+    let rules = Rules { book: ChainBook::parse(&text)?, max_fee: args.max_fee }.check()?;
     let station =
-        Station { client: args.remote.client()?, name: args.station, book: ChainBook::parse(&text)?, definitions: args.definitions };
+        Station { client: args.remote.client()?, name: args.station, rules, definitions: args.definitions, take_over: args.take_over };
     let desk = Desk::open(args.device).await?;
     for warning in desk.device().features().await?.warnings() {
-        say(format!("note: {warning}"));
+        say(format!("note: {}", legible(warning)));
     }
-    // Without --once it ends on a signal, or when the device or the daemon is gone for good.
-    loop {
-        let queue = match station.client.signing_queue().await {
-            Ok(queue) => queue,
-            Err(error) if error.is_retryable() && !args.once => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the daemon does not answer; trying again");
-                tokio::time::sleep(QUEUE_PAUSE).await;
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let signed = station.session(&desk, &queue).await?;
-        if args.once {
-            let left = queue.intents.len() - signed;
-            say(format!("{signed} signed, {left} left"));
-            return Ok(());
-        }
-        if signed == 0 {
-            tokio::time::sleep(QUEUE_PAUSE).await;
-        }
+    notify(sd_notify::NotifyState::Ready);
+    tokio::select! {
+        outcome = station.work(&desk, args.once) => outcome,
+        never = feed_watchdog() => match never {},
     }
 }
 
 impl Station {
-    /// Signs what the device's accounts can sign. Returns how many.
-    async fn session(&self, desk: &Desk, queue: &SigningQueue) -> anyhow::Result<usize> {
-        let mut signed = 0;
-        let total = queue.intents.len();
+    /// Round after round. Without `once` it ends on a signal, or when the device or the right to ask the
+    /// daemon is gone.
+    async fn work(&self, desk: &Desk, once: bool) -> anyhow::Result<()> {
+        let mut memory = Memory::default();
+        let mut pause = PAUSE_MIN;
+        loop {
+            let mut tally = Tally::default();
+            let outcome = self.round(desk, &mut memory, &mut tally, once).await;
+            if once {
+                outcome?;
+                return tally.verdict();
+            }
+            match outcome {
+                Ok(()) => {}
+                Err(RoundError::Daemon(error)) if error.is_retryable() => {
+                    tracing::warn!("the daemon does not answer; trying again: {}", legible(&error.to_string()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if tally.signed > 0 {
+                pause = PAUSE_MIN;
+            } else {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+
+    async fn round(&self, desk: &Desk, memory: &mut Memory, tally: &mut Tally, once: bool) -> Result<(), RoundError> {
+        let queue = self.client.signing_queue().await?;
+        let outcome = self.session(desk, &queue, memory, tally).await;
+        if once {
+            say(format!("{} signed, {} left", tally.signed, queue.intents.len().saturating_sub(tally.signed)));
+        }
+        outcome
+    }
+
+    /// Signs what the device's accounts can sign.
+    async fn session(&self, desk: &Desk, queue: &SigningQueue, memory: &mut Memory, tally: &mut Tally) -> Result<(), RoundError> {
+        let mut unclaimed: Vec<&IntentView> = queue.intents.iter().filter(|intent| !memory.has_refused(intent)).collect();
         for account in &queue.accounts {
-            let xpub: AccountXpub = account.xpub.parse().with_context(|| format!("account {:?} of the daemon", account.label))?;
-            let own: Vec<&IntentView> = queue.intents.iter().filter(|intent| belongs(intent, account)).collect();
+            let xpub: AccountXpub = match account.xpub.parse() {
+                Ok(xpub) => xpub,
+                Err(error) => {
+                    memory.say_once(format!("account {:?} of the daemon: {error}; nothing of it is signed", account.label));
+                    continue;
+                }
+            };
+            let (own, others) = unclaimed.into_iter().partition(|intent| is_sender_of(&xpub, intent));
+            unclaimed = others;
+            let own: Vec<&IntentView> = own;
             if own.is_empty() {
                 continue;
             }
             let open = match desk.attend(desk.device().open_account(xpub)).await {
                 Ok(open) => open,
                 Err(error @ DeviceError::OtherAccount { .. }) => {
-                    say(format!("account {:?}: {error}; its {} intents are left", account.label, own.len()));
+                    memory.say_once(format!("account {:?}: {error}; its intents are left", account.label));
                     continue;
                 }
                 Err(error) => return Err(error.into()),
             };
             for intent in own {
-                say(format!("\n[{} of {total}]", signed + 1));
-                if self.one(desk, &open, intent).await? == Outcome::Signed {
-                    signed += 1;
+                let outcome = self.one(desk, &open, intent, memory).await?;
+                tally.count(outcome);
+                if outcome == Outcome::Refused {
+                    memory.refused.insert(intent.id, intent.digest);
                 }
             }
         }
-        Ok(signed)
+        for intent in unclaimed {
+            let from = legible(&intent.from_path);
+            memory.say_once(format!("intent {}: refused here, no account has {} at {from}", intent.id, intent.from_address));
+            memory.refused.insert(intent.id, intent.digest);
+            tally.count(Outcome::Refused);
+        }
+        Ok(())
     }
 
-    async fn one(&self, desk: &Desk, open: &OpenAccount<'_>, intent: &IntentView) -> anyhow::Result<Outcome> {
-        describe(intent);
-        let (request, spec) = match self.rebuild(open.xpub(), intent) {
+    async fn one(&self, desk: &Desk, open: &OpenAccount<'_>, view: &IntentView, memory: &mut Memory) -> Result<Outcome, RoundError> {
+        let rebuilt = match self.rules.rebuild(open.xpub(), view) {
             Ok(rebuilt) => rebuilt,
             Err(error) => {
-                say(format!("refused here, nothing was signed: {error:#}"));
-                return Ok(Outcome::Left);
+                say(format!("intent {}: refused here, nothing was signed: {}", view.id, legible(&format!("{error:#}"))));
+                return Ok(Outcome::Refused);
             }
         };
-        let definitions = Definitions::load(self.definitions.as_deref(), spec, request.transfer().asset);
-        let expected = ExpectedScreens::of(&request, spec, &definitions);
+        let claim = ClaimIntent { station: self.name.clone(), take_over: self.take_over };
+        match self.client.claim(view.id, &claim).await {
+            Ok(claimed) if claimed.digest == view.digest => {}
+            Ok(_) => {
+                say(format!("intent {}: it changed after it was read; it is left until it is read again", view.id));
+                return Ok(Outcome::Unfinished);
+            }
+            Err(ClientError::Refused(problem)) => {
+                memory.say_once(format!("intent {}: the daemon keeps it: {}; it is left", view.id, legible(&problem.detail)));
+                return Ok(Outcome::Left);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let definitions = self.show(&rebuilt);
+        match desk.attend(open.sign(rebuilt.request, definitions)).await {
+            Ok(signed) => Ok(self.deliver(&rebuilt.intent, &signed).await),
+            Err(error) => self.not_signed(view.id, error).await,
+        }
+    }
+
+    /// What the officer compares with the device.
+    fn show(&self, rebuilt: &Rebuilt<'_>) -> Definitions {
+        let request = &rebuilt.request;
+        let definitions = Definitions::load(self.definitions.as_deref(), rebuilt.spec, request.transfer().asset);
+        let expected = ExpectedScreens::of(request, rebuilt.spec, &definitions);
+        say("");
+        for line in rebuilt.lines() {
+            say(line);
+        }
         say("The device will show:");
         for (step, screen) in expected.screens.iter().enumerate() {
             say(format!("  {}. {}", step + 1, screen.lines.join(" | ")));
@@ -143,80 +251,66 @@ impl Station {
         for note in &expected.notes {
             say(format!("  note: {note}"));
         }
-        let claimed = self.client.claim(intent.id, &self.name).await?;
-        if claimed.digest != intent.digest {
-            say("refused here: the intent changed after it was read");
-            return Ok(Outcome::Left);
-        }
-        match desk.attend(open.sign(request, definitions)).await {
-            Ok(signed) => {
-                let done = self.client.submit_signature(intent.id, signed.raw().clone()).await?;
-                say(format!("signed: {} is {}, tx {}", done.kind, done.state, signed.hash()));
-                Ok(Outcome::Signed)
-            }
-            Err(error) if error.may_have_signed() => {
-                say(format!("{error}. A signature may exist: the intent stays with this station; run it again to finish it"));
-                give_up_on(error)
-            }
-            Err(error) => {
-                self.client.decline(intent.id, &error.to_string()).await?;
-                say(format!("{error}. Nothing was signed; the intent is back in the queue"));
-                give_up_on(error)
-            }
-        }
-    }
-
-    /// The transaction from the approved fields, by this station's own facts and the device's own key.
-    fn rebuild<'b>(&'b self, xpub: &AccountXpub, intent: &IntentView) -> anyhow::Result<(TransactionRequest, &'b ChainSpec)> {
-        let chain = ChainId::new(intent.chain_id).context("chain id 0")?;
-        let spec = self.book.get(chain).with_context(|| format!("chain {chain} is not in this station's chains.toml"))?;
-        let from: DerivationPath = intent.from_path.parse()?;
-        let sender = Deriver::new(xpub, from.branch)?.address(from.index)?;
-        if sender != intent.from_address {
-            anyhow::bail!("{from} is {sender} on this account, not {}", intent.from_address);
-        }
-        stays_ours(xpub, intent)?;
-        let asset = if intent.asset == "native" { Asset::Native } else { Asset::Token(parse_address(&intent.asset)?) };
-        let amount: U256 = parse_base_units(&intent.amount_units)?;
-        let draft = TransactionDraft {
-            chain,
-            from,
-            sender,
-            nonce: intent.nonce,
-            transfer: Transfer { asset, to: intent.to_address, amount },
-            fees: FeeCaps {
-                gas_limit: intent.gas_limit,
-                max_fee_per_gas: intent.max_fee_per_gas.parse().context("max_fee_per_gas")?,
-                max_priority_fee_per_gas: intent.max_priority_fee_per_gas.parse().context("max_priority_fee_per_gas")?,
-            },
-        };
-        Ok((TransactionRequest::check(draft, spec)?, spec))
+        definitions
     }
 }
 
-/// Sweeps and fuel stay inside the account: their recipient is derived here, from the device's own key,
-/// so that a daemon gone bad cannot pass a theft off as a sweep.
-fn stays_ours(xpub: &AccountXpub, intent: &IntentView) -> anyhow::Result<()> {
-    if !matches!(intent.kind.as_str(), "sweep" | "fuel") {
-        return Ok(());
+impl Tally {
+    fn count(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Signed => self.signed += 1,
+            Outcome::Left => {}
+            Outcome::Unfinished => self.unfinished += 1,
+            Outcome::Refused => self.refused += 1,
+        }
     }
-    let path: DerivationPath =
-        intent.to_path.as_deref().with_context(|| format!("a {} to an address that is not ours", intent.kind))?.parse()?;
-    let own = Deriver::new(xpub, path.branch)?.address(path.index)?;
-    if path.account != xpub.account() || own != intent.to_address {
-        anyhow::bail!("a {} to {}, but {path} of this account is {own}", intent.kind, intent.to_address);
+
+    /// What is left to other devices and sessions is no failure; what should have been signed here is.
+    fn verdict(&self) -> anyhow::Result<()> {
+        if self.refused == 0 && self.unfinished == 0 {
+            return Ok(());
+        }
+        anyhow::bail!("{} refused here or by the device, {} not finished; the lines above say why", self.refused, self.unfinished)
     }
-    Ok(())
 }
 
-fn belongs(intent: &IntentView, account: &AccountView) -> bool {
-    intent.from_path.strip_prefix(&account.path).is_some_and(|rest| rest.starts_with('/'))
+impl Memory {
+    fn has_refused(&self, intent: &IntentView) -> bool {
+        self.refused.get(&intent.id) == Some(&intent.digest)
+    }
+
+    fn say_once(&mut self, line: String) {
+        if self.said.len() >= REMEMBERED_MAX {
+            self.said.clear();
+        }
+        if !self.said.contains(&line) {
+            say(&line);
+            self.said.insert(line);
+        }
+    }
 }
 
 /// One intent's failure is that intent's; a device that cannot go on ends the session.
-fn give_up_on(error: DeviceError) -> anyhow::Result<Outcome> {
+fn is_over(error: &DeviceError) -> bool {
     match error.disposition() {
-        Disposition::Stop => Err(error.into()),
-        Disposition::Retry | Disposition::Skip | Disposition::Officer => Ok(Outcome::Left),
+        Disposition::Stop => true,
+        Disposition::Retry | Disposition::Skip | Disposition::Officer => false,
+    }
+}
+
+/// Feeds systemd's watchdog beside the work, in the same task: while a person thinks the work waits and
+/// this turns, and work that blocks its thread stops this too.
+async fn feed_watchdog() -> Infallible {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
+    loop {
+        notify(sd_notify::NotifyState::Watchdog);
+        tokio::time::sleep(limit / 3).await;
+    }
+}
+
+/// Tells systemd; without a notify socket this does nothing.
+fn notify(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "systemd was not told");
     }
 }

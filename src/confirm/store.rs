@@ -145,6 +145,23 @@ pub async fn list_confirmed(connection: &mut PgConnection, chain: ChainId, page:
         .collect()
 }
 
+/// Whether a verdict is in force and its sighting in the chain. The sighting cannot be orphaned before
+/// the caller's transaction ends.
+pub async fn is_standing(connection: &mut PgConnection, verdict: i64) -> Result<bool, DbError> {
+    let standing = sqlx::query_scalar!(
+        r#"
+        select v.revoked_at is null and o.state = 'canonical' as "standing!"
+        from transfer_verdicts v join transfer_observations o on o.id = v.observation_id
+        where v.id = $1
+        for share of o
+        "#,
+        verdict
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(standing.unwrap_or(false))
+}
+
 /// Live verdicts whose sighting a reorg took away, oldest first.
 pub async fn list_broken(connection: &mut PgConnection, chain: ChainId, limit: i64) -> Result<Vec<BrokenVerdict>, DbError> {
     let rows = sqlx::query!(
@@ -240,6 +257,7 @@ impl ProgressState {
 pub async fn get_progress(connection: &mut PgConnection, derived_address: Uuid) -> Result<Vec<TransferProgress>, DbError> {
     let rows = sqlx::query_file!("src/confirm/progress.sql", derived_address).fetch_all(&mut *connection).await?;
     let mut chains = BTreeMap::new();
+    let mut thresholds = BTreeMap::new();
     let mut progress = Vec::with_capacity(rows.len());
     for row in rows {
         let chain = chain_from_sql(row.chain_id)?;
@@ -255,7 +273,14 @@ pub async fn get_progress(connection: &mut PgConnection, derived_address: Uuid) 
             });
         };
         let block = BlockRef { number: BlockNumber::from(row.block_number), hash: hash_from_sql(&row.block_hash)? };
-        let seen = settings::store::get_threshold_row(connection, row.threshold_history_id).await?;
+        let seen = match thresholds.get(&row.threshold_history_id) {
+            Some(seen) => *seen,
+            None => {
+                let seen = settings::store::get_threshold_row(connection, row.threshold_history_id).await?;
+                thresholds.insert(row.threshold_history_id, seen);
+                seen
+            }
+        };
         let case = Case { block, head: cursor.tip, seen, now: *now };
         let state = match (row.orphaned, row.verdict_id, row.confirmed_at) {
             (true, verdict, _) => ProgressState::Orphaned { reversal_due: verdict.is_some() },
@@ -286,39 +311,46 @@ fn position_from_sql(text: &str) -> Result<Position, DbError> {
     text.parse().map_err(|_| DbError::Corrupt { column: "transfers.position", found: text.to_owned(), wanted: "a position" })
 }
 
-/// Pending payments with a transfer from outside in the chain.
-pub async fn list_newly_seen(connection: &mut PgConnection, limit: i64) -> Result<Vec<PaymentId>, DbError> {
+/// The highest observation there is.
+pub async fn get_highest_observation(connection: &mut PgConnection) -> Result<i64, DbError> {
+    let highest =
+        sqlx::query_scalar!(r#"select coalesce(max(id), 0) as "highest!" from transfer_observations"#).fetch_one(connection).await?;
+    Ok(highest)
+}
+
+/// Pending payments with a transfer from outside in the chain, observed after an id.
+pub async fn list_newly_seen(connection: &mut PgConnection, after: i64) -> Result<Vec<PaymentId>, DbError> {
     let rows = sqlx::query_scalar!(
         r#"
-        select p.id from payments p join derived_destinations d on d.payment_id = p.id
-        where p.status = 'pending'
-          and exists (
-              select from transfer_observations o
-              where o.derived_address_id = d.derived_address_id and o.state = 'canonical' and not o.internal
-          )
-        limit $1
+        select distinct p.id
+        from transfer_observations o
+        join derived_destinations d on d.derived_address_id = o.derived_address_id
+        join payments p on p.id = d.payment_id
+        where o.id > $1 and o.state = 'canonical' and not o.internal and p.status = 'pending'
         "#,
-        limit
+        after
     )
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(PaymentId).collect())
 }
 
-/// Payments that were seen, of which nothing is in the chain any more and nothing was credited.
-pub async fn list_newly_gone(connection: &mut PgConnection, limit: i64) -> Result<Vec<PaymentId>, DbError> {
+/// Payments that were seen, of which nothing is in the chain any more and nothing was credited. Begins
+/// at what reorgs took away, which is little.
+pub async fn list_newly_gone(connection: &mut PgConnection) -> Result<Vec<PaymentId>, DbError> {
     let rows = sqlx::query_scalar!(
         r#"
-        select p.id from payments p join derived_destinations d on d.payment_id = p.id
-        where p.status = 'processing'
+        select distinct p.id
+        from transfer_observations gone
+        join derived_destinations d on d.derived_address_id = gone.derived_address_id
+        join payments p on p.id = d.payment_id
+        where gone.state = 'orphaned' and p.status = 'processing'
           and not exists (
               select from transfer_observations o
               left join transfer_verdicts v on v.observation_id = o.id and v.revoked_at is null
               where o.derived_address_id = d.derived_address_id and not o.internal and (o.state = 'canonical' or v.id is not null)
           )
-        limit $1
-        "#,
-        limit
+        "#
     )
     .fetch_all(connection)
     .await?;

@@ -186,24 +186,39 @@ impl Confirmer {
 
 // === first sight ===
 
-/// How many payments one tick moves.
-const PAYMENTS_PER_TICK: i64 = 200;
+/// How far behind the highest observation a tick looks, for one that committed late.
+const OBSERVATIONS_BACK: i64 = 1_000;
 
 /// First sight: a payment is `processing` as soon as a transfer to its address is in the chain, and
 /// `pending` again if every such transfer left it. Never a reason to deliver; only a threshold is.
-pub async fn note_sightings(database: &Database) -> Result<Progress, ConfirmError> {
-    let mut connection = database.connection().await?;
-    let seen = store::list_newly_seen(&mut connection, PAYMENTS_PER_TICK).await?;
-    let gone = store::list_newly_gone(&mut connection, PAYMENTS_PER_TICK).await?;
-    drop(connection);
-    let progress = Progress::of(!seen.is_empty() || !gone.is_empty());
-    for payment in seen {
-        advance(database, payment, PaymentState::Pending, PaymentEvent::TransferSeen).await?;
+#[derive(Debug)]
+pub struct Sightings {
+    database: Database,
+    /// Everything up to here was looked at since the start.
+    after: AtomicI64,
+}
+
+impl Sightings {
+    pub fn new(database: Database) -> Self {
+        Self { database, after: AtomicI64::new(0) }
     }
-    for payment in gone {
-        advance(database, payment, PaymentState::Processing, PaymentEvent::TransfersGone).await?;
+
+    pub async fn tick(&self) -> Result<Progress, ConfirmError> {
+        let mut connection = self.database.connection().await?;
+        let highest = store::get_highest_observation(&mut connection).await?;
+        let seen = store::list_newly_seen(&mut connection, self.after.load(Ordering::Relaxed)).await?;
+        let gone = store::list_newly_gone(&mut connection).await?;
+        drop(connection);
+        let progress = Progress::of(!seen.is_empty() || !gone.is_empty());
+        for payment in seen {
+            advance(&self.database, payment, PaymentState::Pending, PaymentEvent::TransferSeen).await?;
+        }
+        for payment in gone {
+            advance(&self.database, payment, PaymentState::Processing, PaymentEvent::TransfersGone).await?;
+        }
+        self.after.store((highest - OBSERVATIONS_BACK).max(0), Ordering::Relaxed);
+        Ok(progress)
     }
-    Ok(progress)
 }
 
 async fn advance(database: &Database, id: PaymentId, from: PaymentState, event: PaymentEvent) -> Result<(), ConfirmError> {

@@ -7,6 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 
+use super::serve_http;
 use crate::metrics::Metrics;
 
 /// Binds the listener and serves it until `stop`.
@@ -22,7 +23,7 @@ pub(super) fn spawn(listen: SocketAddr, metrics: Metrics, stop: CancellationToke
         runtime.block_on(async move {
             let router = router(metrics);
             let served = match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await,
+                Ok(listener) => serve_http(listener, router, stop).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = served {

@@ -10,12 +10,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::supervise::{Workers, chain_of};
-use super::{admin, now};
+use super::{admin, now, serve_http};
 use crate::api::{self, ApiState};
 use crate::broadcast::{BroadcastError, Broadcaster};
 use crate::chains::{ChainBook, ChainSpec};
 use crate::config::{ChainConfig, Config};
-use crate::confirm::{self, ConfirmError, Confirmer};
+use crate::confirm::{ConfirmError, Confirmer, Sightings};
 use crate::db::{Database, DatabaseLimits, InstanceLease, LeaseError, SelfTestError, place_of};
 use crate::deposit::WatchedSet;
 use crate::intent::{IntentError, Planner};
@@ -30,15 +30,27 @@ use crate::units::{ChainId, Disposition, Progress};
 /// Pauses between two attempts to reach the database at start.
 const DATABASE_PAUSE_MIN: Duration = Duration::from_millis(500);
 const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// How long the server may take to show that it still holds our lease.
+const LEASE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Runs until a signal, or until something that must not go on.
+/// How long units of work may take to finish once nobody waits for them.
+const CLOSING: Duration = Duration::from_secs(8);
+/// After this long the process ends, whatever it is at: below TimeoutStopSec of the unit, which kills.
+const END: Duration = Duration::from_secs(35);
+/// What a shell reports for a program that was interrupted: a second signal ends at once.
+const INTERRUPTED: i32 = 130;
+
+/// Runs until a signal, or until something that must not go on. From either on, it ends in bounded time.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     watch_signals(stop.clone())?;
     let metrics = Metrics::new();
     let admin = admin::spawn(config.metrics_listen, metrics.clone(), stop.clone())
         .with_context(|| format!("metrics cannot listen on {}", config.metrics_listen))?;
-    let outcome = run(config, metrics.clone(), stop.clone()).await;
+    let outcome = tokio::select! {
+        outcome = run(config, metrics.clone(), stop.clone()) => outcome,
+        () = past(&stop, END) => Err(anyhow::anyhow!("stopping took longer than {} s; what was left is cut off", END.as_secs())),
+    };
     metrics.set_ready(false);
     stop.cancel();
     notify(&[sd_notify::NotifyState::Stopping]);
@@ -66,14 +78,12 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
     let state = ApiState { db: db.clone(), book: Arc::clone(&book), nodes: Arc::new(nodes.clone()), clock: now };
     let mut workers = Workers::new(stop.clone(), metrics.clone(), config.poll);
     let ending = stop.clone();
-    workers.run(async move {
-        axum::serve(listener, api::router(state)).with_graceful_shutdown(ending.cancelled_owned()).await.context("the API ended")
-    });
+    workers.run(async move { serve_http(listener, api::router(state), ending).await.context("the API ended") });
     hold_lease(&mut workers, lease);
-    let sightings = db.clone();
+    let sightings = Arc::new(Sightings::new(db.clone()));
     workers.tick("sightings", None, ConfirmError::disposition, move || {
-        let db = sightings.clone();
-        async move { confirm::note_sightings(&db).await }
+        let sightings = Arc::clone(&sightings);
+        async move { sightings.tick().await }
     });
     let watched = Arc::new(RwLock::new(WatchedSet::default()));
     let bookkeeper = Arc::new(Bookkeeper::new(db.clone(), Arc::clone(&book)));
@@ -81,7 +91,7 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
         let spec = book.get(*chain).context("a configured chain is in the chain book")?;
         let options = ScanOptions { start: config.chains.get(chain).and_then(|chain| chain.start_block), ..ScanOptions::default() };
         let scanner = Scanner::new(db.clone(), Arc::clone(node), Arc::clone(&watched), spec, options);
-        let planner = Planner { db: db.clone(), node: Arc::clone(node), chain: Arc::new(spec.clone()), policy: config.plan };
+        let planner = Planner::new(db.clone(), Arc::clone(node), Arc::new(spec.clone()), config.plan);
         chain_workers(
             &mut workers,
             ChainWorkers {
@@ -100,7 +110,9 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
     notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(api = %listening, metrics = %config.metrics_listen, chains = nodes.len(), "amanatd is ready");
     let outcome = workers.join().await;
-    db.close().await;
+    if tokio::time::timeout(CLOSING, db.close()).await.is_err() {
+        tracing::warn!("the database still works for us; what it has not committed rolls back");
+    }
     tracing::info!("amanatd has stopped");
     outcome
 }
@@ -167,7 +179,7 @@ fn hold_lease(workers: &mut Workers, lease: InstanceLease) {
         |_: &LeaseError| Disposition::Stop,
         move || {
             let lease = Arc::clone(&lease);
-            async move { lease.lock().await.check().await.map(|()| Progress::Idle) }
+            async move { lease.lock().await.check(LEASE_LIMIT).await.map(|()| Progress::Idle) }
         },
     );
 }
@@ -277,18 +289,32 @@ where
     });
 }
 
+/// The first signal asks for an end; the second does not wait for it. What was not committed is not lost:
+/// the next start finds it where it was, as after a power cut.
 fn watch_signals(stop: CancellationToken) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?;
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
-            () = stop.cancelled() => {}
-        }
+        let mut next = async || {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        };
+        let first = next().await;
+        tracing::info!("{first}: stopping");
         stop.cancel();
+        let second = next().await;
+        tracing::warn!("{second} while stopping: ending at once");
+        std::process::exit(INTERRUPTED);
     });
     Ok(())
+}
+
+/// Comes true `limit` after the process was told to stop.
+pub(super) async fn past(stop: &CancellationToken, limit: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(limit).await;
 }
 
 /// Tells systemd; without a notify socket this does nothing.

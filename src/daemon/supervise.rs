@@ -18,6 +18,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// A loop that has not turned for this long hangs: longer than any tick's own time limits together.
 const HANG: Duration = Duration::from_secs(300);
 
+/// How long the workers may take to come to an end by themselves. Together with the other limits of an
+/// end this stays below TimeoutStopSec of the unit.
+const ENDING: Duration = Duration::from_secs(20);
+/// How long tasks that are cut off may take to notice.
+const CUT_OFF: Duration = Duration::from_secs(2);
+
 /// A loop's name and when it last turned.
 type Pulse = (&'static str, Arc<AtomicU64>);
 
@@ -96,8 +102,9 @@ impl Workers {
         pulse
     }
 
-    /// Feeds systemd's watchdog while every loop turns. A loop that retries is alive; one that hangs is
-    /// not, and systemd then ends and restarts the process.
+    /// Feeds systemd's watchdog while every loop turns; when one hangs, systemd ends and restarts the
+    /// process. It proves no progress: a loop that fails and retries for ever turns. That shows in the
+    /// metric of each worker's last tick without an error.
     pub(super) fn feed_watchdog(&mut self) {
         let Some(limit) = sd_notify::watchdog_enabled() else { return };
         let (stop, pulses, started) = (self.stop.clone(), Arc::clone(&self.pulses), self.started);
@@ -123,8 +130,14 @@ impl Workers {
         });
     }
 
-    /// Waits until a task ends or the process is told to stop, then ends the rest.
-    pub(super) async fn join(mut self) -> Result<(), anyhow::Error> {
+    /// Waits until a task ends or the process is told to stop, then ends the rest: each loop after its
+    /// tick, and what takes too long in the middle of it. Units of work run in tasks of their own, so
+    /// one that is cut off here commits whole or not at all.
+    pub(super) async fn join(self) -> Result<(), anyhow::Error> {
+        self.join_within(ENDING).await
+    }
+
+    async fn join_within(mut self, ending: Duration) -> Result<(), anyhow::Error> {
         let first = tokio::select! {
             ended = self.tasks.join_next() => ended,
             () = self.stop.cancelled() => None,
@@ -137,7 +150,16 @@ impl Workers {
             Some(Err(panic)) => Err(anyhow::Error::new(panic).context("a worker panicked")),
         };
         self.stop.cancel();
-        while self.tasks.join_next().await.is_some() {}
+        if tokio::time::timeout(ending, async { while self.tasks.join_next().await.is_some() {} }).await.is_err() {
+            tracing::warn!(
+                tasks = self.tasks.len(),
+                "some tasks still run {} s after the signal to stop; they are cut off",
+                ending.as_secs()
+            );
+            if tokio::time::timeout(CUT_OFF, self.tasks.shutdown()).await.is_err() {
+                tracing::error!("a task blocks its thread; the process ends without it");
+            }
+        }
         outcome
     }
 }
@@ -176,5 +198,42 @@ const fn disposition_name(disposition: Disposition) -> &'static str {
         Disposition::Skip => "skip",
         Disposition::Officer => "officer",
         Disposition::Stop => "stop",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the lease is gone")]
+    struct Gone;
+
+    /// A worker that never comes back from its tick, as one that waits for a silent node.
+    fn hanging(workers: &mut Workers) {
+        workers.tick("hangs", None, |_: &Gone| Disposition::Retry, std::future::pending::<Result<Progress, Gone>>);
+    }
+
+    async fn joined(workers: Workers) -> Result<(), anyhow::Error> {
+        let patience = Duration::from_secs(20);
+        tokio::time::timeout(patience, workers.join_within(Duration::from_millis(100))).await.expect("the end must be bounded")
+    }
+
+    #[tokio::test]
+    async fn a_tick_that_hangs_does_not_hold_the_end_up() {
+        let stop = CancellationToken::new();
+        let mut workers = Workers::new(stop.clone(), Metrics::new(), Duration::from_millis(1));
+        hanging(&mut workers);
+        stop.cancel();
+        joined(workers).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_cannot_go_on_ends_the_others_and_is_the_reason() {
+        let mut workers = Workers::new(CancellationToken::new(), Metrics::new(), Duration::from_millis(1));
+        hanging(&mut workers);
+        workers.tick("lease", None, |_: &Gone| Disposition::Stop, async || Err(Gone));
+        let reason = joined(workers).await.unwrap_err();
+        assert_eq!(format!("{reason:#}"), "worker lease cannot go on: the lease is gone");
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! The lock goes with the connection, so a daemon that dies lets the next one in at once.
 
+use std::io;
 use std::str::FromStr;
+use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
@@ -22,7 +24,7 @@ pub enum LeaseError {
     Connect(#[source] sqlx::Error),
     #[error("another amanatd already serves this database; stop it first, or point this one elsewhere")]
     Held,
-    #[error("the connection that held the daemon's lease is gone")]
+    #[error("the connection that held the daemon's lease is gone, or silent for too long")]
     Lost(#[source] sqlx::Error),
 }
 
@@ -37,8 +39,12 @@ impl InstanceLease {
         if taken { Ok(Self { connection }) } else { Err(LeaseError::Held) }
     }
 
-    /// Fails when the connection is gone and the lease with it.
-    pub async fn check(&mut self) -> Result<(), LeaseError> {
-        self.connection.ping().await.map_err(LeaseError::Lost)
+    /// Fails when the connection is gone and the lease with it. A server that does not answer in time
+    /// counts as gone: behind a cut network it may have let the next daemon in already.
+    pub async fn check(&mut self, limit: Duration) -> Result<(), LeaseError> {
+        match tokio::time::timeout(limit, self.connection.ping()).await {
+            Ok(answer) => answer.map_err(LeaseError::Lost),
+            Err(_) => Err(LeaseError::Lost(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))),
+        }
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres};
+use tracing::Instrument;
 
 use super::DbError;
 
@@ -86,7 +87,7 @@ impl Database {
         E: From<DbError> + Send + 'static,
     {
         let pool = self.pool.clone();
-        let task = tokio::spawn(async move {
+        let unit = async move {
             let mut transaction = pool.begin().await.map_err(DbError::Connect)?;
             match work(&mut transaction).await {
                 Ok(value) => match transaction.commit().await {
@@ -100,7 +101,9 @@ impl Database {
                     Err(error)
                 }
             }
-        });
+        };
+        // What the work logs belongs to what asked for it, a request for example.
+        let task = tokio::spawn(unit.in_current_span());
         match task.await {
             Ok(outcome) => outcome,
             Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),

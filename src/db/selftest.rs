@@ -36,14 +36,24 @@ pub enum SelfTestError {
 const APPEND_ONLY: [&str; 6] =
     ["config_setting_history", "derived_destination_sweeps", "events", "funds_ledger_entries", "intent_approvals", "payment_quotes"];
 
-/// Triggers that keep the balances.
-const POSTING_TRIGGERS: [(&str, &str); 2] =
-    [("ledger_accounts", "ledger_accounts_open_balance"), ("funds_ledger_entries", "funds_ledger_entries_apply")];
+/// Triggers that keep the balances, and those that hold the machines of what has a state.
+/// Each is named after the function that it calls.
+const STATE_TRIGGERS: [(&str, &str, i16); 5] = [
+    ("ledger_accounts", "ledger_accounts_open_balance", Guard::INSERT),
+    ("funds_ledger_entries", "funds_ledger_entries_apply", Guard::INSERT),
+    ("intents", "intents_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
+    ("outbound_transactions", "outbound_transactions_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
+    ("transfer_verdicts", "transfer_verdicts_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
+];
 
-/// Nobody but the database itself writes balances: whoever could, could make money.
-const BALANCES: &str = "ledger_balances";
-
-const GUARD_FUNCTIONS: [&str; 3] = ["forbid_change", "ledger_accounts_open_balance", "funds_ledger_entries_apply"];
+const GUARD_FUNCTIONS: [&str; 6] = [
+    "forbid_change",
+    "ledger_accounts_open_balance",
+    "funds_ledger_entries_apply",
+    "intents_guard",
+    "outbound_transactions_guard",
+    "transfer_verdicts_guard",
+];
 
 pub async fn self_test(connection: &mut PgConnection) -> Result<(), SelfTestError> {
     check_role(connection).await?;
@@ -110,22 +120,23 @@ async fn check_migrations(connection: &mut PgConnection) -> Result<(), SelfTestE
     }
 }
 
+/// No table may lose rows, the append-only ones may not change, and balances are the database's own.
 async fn check_rights(connection: &mut PgConnection) -> Result<(), SelfTestError> {
-    let tables: Vec<String> = APPEND_ONLY.iter().chain([&BALANCES]).map(|table| (*table).to_owned()).collect();
+    let append_only: Vec<String> = APPEND_ONLY.iter().map(|table| (*table).to_owned()).collect();
     let excess = sqlx::query!(
         r#"
-        select current_user::text as "role!", t.name as "table!", r.name as "right!"
-        from unnest($1::text[]) as t(name)
+        select current_user::text as "role!", c.relname::text as "table!", r.name as "right!"
+        from pg_class c join pg_namespace n on n.oid = c.relnamespace
         cross join (values ('insert'), ('update'), ('delete'), ('truncate')) as r(name)
-        where (r.name <> 'insert' or t.name = $2)
-          and (
-              has_table_privilege(current_user, t.name, r.name)
-              or (r.name in ('insert', 'update') and has_any_column_privilege(current_user, t.name, r.name))
-          )
-        limit 1
+        where n.nspname = 'public' and c.relkind in ('r', 'p')
+          and (has_table_privilege(current_user, c.oid, r.name)
+               or (r.name in ('insert', 'update') and has_any_column_privilege(current_user, c.oid, r.name)))
+          and (r.name in ('delete', 'truncate')
+               or (r.name = 'update' and c.relname = any ($1::text[]))
+               or c.relname in ('ledger_balances', '_sqlx_migrations'))
+        order by 2, 3 limit 1
         "#,
-        &tables,
-        BALANCES
+        &append_only
     )
     .fetch_optional(connection)
     .await
@@ -146,13 +157,14 @@ struct Guard {
 }
 
 impl Guard {
+    const EACH_ROW: i16 = 1;
     const BEFORE: i16 = 2;
     const INSERT: i16 = 4;
     const DELETE: i16 = 8;
     const UPDATE: i16 = 16;
     const TRUNCATE: i16 = 32;
 
-    /// Every guard. All are of whole statements.
+    /// Every guard.
     fn all() -> Vec<Self> {
         let acts = [("update", Self::UPDATE), ("delete", Self::DELETE), ("truncate", Self::TRUNCATE)];
         let mut guards = Vec::new();
@@ -164,8 +176,7 @@ impl Guard {
                 kind: Self::BEFORE | bit,
             }));
         }
-        let posting = POSTING_TRIGGERS.map(|(table, function)| Self { table, trigger: function.to_owned(), function, kind: Self::INSERT });
-        guards.extend(posting);
+        guards.extend(STATE_TRIGGERS.map(|(table, function, kind)| Self { table, trigger: function.to_owned(), function, kind }));
         guards
     }
 }

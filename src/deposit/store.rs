@@ -1,5 +1,6 @@
 //! SQL of `derived_destinations`.
 
+use alloy::primitives::Address;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -99,23 +100,42 @@ pub async fn find_by_derived_address(connection: &mut PgConnection, derived_addr
     row.map(Destination::try_from).transpose()
 }
 
-/// Destinations of whole payments that have not been swept, oldest first.
-pub async fn list_sweepable(connection: &mut PgConnection, chain: ChainId, limit: i64) -> Result<Vec<Destination>, DbError> {
-    let rows = sqlx::query_as!(
-        Row,
+/// Payments of a chain whose release was asked for and whose own deposit has been swept, after an id. A
+/// release never spends another payment's deposit: what was not swept is not there to be paid out.
+pub async fn list_releasable(
+    connection: &mut PgConnection,
+    chain: ChainId,
+    after: PaymentId,
+    limit: i64,
+) -> Result<Vec<PaymentId>, DbError> {
+    let rows = sqlx::query_scalar!(
         r#"
-        select d.id, d.payment_id as "payment_id!", d.derived_address_id, d.address as "address!: Vec<u8>",
-               d.chain_id as "chain_id!: i64", d.birth_block, d.status as "status: DestinationStatus"
-        from derived_destinations d join payments p on p.id = d.payment_id
-        where d.status = 'active' and p.status = 'confirmed' and d.chain_id = $1::bigint
-        order by d.created_at, d.id limit $2
+        select p.id from payments p join derived_destinations d on d.payment_id = p.id
+        where p.escrow_state = 'releasable' and p.chain_id = $1::bigint and p.id > $2 and d.status = 'swept'
+        order by p.id limit $3
+        "#,
+        chain.as_i64(),
+        after.0,
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(PaymentId).collect())
+}
+
+/// Addresses of destinations that still hold or expect money on a chain.
+pub async fn list_unswept(connection: &mut PgConnection, chain: ChainId, limit: i64) -> Result<Vec<Address>, DbError> {
+    let rows = sqlx::query_scalar!(
+        r#"
+        select address as "address!: Vec<u8>" from derived_destinations
+        where chain_id = $1::bigint and status <> 'swept' order by created_at limit $2
         "#,
         chain.as_i64(),
         limit
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter().map(Destination::try_from).collect()
+    rows.iter().map(|address| address_from_sql(address)).collect()
 }
 
 /// Moves a destination from one status to another; somebody who moved it first makes this an error.

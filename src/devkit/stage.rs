@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use alloy::primitives::Address;
 use anyhow::Context;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use secrecy::SecretString;
 
 use super::chain::{ChainOptions, LocalChain};
@@ -198,10 +198,31 @@ impl Stage {
         Ok(())
     }
 
-    /// Asks the daemon to end and waits for it.
+    /// Asks the daemon to end and waits for it; when patience ends it is killed, and the status says so.
     pub fn stop_daemon(&mut self) -> anyhow::Result<std::process::ExitStatus> {
         let mut daemon = self.daemon.take().context("the daemon does not run")?;
-        child::stop(&mut daemon, Signal::TERM, Duration::from_secs(20)).context("stop the daemon")
+        child::stop(&mut daemon, Signal::TERM, PATIENCE).context("stop the daemon")
+    }
+
+    /// Waits until the daemon ends by itself.
+    pub fn wait_for_daemon(&mut self) -> anyhow::Result<std::process::ExitStatus> {
+        let mut daemon = self.daemon.take().context("the daemon does not run")?;
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
+            if let Some(status) = daemon.try_wait().context("wait for the daemon")? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.daemon = Some(daemon);
+        anyhow::bail!("the daemon did not end:\n{}", self.log_tail())
+    }
+
+    /// Sends the daemon a signal and waits for nothing.
+    pub fn signal_daemon(&self, signal: Signal) -> anyhow::Result<()> {
+        let daemon = self.daemon.as_ref().context("the daemon does not run")?;
+        // It has not been reaped, so its pid cannot belong to anybody else.
+        kill_process(Pid::from_child(daemon), signal).context("signal the daemon")
     }
 
     /// The last lines of the daemon's log, for an error message.

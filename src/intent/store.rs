@@ -161,20 +161,30 @@ pub async fn list(connection: &mut PgConnection, states: &[IntentState], limit: 
     Ok(intents)
 }
 
-/// Whether a sweep or its fuel is on its way for this destination.
-pub async fn is_destination_busy(connection: &mut PgConnection, destination: Uuid) -> Result<bool, DbError> {
-    let busy = sqlx::query_scalar!(
+/// Payments of a chain whose deposit is whole and waits to be swept, with nothing on its way, after an id.
+pub async fn list_sweepable(
+    connection: &mut PgConnection,
+    chain: ChainId,
+    after: PaymentId,
+    limit: i64,
+) -> Result<Vec<PaymentId>, DbError> {
+    let rows = sqlx::query_scalar!(
         r#"
-        select exists (
-            select from intents
-            where destination_id = $1 and kind in ('sweep', 'fuel') and state not in ('void', 'reverted', 'settled')
-        ) as "busy!"
+        select p.id from payments p join derived_destinations d on d.payment_id = p.id
+        where p.status = 'confirmed' and p.chain_id = $1::bigint and p.id > $2 and d.status = 'active'
+          and not exists (
+              select from intents i
+              where i.destination_id = d.id and i.kind in ('sweep', 'fuel') and i.state not in ('void', 'reverted', 'settled')
+          )
+        order by p.id limit $3
         "#,
-        destination
+        chain.as_i64(),
+        after.0,
+        limit
     )
-    .fetch_one(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(busy)
+    Ok(rows.into_iter().map(PaymentId).collect())
 }
 
 /// Nonces of an address that belong to one of our intents.
@@ -232,7 +242,7 @@ pub async fn advance(connection: &mut PgConnection, intent: &Intent, event: Inte
 }
 
 /// Notes which station has the intent.
-pub async fn set_station(connection: &mut PgConnection, intent: IntentId, station: &str) -> Result<(), DbError> {
+pub async fn set_station(connection: &mut PgConnection, intent: IntentId, station: Option<&str>) -> Result<(), DbError> {
     let rows = sqlx::query!("update intents set station = $2, updated_at = now() where id = $1", intent.0, station)
         .execute(connection)
         .await?

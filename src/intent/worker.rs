@@ -4,13 +4,15 @@
 //! one transaction. Everything is decided again from stored state at the next tick, so a lost tick loses
 //! nothing.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use alloy::primitives::{Address, U256};
 use alloy::sol_types::SolCall;
 use uuid::Uuid;
 
-use super::plan::{ForeignNonce, ReleaseSituation, ReleaseStep, SweepSituation, SweepStep, next_nonce, next_release_step, next_sweep_step};
+use super::plan::{
+    ForeignNonce, ReleaseSituation, ReleaseStep, SweepSituation, SweepStep, cost_ceiling, next_nonce, next_release_step, next_sweep_step,
+};
 use super::{FeeTerms, Intent, IntentError, IntentKind, IntentState, digest, store};
 use crate::account::{self, DerivedAddress, Purpose};
 use crate::chains::ChainSpec;
@@ -19,10 +21,10 @@ use crate::db::Database;
 use crate::deposit::{self, Destination, DestinationStatus};
 use crate::event::{self, Event};
 use crate::ledger::{self, AccountKey, Entry, EntryType};
-use crate::payment::{self, Payment, PaymentEvent, PaymentState};
+use crate::payment::{self, Payment, PaymentEvent};
 use crate::rpc::{CallRequest, Node};
 use crate::scan;
-use crate::units::{Asset, IntentId, Outcomes, Progress, TokenAmount};
+use crate::units::{Asset, IntentId, Outcomes, PaymentId, Progress, TokenAmount};
 
 alloy::sol! {
     function transfer(address to, uint256 amount) returns (bool);
@@ -30,6 +32,9 @@ alloy::sol! {
 
 /// How many due items one tick looks at.
 const ITEMS_PER_TICK: i64 = 20;
+/// A token transfer takes some tens of thousands, on a rollup that adds its data some hundred thousands. A
+/// node that asks for more is not believed: its word decides how much coin leaves the gas address.
+const GAS_MAX: u64 = 1_500_000;
 
 /// What the operator allows when planning.
 #[derive(Clone, Copy, Debug)]
@@ -43,10 +48,13 @@ pub struct PlanPolicy {
 /// The planner of one chain.
 #[derive(Debug)]
 pub struct Planner {
-    pub db: Database,
-    pub node: Arc<Node>,
-    pub chain: Arc<ChainSpec>,
-    pub policy: PlanPolicy,
+    db: Database,
+    node: Arc<Node>,
+    chain: Arc<ChainSpec>,
+    policy: PlanPolicy,
+    /// Where the next page of each kind begins, so that items that cannot be planned hide no others.
+    sweeps_after: Mutex<PaymentId>,
+    releases_after: Mutex<PaymentId>,
 }
 
 /// An outflow that is due, before it has a nonce.
@@ -56,12 +64,18 @@ struct Due {
     to: Address,
     amount: TokenAmount,
     terms: FeeTerms,
-    payment: Option<Payment>,
+    payment: Payment,
     destination: Option<Destination>,
 }
 
 impl Planner {
-    /// Plans at most [`ITEMS_PER_TICK`] sweeps and as many releases.
+    pub fn new(db: Database, node: Arc<Node>, chain: Arc<ChainSpec>, policy: PlanPolicy) -> Self {
+        let start = PaymentId(Uuid::nil());
+        Self { db, node, chain, policy, sweeps_after: Mutex::new(start), releases_after: Mutex::new(start) }
+    }
+
+    /// Plans at most [`ITEMS_PER_TICK`] sweeps and as many releases. One that fails is told of and left;
+    /// the others are planned.
     pub async fn tick(&self) -> Result<Progress, IntentError> {
         let mut connection = self.db.connection().await?;
         if scan::store::find_cursor(&mut connection, self.chain.id).await?.is_none()
@@ -69,30 +83,31 @@ impl Planner {
         {
             return Ok(Progress::Idle);
         }
-        let destinations = deposit::store::list_sweepable(&mut connection, self.chain.id, ITEMS_PER_TICK).await?;
-        let payments = payment::store::list_releasable(&mut connection, ITEMS_PER_TICK).await?;
+        let sweeps = intent_page(&self.sweeps_after);
+        let sweeps = store::list_sweepable(&mut connection, self.chain.id, sweeps, ITEMS_PER_TICK).await?;
+        turn_page(&self.sweeps_after, &sweeps);
+        let releases = intent_page(&self.releases_after);
+        let releases = deposit::store::list_releasable(&mut connection, self.chain.id, releases, ITEMS_PER_TICK).await?;
+        turn_page(&self.releases_after, &releases);
         drop(connection);
         let mut outcomes = Outcomes::new();
-        for destination in destinations {
-            if !outcomes.note(self.plan_sweep(destination).await, IntentError::disposition) {
-                return outcomes.finish();
-            }
-        }
-        for payment in payments.into_iter().filter(|payment| payment.due.asset.chain == self.chain.id) {
-            if !outcomes.note(self.plan_release(payment).await, IntentError::disposition) {
+        for (payment, is_sweep) in sweeps.into_iter().map(|id| (id, true)).chain(releases.into_iter().map(|id| (id, false))) {
+            let planned = if is_sweep { self.plan_sweep(payment).await } else { self.plan_release(payment).await };
+            let planned = planned.map_err(|source| {
+                let what = format!("{} of payment {payment}", if is_sweep { "sweep" } else { "release" });
+                IntentError::Item { what, source: Box::new(source) }
+            });
+            if !outcomes.note(planned, IntentError::disposition) {
                 break;
             }
         }
         outcomes.finish()
     }
 
-    async fn plan_sweep(&self, destination: Destination) -> Result<Progress, IntentError> {
+    async fn plan_sweep(&self, payment: PaymentId) -> Result<Progress, IntentError> {
         let mut connection = self.db.connection().await?;
-        if store::is_destination_busy(&mut connection, destination.id).await? {
-            return Ok(Progress::Idle);
-        }
-        let payment = payment::store::find(&mut connection, destination.payment).await?;
-        let Some(payment) = payment else { return Ok(Progress::Idle) };
+        let Some(payment) = payment::store::find(&mut connection, payment).await? else { return Ok(Progress::Idle) };
+        let destination = deposit::store::get_by_payment(&mut connection, payment.id).await?;
         let from = account::store::get_address(&mut connection, destination.derived_address).await?;
         let custody = AccountKey::Custody(from.address);
         let token = ledger::store::balance(&mut connection, payment.due.asset, custody).await?;
@@ -104,64 +119,49 @@ impl Planner {
         let gas = account::store::get_operator_address(&mut connection, from.account, Purpose::Gas).await?;
         drop(connection);
         let Some(terms) = self.terms(from.address, treasury.address, token).await? else { return Ok(Progress::Idle) };
-        let situation = SweepSituation { token_units: token.units, native_units: native.units, terms };
-        let due = match next_sweep_step(situation) {
+        let destination = Some(destination);
+        let due = match next_sweep_step(SweepSituation { token_units: token.units, native_units: native.units, terms }) {
             SweepStep::Nothing => return Ok(Progress::Idle),
-            SweepStep::Sweep { units } => Due {
-                kind: IntentKind::Sweep,
-                from,
-                to: treasury.address,
-                amount: TokenAmount::new(token.asset, units),
-                terms,
-                payment: Some(payment),
-                destination: Some(destination),
-            },
+            SweepStep::Sweep { units } => {
+                let amount = TokenAmount::new(token.asset, units);
+                Due { kind: IntentKind::Sweep, from, to: treasury.address, amount, terms, payment, destination }
+            }
             SweepStep::Fuel { units } => {
                 let amount = TokenAmount::new(self.chain.native_asset(), units);
-                if !self.gas_suffices(&gas, amount).await? {
+                let Some(terms) = self.terms(gas.address, from.address, amount).await? else { return Ok(Progress::Idle) };
+                if !self.gas_suffices(&gas, amount, terms).await? {
                     return Ok(Progress::Idle);
                 }
-                let Some(terms) = self.terms(gas.address, from.address, amount).await? else { return Ok(Progress::Idle) };
-                Due {
-                    kind: IntentKind::Fuel,
-                    from: gas,
-                    to: from.address,
-                    amount,
-                    terms,
-                    payment: Some(payment),
-                    destination: Some(destination),
-                }
+                Due { kind: IntentKind::Fuel, from: gas, to: from.address, amount, terms, payment, destination }
             }
         };
         self.store(due).await
     }
 
     /// Whether the gas address holds the fuel and its fee, beyond what is promised already.
-    async fn gas_suffices(&self, gas: &DerivedAddress, fuel: TokenAmount) -> Result<bool, IntentError> {
+    async fn gas_suffices(&self, gas: &DerivedAddress, fuel: TokenAmount, terms: FeeTerms) -> Result<bool, IntentError> {
         let mut connection = self.db.connection().await?;
         let held = ledger::store::balance(&mut connection, fuel.asset, AccountKey::Custody(gas.address)).await?;
         let promised = store::get_promised(&mut connection, fuel.asset, gas.address).await?;
         let free = held.units.saturating_sub(promised.units).saturating_sub(promised.gas_units);
-        let suffices = free > fuel.units;
-        if !suffices {
+        let wanted = fuel.units.saturating_add(cost_ceiling(terms));
+        if free < wanted {
             tracing::warn!(
-                chain.id = self.chain.id.get(), address = %gas.address, held = %held.units, wanted = %fuel.units,
+                chain.id = self.chain.id.get(), address = %gas.address, %free, %wanted,
                 "gas address is too low to fuel a sweep; send it native coin"
             );
         }
-        Ok(suffices)
+        Ok(free >= wanted)
     }
 
-    async fn plan_release(&self, payment: Payment) -> Result<Progress, IntentError> {
+    async fn plan_release(&self, payment: PaymentId) -> Result<Progress, IntentError> {
         let mut connection = self.db.connection().await?;
+        let Some(payment) = payment::store::find(&mut connection, payment).await? else { return Ok(Progress::Idle) };
         let destination = deposit::store::get_by_payment(&mut connection, payment.id).await?;
         let deposit_address = account::store::get_address(&mut connection, destination.derived_address).await?;
         let treasury = account::store::get_operator_address(&mut connection, deposit_address.account, Purpose::Treasury).await?;
         let custody = AccountKey::Custody(treasury.address);
         let token = ledger::store::balance(&mut connection, payment.due.asset, custody).await?;
-        if token.units < payment.due.units {
-            return Ok(Progress::Idle);
-        }
         let native = ledger::store::balance(&mut connection, self.chain.native_asset(), custody).await?;
         let promised = store::get_promised(&mut connection, payment.due.asset, treasury.address).await?;
         drop(connection);
@@ -185,8 +185,7 @@ impl Planner {
             }
             ReleaseStep::Release => {
                 let (to, amount) = (payment.seller_address, payment.due);
-                self.store(Due { kind: IntentKind::Release, from: treasury, to, amount, terms, payment: Some(payment), destination: None })
-                    .await
+                self.store(Due { kind: IntentKind::Release, from: treasury, to, amount, terms, payment, destination: None }).await
             }
         }
     }
@@ -212,6 +211,9 @@ impl Planner {
             }
         };
         let estimate = self.node.estimate_gas(&call).await?;
+        if estimate > GAS_MAX {
+            return Err(IntentError::GasTooHigh { estimate, max: GAS_MAX });
+        }
         // A quarter on top: the state may change between now and the block that includes it.
         let gas_limit = estimate.saturating_add(estimate / 4).max(21_000);
         let priority = fees.priority.min(max_fee_per_gas);
@@ -263,15 +265,30 @@ fn draft(due: &Due, nonce: u64, approvals_required: u8) -> Intent {
         amount: due.amount,
         nonce,
         fees: due.terms,
-        payment: due.payment.as_ref().map(|payment| payment.id),
+        payment: Some(due.payment.id),
         destination: due.destination.map(|destination| destination.id),
         digest: Default::default(),
         approvals_required,
-        requested_by: "daemon".to_owned(),
+        requested_by: match due.kind {
+            // Whoever asked for the release may not approve it too.
+            IntentKind::Release => due.payment.release_requested_by.clone().unwrap_or_else(|| "daemon".to_owned()),
+            IntentKind::Sweep | IntentKind::Fuel | IntentKind::Refund | IntentKind::Cancel => "daemon".to_owned(),
+        },
         station: None,
     };
     intent.digest = digest::digest_of(&intent);
     intent
+}
+
+fn intent_page(after: &Mutex<PaymentId>) -> PaymentId {
+    *after.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The next page begins after this one; after the last, at the beginning.
+fn turn_page(after: &Mutex<PaymentId>, page: &[PaymentId]) {
+    let full = i64::try_from(page.len()).is_ok_and(|length| length >= ITEMS_PER_TICK);
+    let next = page.last().copied().filter(|_| full).unwrap_or(PaymentId(Uuid::nil()));
+    *after.lock().unwrap_or_else(PoisonError::into_inner) = next;
 }
 
 /// Sets the money aside: what an intent takes cannot be taken by another.
@@ -285,15 +302,9 @@ async fn reserve(connection: &mut sqlx::PgConnection, due: &Due, intent: &Intent
         // Fuel is the operator's own coin; the unique index keeps it to one at a time per destination.
         IntentKind::Fuel => {}
         IntentKind::Release => {
-            if let Some(payment) = &due.payment {
-                let payment = payment::store::lock(connection, payment.id).await?;
-                if payment.state != PaymentState::Releasable {
-                    let source = payment::Illegal { state: payment.state, event: PaymentEvent::ReleasePlanned };
-                    return Err(payment::PaymentError::Illegal { payment: payment.id, source }.into());
-                }
-                ledger::store::append(connection, &[reservation(intent, &payment)]).await?;
-                payment::store::advance(connection, &payment, PaymentEvent::ReleasePlanned).await?;
-            }
+            let payment = payment::store::lock(connection, due.payment.id).await?;
+            payment::store::advance(connection, &payment, PaymentEvent::ReleasePlanned).await?;
+            ledger::store::append(connection, &[reservation(intent, &payment)]).await?;
         }
         // Not planned yet; they will reserve like a release.
         IntentKind::Refund | IntentKind::Cancel => {}

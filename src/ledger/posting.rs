@@ -155,6 +155,7 @@ mod tests {
             token_decimals: 6,
             currency: Currency::Usdc,
             seller_address: Address::repeat_byte(2),
+            release_requested_by: None,
             expires_at: OffsetDateTime::UNIX_EPOCH + Duration::hours(1),
             created_at: OffsetDateTime::UNIX_EPOCH,
         }

@@ -389,13 +389,25 @@ pub async fn list_posted_keys(connection: &mut PgConnection, keys: &[String]) ->
     Ok(rows.into_iter().collect())
 }
 
-/// Which of these entries have been reversed.
-pub async fn is_reversed(connection: &mut PgConnection, entry: LedgerEntryId) -> Result<bool, DbError> {
-    let reversed =
-        sqlx::query_scalar!(r#"select exists (select from funds_ledger_entries where reverses_entry_id = $1) as "reversed!""#, entry.0)
-            .fetch_one(connection)
-            .await?;
-    Ok(reversed)
+/// Entries of a payment that took money out of its received account and were not reversed, newest first.
+pub async fn list_taken_from_received(connection: &mut PgConnection, payment: PaymentId) -> Result<Vec<PostedEntry>, DbError> {
+    let keys = sqlx::query_scalar!(
+        r#"
+        select e.idempotency_key
+        from ledger_accounts a join funds_ledger_entries e on e.debit_account_id = a.id
+        where a.payment_id = $1 and a.kind = 'received' and e.entry_type <> 'reversal'
+          and not exists (select from funds_ledger_entries r where r.reverses_entry_id = e.id)
+        order by e.id desc
+        "#,
+        payment.0
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut entries = Vec::with_capacity(keys.len());
+    for key in keys {
+        entries.extend(find(connection, &key).await?);
+    }
+    Ok(entries)
 }
 
 /// Accounts whose balance or version differs from what their entries say (L2). Empty in health.

@@ -19,7 +19,8 @@ use crate::db::Database;
 use crate::deposit::{self, DestinationStatus};
 use crate::event::{self, Event};
 use crate::payment::{self, ExceptionKind, Payment, PaymentEvent};
-use crate::units::{Asset, ChainId, Disposition, LedgerEntryId, Outcomes, PaymentId, Progress, TokenAmount, format_units};
+use crate::scan;
+use crate::units::{Asset, ChainId, Disposition, Outcomes, PaymentId, Progress, TokenAmount, format_units};
 
 /// How many transfers one tick posts at most.
 const TRANSFERS_PER_TICK: i64 = 200;
@@ -41,11 +42,8 @@ impl Bookkeeper {
     }
 
     pub async fn tick(&self, chain: ChainId, now: OffsetDateTime) -> Result<Progress, LedgerError> {
-        // A reversal that waits for an officer keeps no other transfer out of the books.
-        let reversed = match self.reverse_broken(chain, now).await {
-            Err(error) if error.disposition() == Disposition::Retry => return Err(error),
-            outcome => outcome,
-        };
+        // A reversal that does not fit waits for an officer, and deposits are credited meanwhile.
+        let reversed = self.reverse_broken(chain, now).await;
         self.retry_unposted(chain, now).await?;
         let posted = self.post_confirmed(chain).await?;
         Ok(reversed?.or(posted))
@@ -135,7 +133,7 @@ impl Bookkeeper {
             .await
     }
 
-    /// Outflow is halted already: `confirm` does that from the first broken verdict on.
+    /// Each reversal also halts outflow, in the same transaction: `confirm` does so too, but it runs apart.
     async fn reverse_broken(&self, chain: ChainId, now: OffsetDateTime) -> Result<Progress, LedgerError> {
         let mut connection = self.db.connection().await?;
         let broken = confirm::store::list_broken(&mut connection, chain, TRANSFERS_PER_TICK).await?;
@@ -170,6 +168,9 @@ fn confirmed(verdict: &ConfirmedSighting, decimals: u8) -> ConfirmedTransfer {
 }
 
 async fn post_one(connection: &mut PgConnection, verdict: &ConfirmedSighting, decimals: u8) -> Result<(), LedgerError> {
+    if !confirm::store::is_standing(connection, verdict.verdict).await? {
+        return Err(LedgerError::NotStanding { verdict: verdict.verdict });
+    }
     let transfer = confirmed(verdict, decimals);
     let Some(destination) = deposit::store::find_by_derived_address(connection, verdict.derived_address).await? else {
         let address = account::store::get_address(connection, verdict.derived_address).await?;
@@ -240,6 +241,8 @@ async fn settle_state(connection: &mut PgConnection, payment: &Payment, transfer
 /// overdraft, and an officer books the shortfall.
 async fn reverse_one(connection: &mut PgConnection, verdict: &ConfirmedSighting, now: OffsetDateTime) -> Result<(), LedgerError> {
     let why = format!("tx {} left the chain", verdict.tx_hash);
+    let reason = format!("credited transfer {} was reorged away", verdict.tx_hash);
+    scan::store::halt_outflow(connection, verdict.amount.asset.chain, &reason, now).await?;
     let destination = deposit::store::find_by_derived_address(connection, verdict.derived_address).await?;
     if let Some(destination) = destination {
         let payment = payment::store::lock(connection, destination.payment).await?;
@@ -271,12 +274,8 @@ async fn reverse_claims(
     let Some(credit) = credit else { return Ok(false) };
     let counted = matches!(credit.entry.credit, AccountKey::Received(_));
     if counted {
-        let entries = store::list(connection, Some(payment), LedgerEntryId(0), 1_000).await?;
-        for held in entries.iter().rev() {
-            let stands_on_credit = matches!(held.entry.debit, AccountKey::Received(_)) && held.entry.reverses.is_none();
-            if stands_on_credit && !store::is_reversed(connection, held.id).await? {
-                store::append(connection, &[posting::reversal(held, why)]).await?;
-            }
+        for taken in store::list_taken_from_received(connection, payment).await? {
+            store::append(connection, &[posting::reversal(&taken, why)]).await?;
         }
     }
     reverse_credit(connection, verdict, why).await?;

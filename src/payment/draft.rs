@@ -8,7 +8,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::account;
-use crate::chains::{ChainBook, TokenSpec};
+use crate::chains::{ChainBook, ChainSpec, TokenSpec};
 use crate::units::{ChainId, TokenAmount, UserId, parse_address, parse_units};
 
 /// `offer_currency`, the marketplace's values.
@@ -138,7 +138,7 @@ impl PaymentDraft {
                 None
             }
         });
-        let seller_address = check_seller(&self.seller_address, token.map(|(_, token)| token)).map_err(|problem| {
+        let seller_address = check_seller(&self.seller_address, chain).map_err(|problem| {
             faults.push(fault("seller_address", &self.seller_address, problem));
         });
         let seconds = self.expires_in_seconds.unwrap_or(EXPIRY_SECONDS_DEFAULT);
@@ -191,14 +191,9 @@ fn check_amount(text: &str, decimals: u8) -> Result<alloy::primitives::U256, Str
     Ok(units)
 }
 
-fn check_seller(text: &str, token: Option<&TokenSpec>) -> Result<Address, String> {
+fn check_seller(text: &str, chain: Option<&ChainSpec>) -> Result<Address, String> {
     let address = parse_address(text).map_err(|error| error.to_string())?;
-    if token.is_some_and(|token| token.contract == address) {
-        return Err(format!("{address} is the token's own contract; tokens sent there are lost"));
-    }
-    if address.0[..18].iter().all(|byte| *byte == 0) {
-        return Err(format!("{address} is a precompiled contract; tokens sent there are lost"));
-    }
+    chain.map_or(Ok(()), |chain| chain.check_recipient(address)).map_err(|error| error.to_string())?;
     Ok(address)
 }
 
@@ -250,7 +245,7 @@ mod tests {
 
     #[test]
     fn xn_every_bad_field_is_named() {
-        let cases: [(&str, PaymentDraft); 14] = [
+        let cases: [(&str, PaymentDraft); 16] = [
             ("amount", PaymentDraft { amount: "NaN".to_owned(), ..draft() }),
             ("amount", PaymentDraft { amount: "-1".to_owned(), ..draft() }),
             ("amount", PaymentDraft { amount: "0".to_owned(), ..draft() }),
@@ -264,6 +259,8 @@ mod tests {
             ("chain_id", PaymentDraft { chain_id: 0, ..draft() }),
             ("seller_address", PaymentDraft { seller_address: "0x5FbDB2315678afecb367f032d93F642f64180aa3".to_owned(), ..draft() }),
             ("seller_address", PaymentDraft { seller_address: format!("0x{:040x}", 9), ..draft() }),
+            ("seller_address", PaymentDraft { seller_address: crate::units::Asset::NATIVE_MARKER.to_string(), ..draft() }),
+            ("seller_address", PaymentDraft { seller_address: "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512".to_owned(), ..draft() }),
             ("expires_in_seconds", PaymentDraft { expires_in_seconds: Some(59), ..draft() }),
         ];
         for (field, draft) in cases {

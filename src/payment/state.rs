@@ -90,8 +90,9 @@ pub enum PaymentEvent {
     ReleaseRequested,
     /// The release intent exists and its amount is reserved.
     ReleasePlanned,
-    /// The release transaction failed on the chain; the amount is held again.
-    ReleaseReverted,
+    /// The release will not happen: it failed on the chain, or was given up before anybody signed. The
+    /// amount is held again.
+    ReleaseWithdrawn,
     /// The release is final on the chain.
     ReleaseSettled,
 }
@@ -135,12 +136,12 @@ impl PaymentState {
             (Self::Funded | Self::Releasable | Self::Processing, E::CreditReversed) => Ok(Self::Processing),
             (Self::Funded, E::ReleaseRequested) => Ok(Self::Releasable),
             (Self::Releasable, E::ReleasePlanned) => Ok(Self::Releasing),
-            (Self::Releasing, E::ReleaseReverted) => Ok(Self::Funded),
+            (Self::Releasing, E::ReleaseWithdrawn) => Ok(Self::Funded),
             (Self::Releasing, E::ReleaseSettled) => Ok(Self::Released),
-            (Self::Pending | Self::Processing, E::ReleaseRequested | E::ReleasePlanned | E::ReleaseReverted | E::ReleaseSettled)
+            (Self::Pending | Self::Processing, E::ReleaseRequested | E::ReleasePlanned | E::ReleaseWithdrawn | E::ReleaseSettled)
             | (Self::Pending, E::CreditReversed)
-            | (Self::Funded, E::TransfersGone | E::Funded | E::ReleasePlanned | E::ReleaseReverted | E::ReleaseSettled)
-            | (Self::Releasable, E::TransfersGone | E::Funded | E::ReleaseRequested | E::ReleaseReverted | E::ReleaseSettled)
+            | (Self::Funded, E::TransfersGone | E::Funded | E::ReleasePlanned | E::ReleaseWithdrawn | E::ReleaseSettled)
+            | (Self::Releasable, E::TransfersGone | E::Funded | E::ReleaseRequested | E::ReleaseWithdrawn | E::ReleaseSettled)
             | (Self::Releasing, E::TransfersGone | E::Funded | E::CreditReversed | E::ReleaseRequested | E::ReleasePlanned)
             | (
                 Self::Released,
@@ -149,7 +150,7 @@ impl PaymentState {
                 | E::CreditReversed
                 | E::ReleaseRequested
                 | E::ReleasePlanned
-                | E::ReleaseReverted
+                | E::ReleaseWithdrawn
                 | E::ReleaseSettled,
             ) => Err(Illegal { state: self, event }),
         }
@@ -188,7 +189,7 @@ mod tests {
         PaymentEvent::CreditReversed,
         PaymentEvent::ReleaseRequested,
         PaymentEvent::ReleasePlanned,
-        PaymentEvent::ReleaseReverted,
+        PaymentEvent::ReleaseWithdrawn,
         PaymentEvent::ReleaseSettled,
     ];
 

@@ -58,6 +58,7 @@ struct Row {
     token_decimals: i16,
     currency: Currency,
     seller_address: Vec<u8>,
+    release_requested_by: Option<String>,
     expires_at: OffsetDateTime,
     created_at: OffsetDateTime,
 }
@@ -87,6 +88,7 @@ impl TryFrom<Row> for Payment {
             token_decimals,
             currency: row.currency,
             seller_address: address_from_sql(&row.seller_address)?,
+            release_requested_by: row.release_requested_by,
             expires_at: row.expires_at,
             created_at: row.created_at,
         })
@@ -100,7 +102,7 @@ pub async fn find(connection: &mut PgConnection, id: PaymentId) -> Result<Option
         select id, status as "status: PaymentStatus", escrow_state as "escrow_state: EscrowState", state_version,
                due_units::text as "due_units!", chain_id as "chain_id!: i64", token_contract as "token_contract!: Vec<u8>",
                token_symbol, token_decimals, currency as "currency: Currency", seller_address as "seller_address!: Vec<u8>",
-               expires_at, created_at
+               release_requested_by, expires_at, created_at
         from payments where id = $1
         "#,
         id.0
@@ -129,7 +131,7 @@ pub async fn list(connection: &mut PgConnection, after: Option<(OffsetDateTime, 
         select id, status as "status: PaymentStatus", escrow_state as "escrow_state: EscrowState", state_version,
                due_units::text as "due_units!", chain_id as "chain_id!: i64", token_contract as "token_contract!: Vec<u8>",
                token_symbol, token_decimals, currency as "currency: Currency", seller_address as "seller_address!: Vec<u8>",
-               expires_at, created_at
+               release_requested_by, expires_at, created_at
         from payments where (created_at, id) > ($1, $2) order by created_at, id limit $3
         "#,
         created_at,
@@ -141,22 +143,13 @@ pub async fn list(connection: &mut PgConnection, after: Option<(OffsetDateTime, 
     rows.into_iter().map(Payment::try_from).collect()
 }
 
-/// Payments whose release was asked for and not yet planned, oldest first.
-pub async fn list_releasable(connection: &mut PgConnection, limit: i64) -> Result<Vec<Payment>, DbError> {
-    let rows = sqlx::query_as!(
-        Row,
-        r#"
-        select id, status as "status: PaymentStatus", escrow_state as "escrow_state: EscrowState", state_version,
-               due_units::text as "due_units!", chain_id as "chain_id!: i64", token_contract as "token_contract!: Vec<u8>",
-               token_symbol, token_decimals, currency as "currency: Currency", seller_address as "seller_address!: Vec<u8>",
-               expires_at, created_at
-        from payments where escrow_state = 'releasable' order by created_at, id limit $1
-        "#,
-        limit
-    )
-    .fetch_all(connection)
-    .await?;
-    rows.into_iter().map(Payment::try_from).collect()
+/// Notes who asked for the release.
+pub async fn set_release_requester(connection: &mut PgConnection, payment: PaymentId, by: &str) -> Result<(), DbError> {
+    let rows = sqlx::query!("update payments set release_requested_by = $2, updated_at = now() where id = $1", payment.0, by)
+        .execute(connection)
+        .await?
+        .rows_affected();
+    expect_one(rows, "a payment whose release was asked for")
 }
 
 /// Moves a payment by an event. The row must still be in the state that was read.

@@ -12,11 +12,14 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::answer::{Block, FeeEstimate, Header, Log, RawBlock, RawHeader, RawLog, RawReceipt, Receipt};
+use super::answer::{Block, FeeEstimate, Header, Log, RawBlock, RawHeader, Receipt};
 use super::endpoint::{Endpoint, EndpointLimits};
 use super::error::{Fault, RpcError, SendOutcome, is_missing_method, read_send_error};
 use super::hex::{Data, Fixed, Quantity};
-use super::read::{HashOnly, read_decimals, read_fee_history, read_json, read_present, read_wei, read_word, same_hash, same_number};
+use super::read::{
+    HashOnly, read_block, read_decimals, read_fee_history, read_json, read_logs, read_present, read_receipt, read_wei, read_word,
+    same_hash, same_number,
+};
 use crate::units::{Asset, BlockNumber, BlockRef, ChainId};
 
 /// How to talk to a chain's endpoints.
@@ -148,12 +151,7 @@ impl Node {
     /// A block with its transactions.
     pub async fn block_by_hash(&self, hash: B256) -> Result<Block, RpcError> {
         let verify = self.options.verify_header_hash;
-        self.ask("eth_getBlockByHash", &json!([hash, true]), |text| {
-            let block = read_present(&format!("block {hash}"), text, |raw: RawBlock| raw.read(verify))?;
-            same_hash(hash, block.header.block)?;
-            Ok(block)
-        })
-        .await
+        self.ask("eth_getBlockByHash", &json!([hash, true]), |text| read_block(text, hash, verify)).await
     }
 
     /// The block at a height with its transactions; `None` when the chain is not that high.
@@ -174,30 +172,14 @@ impl Node {
     /// with an empty list.
     pub async fn logs_by_block_hash(&self, hash: B256, contracts: &[Address], topic: B256) -> Result<Vec<Log>, RpcError> {
         let filter = json!([{ "blockHash": hash, "address": contracts, "topics": [topic] }]);
-        self.ask("eth_getLogs", &filter, |text| {
-            let raw = read_present(&format!("logs of block {hash}"), text, Ok::<Vec<RawLog>, Fault>)?;
-            let logs = raw.into_iter().map(RawLog::read).collect::<Result<Vec<_>, _>>()?;
-            for log in &logs {
-                if log.block_hash.is_some_and(|found| found != hash) {
-                    return Err(Fault::malformed(format!("a log of another block than {hash}")));
-                }
-                if !contracts.contains(&log.address) || log.topics.first() != Some(&topic) {
-                    return Err(Fault::malformed(format!("a log in block {hash} that was not asked for")));
-                }
-            }
-            Ok(logs)
-        })
-        .await
+        self.ask("eth_getLogs", &filter, |text| read_logs(text, hash, contracts, topic)).await
     }
 
     // === transactions ===
 
     /// The receipt; `None` when no endpoint knows one. That is not proof that the transaction is lost.
     pub async fn receipt(&self, tx_hash: B256) -> Result<Option<Receipt>, RpcError> {
-        self.ask_optional("eth_getTransactionReceipt", &json!([tx_hash]), |text| {
-            read_json::<Option<RawReceipt>>(text)?.map(|raw| raw.read(tx_hash)).transpose()
-        })
-        .await
+        self.ask_optional("eth_getTransactionReceipt", &json!([tx_hash]), |text| read_receipt(text, tx_hash)).await
     }
 
     /// Whether an endpoint knows the transaction, mined or waiting.

@@ -3,7 +3,7 @@
 use alloy::primitives::{Address, B256, U256};
 use serde::de::DeserializeOwned;
 
-use super::answer::FeeEstimate;
+use super::answer::{Block, FeeEstimate, Log, RawBlock, RawLog, RawReceipt, Receipt};
 use super::endpoint::json_fault;
 use super::error::Fault;
 use super::hex::{Data, Fixed, Quantity};
@@ -32,6 +32,33 @@ pub(super) fn read_present<R: DeserializeOwned, T>(what: &str, text: &str, read:
         Some(raw) => read(raw),
         None => Err(Fault::NotFound { what: what.to_owned() }),
     }
+}
+
+/// A block that was asked for by its hash, with its transactions.
+pub(super) fn read_block(text: &str, hash: B256, verify: bool) -> Result<Block, Fault> {
+    let block = read_present(&format!("block {hash}"), text, |raw: RawBlock| raw.read(verify))?;
+    same_hash(hash, block.header.block)?;
+    Ok(block)
+}
+
+/// The logs of one block that were asked for, and no others.
+pub(super) fn read_logs(text: &str, hash: B256, contracts: &[Address], topic: B256) -> Result<Vec<Log>, Fault> {
+    let raw = read_present(&format!("logs of block {hash}"), text, Ok::<Vec<RawLog>, Fault>)?;
+    let logs = raw.into_iter().map(RawLog::read).collect::<Result<Vec<_>, _>>()?;
+    for log in &logs {
+        if log.block_hash.is_some_and(|found| found != hash) {
+            return Err(Fault::malformed(format!("a log of another block than {hash}")));
+        }
+        if !contracts.contains(&log.address) || log.topics.first() != Some(&topic) {
+            return Err(Fault::malformed(format!("a log in block {hash} that was not asked for")));
+        }
+    }
+    Ok(logs)
+}
+
+/// The receipt of a transaction, where the node has one.
+pub(super) fn read_receipt(text: &str, tx_hash: B256) -> Result<Option<Receipt>, Fault> {
+    read_json::<Option<RawReceipt>>(text)?.map(|raw| raw.read(tx_hash)).transpose()
 }
 
 pub(super) fn read_wei(text: &str) -> Result<u128, Fault> {

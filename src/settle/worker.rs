@@ -6,7 +6,7 @@ use alloy::primitives::B256;
 use sqlx::PgConnection;
 
 use super::{SettleError, entries, store};
-use crate::broadcast::{self, Inclusion, Outbound};
+use crate::broadcast::{self, BroadcastError, Inclusion, Outbound};
 use crate::chains::ChainSpec;
 use crate::db::Database;
 use crate::deposit::{self, DestinationStatus};
@@ -15,14 +15,14 @@ use crate::intent::{self, Intent, IntentEvent, IntentKind};
 use crate::ledger::{self, LedgerError};
 use crate::payment::{self, ExceptionKind, PaymentEvent};
 use crate::rpc::{Log, Node};
-use crate::units::{Asset, AssetId, Outcomes, Progress, depth_of};
+use crate::units::{Asset, AssetId, BlockNumber, Confirmations, Outcomes, Progress, depth_of};
 use crate::{scan, settings};
 
 alloy::sol! {
     event Transfer(address indexed from, address indexed to, uint256 value);
 }
 
-const TRANSACTIONS_PER_TICK: i64 = 100;
+const TRANSACTIONS_PER_TICK: i64 = 1_000;
 
 /// The settler of one chain.
 #[derive(Debug)]
@@ -46,22 +46,61 @@ impl Settler {
                 continue;
             }
             let canonical = scan::store::find_canonical(&mut connection, self.chain.id, inclusion.block.number).await?;
-            // Blocks from before our first are not stored; the receipt below is read again in any case.
+            // Blocks from before our first are not stored; the receipt is read again in any case.
             if canonical.is_some_and(|hash| hash != inclusion.block.hash) {
                 continue;
             }
-            let outcome = match intent::store::get(&mut connection, outbound.intent).await {
-                Ok(intent) => self.settle(outbound, inclusion, intent).await,
-                Err(error) => Err(error.into()),
-            };
-            if !outcomes.note(outcome, SettleError::disposition) {
+            let what = format!("tx {} of intent {}", outbound.tx_hash, outbound.intent);
+            let settled = self.settle(outbound, inclusion).await.map_err(|source| SettleError::Item { what, source: Box::new(source) });
+            if !outcomes.note(settled, SettleError::disposition) {
+                break;
+            }
+        }
+        for moved in broadcast::store::list_settled_orphaned(&mut connection, self.chain.id, TRANSACTIONS_PER_TICK).await? {
+            let what = format!("tx {} of intent {}", moved.tx_hash, moved.intent);
+            let settled = self.settle_again(moved, cursor.tip.number, threshold.value).await;
+            if !outcomes.note(settled.map_err(|source| SettleError::Item { what, source: Box::new(source) }), SettleError::disposition) {
                 break;
             }
         }
         outcomes.finish()
     }
 
-    async fn settle(&self, outbound: Outbound, inclusion: Inclusion, intent: Intent) -> Result<Progress, SettleError> {
+    /// A settled transaction that a reorg moved to another block: what it moved is in the books and
+    /// stands; its gas may have cost something else. Anything else is not mended here.
+    async fn settle_again(&self, outbound: Outbound, head: BlockNumber, threshold: Confirmations) -> Result<Progress, SettleError> {
+        let Some(receipt) = self.node.receipt(outbound.tx_hash).await? else { return Ok(Progress::Idle) };
+        let Some(before) = outbound.included else { return Ok(Progress::Idle) };
+        let now = broadcast::inclusion_of(&receipt).ok_or(BroadcastError::NoGasPrice { tx_hash: outbound.tx_hash })?;
+        if !depth_of(now.block.number, head).is_some_and(|depth| threshold.reached_by(depth)) {
+            return Ok(Progress::Idle);
+        }
+        let mut connection = self.db.connection().await?;
+        let intent = intent::store::get(&mut connection, outbound.intent).await?;
+        drop(connection);
+        if now.succeeded != before.succeeded || (now.succeeded && !moved_exactly(&intent, &receipt.logs)) {
+            return Err(SettleError::OtherEffect { intent: intent.id, tx_hash: outbound.tx_hash });
+        }
+        let fee = entries::network_fee(&intent, self.chain.native_asset(), self.chain.native.decimals, now.fee_paid, outbound.tx_hash);
+        tracing::warn!(intent.id = %intent.id, tx.hash = %outbound.tx_hash, block = %now.block, "a settled transaction is in another block after a reorg");
+        self.db
+            .unit(move |connection| {
+                Box::pin(async move {
+                    if now.fee_paid != before.fee_paid {
+                        rebook_fee(connection, outbound.tx_hash, before.block.hash, now.block.hash, fee).await?;
+                    }
+                    broadcast::store::move_settled(connection, outbound.id, now).await?;
+                    Ok::<Progress, SettleError>(Progress::Worked)
+                })
+            })
+            .await
+    }
+
+    async fn settle(&self, outbound: Outbound, inclusion: Inclusion) -> Result<Progress, SettleError> {
+        let intent = {
+            let mut connection = self.db.connection().await?;
+            intent::store::get(&mut connection, outbound.intent).await?
+        };
         // Read again in this round: what is settled is what the chain says now.
         let Some(receipt) = self.node.receipt(outbound.tx_hash).await? else { return Ok(Progress::Idle) };
         if receipt.block != inclusion.block || receipt.succeeded != inclusion.succeeded {
@@ -98,6 +137,28 @@ impl Settler {
             Asset::Token(contract) => self.chain.tokens.iter().find(|token| token.contract == contract).map(|token| token.decimals),
         }
     }
+}
+
+/// Reverses the fee booked for the block that is gone and books the one of the block that stands.
+async fn rebook_fee(
+    connection: &mut PgConnection,
+    tx_hash: B256,
+    gone: B256,
+    stands: B256,
+    fee: Option<ledger::Entry>,
+) -> Result<(), SettleError> {
+    let key_in = |block: B256| format!("tx:{tx_hash}:fee:{block}");
+    let booked = match ledger::store::find(connection, &key_in(gone)).await? {
+        Some(entry) => Some(entry),
+        None => ledger::store::find(connection, &format!("tx:{tx_hash}:fee")).await?,
+    };
+    let mut entries = Vec::new();
+    if let Some(booked) = booked {
+        entries.push(ledger::posting::reversal(&booked, "gas cost something else in the block that stands"));
+    }
+    entries.extend(fee.map(|fee| ledger::Entry { key: key_in(stands), ..fee }));
+    ledger::store::append(connection, &entries).await?;
+    Ok(())
 }
 
 /// Whether the receipt's logs show exactly the approved transfer: one of the token, from, to and amount
@@ -159,7 +220,7 @@ async fn give_back(connection: &mut PgConnection, intent: &Intent, tx_hash: B256
             ledger::store::append(connection, &[ledger::posting::reversal(&reserved, &why)]).await?;
             if let Some(id) = intent.payment {
                 let payment = payment::store::lock(connection, id).await?;
-                payment::store::advance(connection, &payment, PaymentEvent::ReleaseReverted).await?;
+                payment::store::advance(connection, &payment, PaymentEvent::ReleaseWithdrawn).await?;
             }
         }
         IntentKind::Cancel => {}

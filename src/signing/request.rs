@@ -8,7 +8,7 @@ use alloy::consensus::{SignableTransaction, TxEip1559};
 use alloy::primitives::{Address, B256, Bytes, TxKind, U256};
 
 use crate::account::DerivationPath;
-use crate::chains::ChainSpec;
+use crate::chains::{ChainSpec, RecipientError};
 use crate::units::{Asset, ChainId};
 
 /// `transfer(address,uint256)`.
@@ -17,8 +17,6 @@ pub(super) const TRANSFER_SELECTOR: [u8; 4] = [0xa9, 0x05, 0x9c, 0xbb];
 const TRANSFER_LEN: usize = 68;
 /// What the cheapest transaction costs; below it no node accepts one.
 const GAS_LIMIT_MIN: u64 = 21_000;
-/// Addresses up to here are precompiles, system contracts or well-known burn addresses.
-const RESERVED_MAX: u16 = u16::MAX;
 
 /// Moves `amount` of `asset` to `to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,16 +212,11 @@ impl TransactionRequest {
 
 fn check_recipient(draft: &TransactionDraft, spec: &ChainSpec) -> Result<(), RequestError> {
     let to = draft.transfer.to;
-    if to.is_zero() {
-        return Err(RequestError::ZeroRecipient);
-    }
-    if U256::from_be_slice(to.as_slice()) <= U256::from(RESERVED_MAX) || to == Asset::NATIVE_MARKER {
-        return Err(RequestError::ReservedRecipient { to });
-    }
-    if spec.tokens.iter().any(|token| token.contract == to) {
-        return Err(RequestError::ContractRecipient { to });
-    }
-    Ok(())
+    spec.check_recipient(to).map_err(|error| match error {
+        RecipientError::Zero => RequestError::ZeroRecipient,
+        RecipientError::Reserved(_) => RequestError::ReservedRecipient { to },
+        RecipientError::TokenContract { .. } => RequestError::ContractRecipient { to },
+    })
 }
 
 fn check_amount(draft: &TransactionDraft) -> Result<(), RequestError> {

@@ -237,7 +237,7 @@ async fn l8_a_posting_that_is_no_posting_is_refused_without_a_trace() {
         (Entry { debit: received, credit: received, ..good.clone() }, "funds_ledger_entries_accounts_differ"),
         (Entry { decimals: 19, ..good.clone() }, "funds_ledger_entries_decimals_bounds"),
         (Entry { key: "k".to_owned(), ..good.clone() }, "funds_ledger_entries_idempotency_key_form"),
-        (Entry { key: "k".repeat(121), ..good.clone() }, "funds_ledger_entries_idempotency_key_form"),
+        (Entry { key: "k".repeat(161), ..good.clone() }, "funds_ledger_entries_idempotency_key_form"),
         (Entry { payment: Some(unknown), ..good.clone() }, "funds_ledger_entries_payment_id_fkey"),
         (Entry { credit: AccountKey::Held(unknown), ..good.clone() }, "ledger_accounts_payment_id_fkey"),
         (Entry { entry_type: EntryType::Reversal, ..good.clone() }, "funds_ledger_entries_reversal_names_entry"),

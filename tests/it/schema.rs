@@ -553,9 +553,15 @@ async fn y9_a_guard_that_is_off_is_named() {
     let base = FreshDatabase::create().unwrap();
     let mut superuser = superuser(&base).await;
     let guards = APPEND_ONLY.iter().flat_map(|table| ["update", "delete", "truncate"].map(|op| (*table, format!("{table}_no_{op}"))));
-    let posting = [("ledger_accounts", "ledger_accounts_open_balance"), ("funds_ledger_entries", "funds_ledger_entries_apply")];
+    let posting = [
+        ("ledger_accounts", "ledger_accounts_open_balance"),
+        ("funds_ledger_entries", "funds_ledger_entries_apply"),
+        ("intents", "intents_guard"),
+        ("outbound_transactions", "outbound_transactions_guard"),
+        ("transfer_verdicts", "transfer_verdicts_guard"),
+    ];
     let triggers: Vec<(&str, String)> = guards.chain(posting.map(|(table, trigger)| (table, trigger.to_owned()))).collect();
-    assert_eq!(triggers.len(), 20);
+    assert_eq!(triggers.len(), 23);
     for (table, trigger) in &triggers {
         let definition: String = sqlx::query_scalar("select pg_get_triggerdef(oid) from pg_trigger where tgname = $1")
             .bind(trigger)
@@ -594,7 +600,14 @@ fn weakened(definition: &str) -> String {
 async fn y9_a_guard_function_of_another_text_is_named() {
     let base = FreshDatabase::create().unwrap();
     let mut superuser = superuser(&base).await;
-    let functions = ["forbid_change", "ledger_accounts_open_balance", "funds_ledger_entries_apply"];
+    let functions = [
+        "forbid_change",
+        "ledger_accounts_open_balance",
+        "funds_ledger_entries_apply",
+        "intents_guard",
+        "outbound_transactions_guard",
+        "transfer_verdicts_guard",
+    ];
     let mut bodies = BTreeMap::new();
     for function in functions {
         let row = sqlx::query("select pg_get_functiondef(oid), prosrc from pg_proc where proname = $1")

@@ -43,6 +43,8 @@ fn the_units_say_when_they_are_ready() {
         let text = fs::read_to_string(source(unit)).unwrap();
         assert!(text.lines().any(|line| line == "Type=notify"), "{unit}");
         assert!(text.lines().any(|line| line.starts_with("WatchdogSec=")), "{unit}");
+        // Neither program reads anything again, and SIGHUP would end it.
+        assert!(!text.contains("ExecReload="), "{unit}");
         // Secrets in the environment are readable by whoever can read /proc.
         let secrets = ["DATABASE_URL", "PASSWORD", "SECRET", "TOKEN"];
         let leaks = text.lines().filter(|line| line.starts_with("Environment")).any(|line| secrets.iter().any(|word| line.contains(word)));

@@ -3,6 +3,7 @@
 //! again; what it would meet on a chain is done to the chain.
 
 mod deposits;
+mod mending;
 mod outflows;
 mod reorgs;
 
@@ -12,10 +13,10 @@ use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::sol_types::SolCall;
 use amanatd::account::AccountXpub;
 use amanatd::api::Client;
-use amanatd::api::wire::{CreatePayment, IntentView, PaymentView};
+use amanatd::api::wire::{ClaimIntent, CreatePayment, IntentView, PaymentView};
 use amanatd::broadcast::{BroadcastError, Broadcaster};
 use amanatd::chains::ChainSpec;
-use amanatd::confirm::{Confirmer, note_sightings};
+use amanatd::confirm::{Confirmer, Sightings};
 use amanatd::daemon;
 use amanatd::deposit::WatchedSet;
 use amanatd::devkit::chain::{ChainOptions, DEPLOYER, LocalChain, PAYERS};
@@ -137,21 +138,30 @@ impl Way {
         let mut stopped = Vec::new();
         let mut progress = workers.scanner.tick(now).await.unwrap();
         progress = progress.or(workers.confirmer.tick(now).await.unwrap());
-        progress = progress.or(note_sightings(&self.api.db).await.unwrap());
+        progress = progress.or(Sightings::new(self.api.db.clone()).tick().await.unwrap());
         progress = progress.or(workers.bookkeeper.tick(CHAIN, now).await.unwrap_or_else(|error| {
             stopped.push(Stopped::Ledger(error));
             Progress::Idle
         }));
         progress = progress.or(workers.planner.tick().await.unwrap_or_else(|error| {
-            stopped.push(Stopped::Intent(error));
+            stopped.push(Stopped::Intent(match error {
+                IntentError::Item { source, .. } => *source,
+                error => error,
+            }));
             Progress::Idle
         }));
         progress = progress.or(self.broadcast(now).await.unwrap_or_else(|error| {
-            stopped.push(Stopped::Broadcast(error));
+            stopped.push(Stopped::Broadcast(match error {
+                BroadcastError::Item { source, .. } => *source,
+                error => error,
+            }));
             Progress::Idle
         }));
         progress = progress.or(workers.settler.tick().await.unwrap_or_else(|error| {
-            stopped.push(Stopped::Settle(error));
+            stopped.push(Stopped::Settle(match error {
+                SettleError::Item { source, .. } => *source,
+                error => error,
+            }));
             Progress::Idle
         }));
         (progress, stopped)
@@ -253,7 +263,7 @@ impl Way {
 
     /// Claims an approved intent and has the device sign it. The bytes are with nobody yet.
     pub(crate) async fn sign(&self, id: IntentId) -> Bytes {
-        self.station.claim(id, "desk").await.unwrap();
+        self.station.claim(id, &ClaimIntent::of("desk")).await.unwrap();
         let intent = intent::store::get(&mut self.api.db.connection().await.unwrap(), id).await.unwrap();
         let request = signing::request_for(&intent, &self.spec).unwrap();
         let definitions = Definitions::load(None, &self.spec, request.transfer().asset);
@@ -263,7 +273,7 @@ impl Way {
     }
 
     pub(crate) async fn submit(&self, id: IntentId, raw: &Bytes) -> IntentView {
-        self.station.submit_signature(id, raw.clone()).await.unwrap()
+        self.station.submit_signature(id, raw.clone(), &Uuid::new_v4().to_string()).await.unwrap()
     }
 
     /// Approved, signed and stored; not sent.
@@ -364,7 +374,7 @@ fn workers(api: &ApiHouse, spec: &Arc<ChainSpec>) -> Workers {
         scanner: Scanner::new(db.clone(), Arc::clone(&node), watched, spec, ScanOptions::default()),
         confirmer: Confirmer::new(db.clone(), Arc::clone(&node), CHAIN),
         bookkeeper: Bookkeeper::new(db.clone(), Arc::clone(&api.book)),
-        planner: Planner { db: db.clone(), node: Arc::clone(&node), chain: Arc::clone(spec), policy },
+        planner: Planner::new(db.clone(), Arc::clone(&node), Arc::clone(spec), policy),
         broadcaster: Broadcaster { db: db.clone(), node: Arc::clone(&node) },
         settler: Settler { db, node, chain: Arc::clone(spec) },
     }

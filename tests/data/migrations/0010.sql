@@ -12,7 +12,6 @@ insert into intents (
     ('01900000-0000-7000-8000-000000000063', 'fuel', 1, '01900000-0000-7000-8000-000000000031', decode(repeat('31', 20), 'hex'),
         decode(repeat('33', 20), 'hex'), decode(repeat('ee', 20), 'hex'), 1, 4, 21000, 2, 1, null,
         '01900000-0000-7000-8000-000000000051', decode(repeat('e3', 32), 'hex'), 1, 'daemon');
-update intents set state = 'settled', station = 'desk', state_version = 7 where kind = 'sweep';
 -- The nonce of an intent that was given up is free again.
 update intents set state = 'void' where kind = 'fuel';
 insert into intents (
@@ -26,6 +25,8 @@ insert into intent_approvals (intent_id, revision, digest, officer_id, api_token
     ('01900000-0000-7000-8000-000000000061', 1, decode(repeat('e1', 32), 'hex'), '01900000-0000-7000-8000-000000000001',
         '01900000-0000-7000-8000-000000000012'),
     ('01900000-0000-7000-8000-000000000062', 1, decode(repeat('e2', 32), 'hex'), '01900000-0000-7000-8000-000000000002', null);
+update intents set state = 'approved', state_version = state_version + 1 where kind = 'sweep';
+update intents set state = 'signing', station = 'desk' where kind = 'sweep';
 insert into outbound_transactions (intent_id, chain_id, from_address, nonce, tx_hash, raw) values
     ('01900000-0000-7000-8000-000000000061', 1, decode(repeat('33', 20), 'hex'), 0, decode(repeat('d3', 32), 'hex'), decode(repeat('02', 180), 'hex')),
     ('01900000-0000-7000-8000-000000000062', 1, decode(repeat('32', 20), 'hex'), 9223372036854775807, decode(repeat('d4', 32), 'hex'),
@@ -34,6 +35,10 @@ update outbound_transactions
 set first_sent_at = now(), last_sent_at = now(), send_attempts = 2, last_send_outcome = 'already known', block_number = 112,
     block_hash = decode(repeat('c2', 32), 'hex'), succeeded = true, fee_paid = 1, settled_at = now()
 where nonce = 0;
+update intents set state = 'signed' where kind = 'sweep';
+update intents set state = 'broadcast' where kind = 'sweep';
+update intents set state = 'mined' where kind = 'sweep';
+update intents set state = 'settled' where kind = 'sweep';
 insert into derived_destination_sweeps (destination_id, intent_id, chain_id, tx_hash, asset, amount_units) values
     ('01900000-0000-7000-8000-000000000051', '01900000-0000-7000-8000-000000000061', 1, decode(repeat('d3', 32), 'hex'),
         decode(repeat('55', 20), 'hex'), 250000001);

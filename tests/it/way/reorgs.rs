@@ -2,6 +2,7 @@
 //! that was credited, and one whose money has moved on.
 
 use alloy::primitives::{B256, Bytes, U256};
+use amanatd::api::wire::ClaimIntent;
 use amanatd::devkit::chain::ReorgTx;
 use amanatd::ledger::{AccountKey, LedgerError};
 use amanatd::units::Disposition;
@@ -116,7 +117,7 @@ async fn w6_a_reorg_below_a_credit_reverses_it_and_halts_outflow() {
     // Nothing leaves this chain any more, also not what has nothing to do with it.
     assert!(way.halted().await.unwrap().contains("reorg"));
     way.officer.approve(fuel.id, fuel.digest).await.unwrap();
-    assert_eq!(way.station.claim(fuel.id, "desk").await.unwrap_err().code(), Some("outflow_halted"));
+    assert_eq!(way.station.claim(fuel.id, &ClaimIntent::of("desk")).await.unwrap_err().code(), Some("outflow_halted"));
     way.marketplace.release(bystander.id, "release").await.unwrap();
     way.rounds().await;
     before.retain(|id| *id != fuel.id);
@@ -148,9 +149,9 @@ async fn w6_a_release_of_money_that_a_reorg_took_never_leaves() {
     assert!(stopped.iter().any(|error| matches!(error, Stopped::Ledger(LedgerError::Overdraft { .. }))), "{stopped:?}");
     // Also when an officer lifts the halt too early: the case is still open.
     way.api.base.sql("update chain_cursors set outflow_halted_at = null, outflow_halted_reason = null").unwrap();
-    assert_eq!(way.station.claim(approved.id, "desk").await.unwrap_err().code(), Some("outflow_halted"));
+    assert_eq!(way.station.claim(approved.id, &ClaimIntent::of("desk")).await.unwrap_err().code(), Some("outflow_halted"));
     let _ = way.try_rounds().await;
-    assert_eq!(way.station.claim(approved.id, "desk").await.unwrap_err().code(), Some("outflow_halted"));
+    assert_eq!(way.station.claim(approved.id, &ClaimIntent::of("desk")).await.unwrap_err().code(), Some("outflow_halted"));
     way.assert_books().await;
 }
 

@@ -1,0 +1,324 @@
+//! Posting to the ledger, with every trigger, index and balance on, against one transaction for each
+//! entry, against a plain COPY of the same rows, and against the disk.
+//!
+//! The server is private, with the durability it has in production; the disk is measured in the same run.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use alloy::primitives::{Address, B256, U256};
+use amanatd::devkit::postgres::{APP, PostgresOptions, PrivatePostgres, SUPERUSER};
+use amanatd::devkit::schema;
+use amanatd::ledger::{AccountKey, Entry, EntryType, store};
+use amanatd::units::{Asset, AssetId, ChainId, PaymentId, TokenAmount};
+use pair::{Bench, Equal, Pair, Random, Side};
+use sqlx::{Connection, PgConnection, Row};
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+mod pair;
+
+const SEED: u64 = 4;
+const DATABASE: &str = "bench";
+/// Payments whose accounts are open before anything is timed.
+const PAYMENTS: usize = 10_000;
+const BATCH: usize = 1_000;
+/// Entries for each call where every entry has a transaction of its own.
+const SINGLES: usize = 20;
+/// As Postgres writes: pages of 8 kB into a file that has its size already.
+const PAGE: usize = 8_192;
+const PROBE_PAGES: u64 = 2_048;
+
+const COLUMNS: &str = "entry_type, payment_ref_kind, payment_id, chain_id, asset, debit_account_id, credit_account_id, \
+                       amount_units, asset_decimals, idempotency_key, memo";
+
+fn main() {
+    let bench = Bench::start("post");
+    let cluster = PrivatePostgres::start(PostgresOptions { directory: None, durable: true }).expect("a private Postgres");
+    cluster.create_database(DATABASE).expect("a database");
+    schema::install(&cluster, DATABASE).expect("the schema");
+    let probe = Probe::create(cluster.socket_folder());
+    let holder = RefCell::new(Books::open(&cluster));
+    let books = &holder;
+    let setting = |name: &str| cluster.sql(DATABASE, &format!("show {name}")).map(|text| text.trim().to_owned()).expect("a setting");
+    bench.note(&format!(
+        "Postgres {}, fsync {}, synchronous_commit {}, shared_buffers {}, one connection over a unix socket",
+        setting("server_version"),
+        setting("fsync"),
+        setting("synchronous_commit"),
+        setting("shared_buffers"),
+    ));
+    bench.note(&format!("disk: 8 kB written and sync_data, median of 200: {}", pair::duration(probe.median())));
+    bench.note(&format!(
+        "seed {SEED}; a deposit's credit, from one of {PAYMENTS} custody accounts to its payment's account, both with a balance; \
+         COPY: same columns, constraints, indexes and immutability triggers, but no foreign keys, no balances, no account to find"
+    ));
+
+    let equal = prove(books);
+    let own_transaction = "one transaction for each entry";
+    let copy = "COPY, immutability triggers only";
+    let ours = |size: usize| Side::measured(size, move || books.borrow_mut().post_known(size, size));
+    let singles = || Side::measured(SINGLES, || books.borrow_mut().post_known(SINGLES, 1));
+    let copied = |size: usize| Side::measured(size, move || books.borrow_mut().copy_known(size));
+
+    bench.compare(
+        &Pair { variant: "append, 1 entry", baseline: "8 kB write and sync_data", equal },
+        ours(1),
+        Side::measured(1, || probe.write()),
+        None,
+    );
+    bench.compare(&Pair { variant: "append, 10 entries", baseline: own_transaction, equal }, ours(10), singles(), None);
+    bench.compare(&Pair { variant: "append, 1,000 entries", baseline: own_transaction, equal }, ours(BATCH), singles(), None);
+    bench.compare(&Pair { variant: "append, 1,000 entries", baseline: copy, equal }, ours(BATCH), copied(BATCH), None);
+    bench.compare(
+        &Pair { variant: "append, 1,000 entries, 2,000 accounts to open", baseline: copy, equal },
+        Side::measured(BATCH, || books.borrow_mut().post_first(BATCH)),
+        copied(BATCH),
+        None,
+    );
+    if pair::large() {
+        bench.compare(&Pair { variant: "append, 10,000 entries", baseline: copy, equal }, ours(10_000), copied(10_000), None);
+    }
+
+    let mut books = holder.into_inner();
+    let drifting = books.drifting();
+    assert_eq!(drifting, 0, "balances differ from what their entries say");
+    bench.note(&format!("afterwards: {} entries, every balance equals the sum of its entries", pair::grouped(u128::from(books.entries()))));
+}
+
+/// The same entries through every door, compared row by row.
+fn prove(books: &RefCell<Books>) -> Equal {
+    let mut books = books.borrow_mut();
+    let mut posted = Vec::new();
+    for (entries, per_transaction) in [(BATCH, BATCH), (100, 10), (SINGLES, 1)] {
+        let entries = books.known(entries);
+        books.post(&entries, per_transaction);
+        books.copy(&entries);
+        posted.extend(entries.into_iter().map(|entry| entry.key));
+    }
+    posted.sort_unstable();
+    let same = books.equal_keys(&posted);
+    Equal::proved("entries", &same, &posted)
+}
+
+/// A database with payments in it, and both ways to write.
+struct Books {
+    runtime: Runtime,
+    /// As the daemon connects.
+    app: PgConnection,
+    owner: PgConnection,
+    random: Random,
+    payments: Vec<(PaymentId, Address)>,
+    /// Ids of the accounts of the payments above: custody, received.
+    ids: BTreeMap<Address, (i64, i64)>,
+    keys: u64,
+}
+
+impl Books {
+    fn open(cluster: &PrivatePostgres) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let connect = |role| runtime.block_on(PgConnection::connect(&cluster.url(role, DATABASE))).expect("a connection");
+        let (app, owner) = (connect(APP), connect(SUPERUSER));
+        let mut books = Self { runtime, app, owner, random: Random::seeded(SEED), payments: Vec::new(), ids: BTreeMap::new(), keys: 0 };
+        books.run(
+            "create table entries_copied (like funds_ledger_entries including all);
+             create trigger no_update before update on entries_copied for each statement execute function forbid_change();
+             create trigger no_delete before delete on entries_copied for each statement execute function forbid_change();
+             create trigger no_truncate before truncate on entries_copied for each statement execute function forbid_change()",
+        );
+        books.payments = books.new_payments(PAYMENTS);
+        // Every account gets a first entry, so that it is open and has a balance.
+        let payments = books.payments.clone();
+        for some in payments.chunks(BATCH) {
+            let entries: Vec<Entry> = some.iter().map(|payment| books.entry(*payment)).collect();
+            books.post(&entries, BATCH);
+        }
+        books.ids = books.account_ids();
+        books
+    }
+
+    fn run(&mut self, statements: &'static str) {
+        self.runtime.block_on(sqlx::raw_sql(statements).execute(&mut self.owner)).expect("statements");
+    }
+
+    fn new_payments(&mut self, count: usize) -> Vec<(PaymentId, Address)> {
+        let payments: Vec<(PaymentId, Address)> = (0..count)
+            .map(|_| (PaymentId(Uuid::from_bytes(self.random.bytes::<16>())), Address::from(self.random.bytes::<20>())))
+            .collect();
+        let ids: Vec<Uuid> = payments.iter().map(|(payment, _)| payment.0).collect();
+        let insert = sqlx::query(
+            "insert into payments (id, amount, currency, chain_id, token_contract, token_symbol, token_decimals, due_units, seller_address, expires_at)
+             select id, 10, 'USDC', 1, $2, 'USDC', 6, 10000000, $2, now() + '1 hour' from unnest($1::uuid[]) as id",
+        );
+        self.runtime.block_on(insert.bind(ids).bind(asset().asset.marker().to_vec()).execute(&mut self.owner)).expect("payments");
+        payments
+    }
+
+    fn account_ids(&mut self) -> BTreeMap<Address, (i64, i64)> {
+        let rows = self
+            .runtime
+            .block_on(
+                sqlx::query(
+                    "select c.address::bytea, e.debit_account_id, e.credit_account_id
+                     from funds_ledger_entries e join ledger_accounts c on c.id = e.debit_account_id",
+                )
+                .fetch_all(&mut self.owner),
+            )
+            .expect("accounts");
+        rows.iter().map(|row| (Address::from_slice(row.get::<&[u8], _>(0)), (row.get(1), row.get(2)))).collect()
+    }
+
+    /// Credits of payments whose accounts are open.
+    fn known(&mut self, count: usize) -> Vec<Entry> {
+        (0..count)
+            .map(|_| {
+                let place = self.random.below(self.payments.len() as u64);
+                let payment = self.payments[usize::try_from(place).expect("a place in memory")];
+                self.entry(payment)
+            })
+            .collect()
+    }
+
+    fn entry(&mut self, (payment, address): (PaymentId, Address)) -> Entry {
+        self.keys += 1;
+        Entry {
+            entry_type: EntryType::PaymentDetected,
+            payment: Some(payment),
+            amount: TokenAmount::new(asset(), U256::from(1 + self.random.below(1_000_000_000))),
+            decimals: 6,
+            debit: AccountKey::Custody(address),
+            credit: AccountKey::Received(payment),
+            reverses: None,
+            key: format!("verdict:{}:credit", self.keys),
+            memo: format!("deposit confirmed, tx {}", B256::from(self.random.bytes::<32>())),
+        }
+    }
+
+    /// Through the store, as the daemon does it.
+    fn post(&mut self, entries: &[Entry], per_transaction: usize) -> Duration {
+        let app = &mut self.app;
+        self.runtime.block_on(async {
+            let started = Instant::now();
+            for some in entries.chunks(per_transaction) {
+                let mut transaction = app.begin().await.expect("a transaction");
+                store::append(&mut transaction, some).await.expect("good entries");
+                transaction.commit().await.expect("a commit");
+            }
+            started.elapsed()
+        })
+    }
+
+    fn post_known(&mut self, count: usize, per_transaction: usize) -> Duration {
+        let entries = self.known(count);
+        self.post(&entries, per_transaction)
+    }
+
+    /// Credits that are the first of their payments.
+    fn post_first(&mut self, count: usize) -> Duration {
+        let payments = self.new_payments(count);
+        let entries: Vec<Entry> = payments.into_iter().map(|payment| self.entry(payment)).collect();
+        self.post(&entries, count)
+    }
+
+    /// The rows as text are ready before the clock starts: only the server's work counts.
+    fn copy(&mut self, entries: &[Entry]) -> Duration {
+        let mut text = String::new();
+        for entry in entries {
+            let (debit, credit) = self.ids[&entry.debit.address().expect("a custody account")];
+            let payment = entry.payment.expect("a payment").0;
+            let (asset, units) = (entry.amount.asset, entry.amount.units);
+            writeln!(
+                text,
+                "{}\tentity\t{payment}\t{}\t\\\\x{:x}\t{debit}\t{credit}\t{units}\t{}\t{}\t{}",
+                entry.entry_type.name(),
+                asset.chain.get(),
+                asset.asset.marker(),
+                entry.decimals,
+                entry.key,
+                entry.memo,
+            )
+            .expect("memory");
+        }
+        let owner = &mut self.owner;
+        self.runtime.block_on(async {
+            let started = Instant::now();
+            let mut copy = owner.copy_in_raw(&format!("copy entries_copied ({COLUMNS}) from stdin")).await.expect("a copy");
+            copy.send(text.as_bytes()).await.expect("rows");
+            let rows = copy.finish().await.expect("rows");
+            let took = started.elapsed();
+            assert_eq!(rows, entries.len() as u64);
+            took
+        })
+    }
+
+    fn copy_known(&mut self, count: usize) -> Duration {
+        let entries = self.known(count);
+        self.copy(&entries)
+    }
+
+    /// Keys whose rows are the same in both tables, of those asked for.
+    fn equal_keys(&mut self, keys: &[String]) -> Vec<String> {
+        let query = sqlx::query_scalar(
+            "select p.idempotency_key from funds_ledger_entries p join entries_copied c using (
+                 idempotency_key, entry_type, payment_ref_kind, payment_id, chain_id, asset, debit_account_id, credit_account_id,
+                 amount_units, asset_decimals, amount, memo
+             ) where p.idempotency_key = any ($1) order by p.idempotency_key collate \"C\"",
+        );
+        self.runtime.block_on(query.bind(keys).fetch_all(&mut self.owner)).expect("keys")
+    }
+
+    fn drifting(&mut self) -> usize {
+        self.runtime.block_on(store::list_drifting(&mut self.owner)).expect("accounts").len()
+    }
+
+    fn entries(&mut self) -> u64 {
+        let count: i64 = self
+            .runtime
+            .block_on(sqlx::query_scalar("select count(*) from funds_ledger_entries").fetch_one(&mut self.owner))
+            .expect("a count");
+        count.unsigned_abs()
+    }
+}
+
+fn asset() -> AssetId {
+    AssetId { chain: ChainId::new(1).expect("not zero"), asset: Asset::Token(Address::repeat_byte(0xa0)) }
+}
+
+/// The disk that the server writes to.
+struct Probe {
+    file: File,
+    page: RefCell<u64>,
+}
+
+impl Probe {
+    fn create(folder: &Path) -> Self {
+        let path = folder.join("probe");
+        let file = OpenOptions::new().create_new(true).write(true).open(path).expect("a file beside the database");
+        for page in 0..PROBE_PAGES {
+            file.write_all_at(&[1; PAGE], page * PAGE as u64).expect("space");
+        }
+        file.sync_all().expect("a disk");
+        Self { file, page: RefCell::new(0) }
+    }
+
+    fn write(&self) -> Duration {
+        let mut page = self.page.borrow_mut();
+        *page += 1;
+        let started = Instant::now();
+        self.file.write_all_at(&[page.to_le_bytes()[0]; PAGE], (*page % PROBE_PAGES) * PAGE as u64).expect("space");
+        self.file.sync_data().expect("a disk");
+        started.elapsed()
+    }
+
+    /// In picoseconds.
+    fn median(&self) -> u128 {
+        let mut times: Vec<u128> = (0..200).map(|_| self.write().as_nanos() * 1_000).collect();
+        times.sort_unstable();
+        times[times.len() / 2]
+    }
+}

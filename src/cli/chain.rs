@@ -1,0 +1,100 @@
+//! `chain status`, `chain halt` and `chain resume`: the breaker that stops all outflow of a chain.
+
+use clap::Subcommand;
+
+use super::console::{say, table};
+use super::database;
+use crate::config::Config;
+use crate::confirm;
+use crate::daemon::now;
+use crate::db::{Database, DbError};
+use crate::event::{self, Event};
+use crate::scan;
+use crate::units::ChainId;
+
+#[derive(Debug, Subcommand)]
+pub enum ChainCommand {
+    /// How far each chain is scanned, and whether anything may leave it.
+    Status,
+    /// Let nothing leave a chain until it is resumed. Watching and crediting go on.
+    Halt {
+        #[arg(long, value_name = "CHAIN_ID")]
+        chain: ChainId,
+        /// Who halts it.
+        #[arg(long)]
+        by: String,
+        /// Why, for the record.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Let transactions leave again, after the cause of the halt has been looked at.
+    Resume {
+        #[arg(long, value_name = "CHAIN_ID")]
+        chain: ChainId,
+        /// Who resumes it.
+        #[arg(long)]
+        by: String,
+        /// What was found and done, for the record.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+pub(super) async fn run(command: ChainCommand, config: &Config) -> anyhow::Result<()> {
+    let db = database::open(config).await?;
+    match command {
+        ChainCommand::Status => status(&db, config).await,
+        ChainCommand::Halt { chain, by, reason } => {
+            let text = format!("{reason} (by {by})");
+            change(&db, chain, "chain.halted", &by, &reason, Some(text)).await?;
+            say(format!("nothing leaves chain {chain} now"));
+            Ok(())
+        }
+        ChainCommand::Resume { chain, by, reason } => {
+            change(&db, chain, "chain.resumed", &by, &reason, None).await?;
+            let mut connection = db.connection().await?;
+            match confirm::store::find_halt(&mut connection, chain).await? {
+                Some(cause) => say(format!("chain {chain} will halt again: {cause}")),
+                None => say(format!("outflow of chain {chain} is resumed")),
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn status(db: &Database, config: &Config) -> anyhow::Result<()> {
+    let mut connection = db.connection().await?;
+    let mut rows = Vec::new();
+    for chain in config.chains.keys() {
+        let name = config.book.get(*chain).map(|spec| spec.name.clone()).unwrap_or_default();
+        let scanned =
+            scan::store::find_cursor(&mut connection, *chain).await?.map_or_else(|| "-".to_owned(), |cursor| cursor.tip.number.to_string());
+        let halt = confirm::store::find_halt(&mut connection, *chain).await?.unwrap_or_else(|| "open".to_owned());
+        rows.push(vec![chain.to_string(), name, scanned, halt]);
+    }
+    table(&["chain", "name", "scanned", "outflow"], &rows, &[0, 2]);
+    Ok(())
+}
+
+/// Changes the breaker and records who did and why, together.
+async fn change(db: &Database, chain: ChainId, kind: &'static str, by: &str, reason: &str, halt: Option<String>) -> anyhow::Result<()> {
+    if !(1..=200).contains(&by.chars().count()) {
+        anyhow::bail!("--by must have 1 to 200 characters");
+    }
+    if !(1..=500).contains(&reason.chars().count()) {
+        anyhow::bail!("--reason must have 1 to 500 characters");
+    }
+    let detail = serde_json::json!({ "by": by, "reason": reason });
+    db.unit(move |connection| {
+        Box::pin(async move {
+            match halt {
+                Some(text) => drop(scan::store::halt_outflow(connection, chain, &text, now()).await?),
+                None => scan::store::resume_outflow(connection, chain).await?,
+            }
+            event::store::append(connection, &Event { kind, payment: None, intent: None, chain: Some(chain), detail }).await?;
+            Ok::<(), DbError>(())
+        })
+    })
+    .await?;
+    Ok(())
+}

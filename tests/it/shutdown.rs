@@ -1,0 +1,72 @@
+//! The end of the daemon, as a process: in bounded time, whatever its clients and its node do.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use amanatd::devkit::stage::{PATIENCE, Stage, StageOptions};
+use rustix::process::Signal;
+
+/// A daemon that runs, in a directory of its own.
+async fn running(name: &str) -> Stage {
+    let directory = std::env::temp_dir().join(format!("amanatd-shutdown-{name}-{}", std::process::id()));
+    let options = StageOptions { binary: PathBuf::from(env!("CARGO_BIN_EXE_amanatd")), directory, durable: false };
+    let mut stage = Stage::start(options).await.unwrap();
+    stage.run(&["migrate"]).unwrap();
+    stage.start_daemon().await.unwrap();
+    stage
+}
+
+/// A client that began a request and says nothing more.
+fn half_open(url: &str) -> TcpStream {
+    let address: SocketAddr = url.strip_prefix("http://").unwrap().parse().unwrap();
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(b"GET /v1/chains HTTP/1.1\r\nHost: amanatd\r\nX-Sl").unwrap();
+    client
+}
+
+/// Waits until the daemon's log has a line with these words.
+fn until_logged(stage: &Stage, words: &str) {
+    let started = Instant::now();
+    while !std::fs::read_to_string(stage.path("daemon.log")).unwrap().contains(words) {
+        assert!(started.elapsed() < PATIENCE, "no {words:?} in the log:\n{}", stage.log_tail());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[tokio::test]
+async fn half_sent_requests_do_not_hold_the_end_up() {
+    let mut stage = running("half-open").await;
+    let clients = [half_open(&stage.api_url()), half_open(&stage.metrics_url())];
+    let status = stage.stop_daemon().unwrap();
+    assert_eq!(status.code(), Some(0), "{status}: {}", stage.log_tail());
+    drop(clients);
+    std::fs::remove_dir_all(stage.path("")).unwrap();
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let mut stage = running("twice").await;
+    // Holds the orderly end up for as long as that may last.
+    let client = half_open(&stage.api_url());
+    stage.signal_daemon(Signal::TERM).unwrap();
+    until_logged(&stage, "SIGTERM: stopping");
+    let status = stage.stop_daemon().unwrap();
+    assert_eq!(status.code(), Some(130), "{status}: {}", stage.log_tail());
+    drop(client);
+    std::fs::remove_dir_all(stage.path("")).unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_lease_ends_the_daemon_with_its_reason() {
+    let mut stage = running("lease").await;
+    let client = half_open(&stage.api_url());
+    let ended = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'amanatd lease'";
+    stage.postgres.sql("postgres", ended).unwrap();
+    let status = stage.wait_for_daemon().unwrap();
+    assert_eq!(status.code(), Some(1), "{status}: {}", stage.log_tail());
+    assert!(stage.log_tail().contains("lease"), "{}", stage.log_tail());
+    drop(client);
+    std::fs::remove_dir_all(stage.path("")).unwrap();
+}

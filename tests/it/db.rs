@@ -145,7 +145,7 @@ async fn y1_cancelled_begin() {
     drop(connection);
     stand.gate.open();
     // The next write is acknowledged, and it is there.
-    insert(&mut *database.connection().await.unwrap()).await.unwrap();
+    insert(&mut database.connection().await.unwrap()).await.unwrap();
     assert_eq!(stand.rows(), 1, "an acknowledged write was lost");
     database.unit::<_, DbError, _>(|connection| Box::pin(insert(connection))).await.unwrap();
     assert_eq!(stand.rows(), 2);

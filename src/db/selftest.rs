@@ -37,12 +37,13 @@ const APPEND_ONLY: [&str; 6] =
     ["config_setting_history", "derived_destination_sweeps", "events", "funds_ledger_entries", "intent_approvals", "payment_quotes"];
 
 /// Triggers that keep the balances, and those that hold the machines of what has a state.
-const STATE_TRIGGERS: [(&str, &str); 5] = [
-    ("ledger_accounts", "ledger_accounts_open_balance"),
-    ("funds_ledger_entries", "funds_ledger_entries_apply"),
-    ("intents", "intents_guard"),
-    ("outbound_transactions", "outbound_transactions_guard"),
-    ("transfer_verdicts", "transfer_verdicts_guard"),
+/// Each is named after the function that it calls.
+const STATE_TRIGGERS: [(&str, &str, i16); 5] = [
+    ("ledger_accounts", "ledger_accounts_open_balance", Guard::INSERT),
+    ("funds_ledger_entries", "funds_ledger_entries_apply", Guard::INSERT),
+    ("intents", "intents_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
+    ("outbound_transactions", "outbound_transactions_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
+    ("transfer_verdicts", "transfer_verdicts_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
 ];
 
 const GUARD_FUNCTIONS: [&str; 6] = [
@@ -146,13 +147,51 @@ async fn check_rights(connection: &mut PgConnection) -> Result<(), SelfTestError
     }
 }
 
+/// A trigger as it must be.
+struct Guard {
+    table: &'static str,
+    trigger: String,
+    function: &'static str,
+    /// `pg_trigger.tgtype`: when, and on what.
+    kind: i16,
+}
+
+impl Guard {
+    const EACH_ROW: i16 = 1;
+    const BEFORE: i16 = 2;
+    const INSERT: i16 = 4;
+    const DELETE: i16 = 8;
+    const UPDATE: i16 = 16;
+    const TRUNCATE: i16 = 32;
+
+    /// Every guard.
+    fn all() -> Vec<Self> {
+        let acts = [("update", Self::UPDATE), ("delete", Self::DELETE), ("truncate", Self::TRUNCATE)];
+        let mut guards = Vec::new();
+        for table in APPEND_ONLY {
+            guards.extend(acts.map(|(act, bit)| Self {
+                table,
+                trigger: format!("{table}_no_{act}"),
+                function: "forbid_change",
+                kind: Self::BEFORE | bit,
+            }));
+        }
+        guards.extend(STATE_TRIGGERS.map(|(table, function, kind)| Self { table, trigger: function.to_owned(), function, kind }));
+        guards
+    }
+}
+
 async fn check_triggers(connection: &mut PgConnection) -> Result<(), SelfTestError> {
-    let guards = APPEND_ONLY.iter().flat_map(|table| ["update", "delete", "truncate"].map(|op| (*table, format!("{table}_no_{op}"))));
-    let wanted: Vec<(&str, String)> = guards.chain(STATE_TRIGGERS.iter().map(|(table, trigger)| (*table, (*trigger).to_owned()))).collect();
-    let found: BTreeMap<(String, String), i8> = sqlx::query!(
+    // A guard of the right name that has a condition, watches one column, or calls something else is none.
+    let found: BTreeMap<(String, String), (i8, bool)> = sqlx::query!(
         r#"
-        select c.relname::text as "table!", t.tgname::text as "trigger!", t.tgenabled as "enabled!"
-        from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace
+        select c.relname::text as "table!", t.tgname::text as "trigger!", t.tgenabled as "enabled!", t.tgtype as "kind!",
+               p.proname::text as "function!",
+               t.tgqual is null and t.tgattr::text = '' and p.pronamespace = n.oid and p.pronargs = 0 as "plain!"
+        from pg_trigger t
+        join pg_class c on c.oid = t.tgrelid
+        join pg_namespace n on n.oid = c.relnamespace
+        join pg_proc p on p.oid = t.tgfoid
         where n.nspname = 'public' and not t.tgisinternal
         "#
     )
@@ -160,28 +199,63 @@ async fn check_triggers(connection: &mut PgConnection) -> Result<(), SelfTestErr
     .await
     .map_err(DbError::from)?
     .into_iter()
-    .map(|row| ((row.table, row.trigger), row.enabled))
+    .map(|row| {
+        let as_made = Guard::all().iter().any(|guard| {
+            row.plain
+                && guard.table == row.table
+                && guard.trigger == row.trigger
+                && guard.function == row.function
+                && guard.kind == row.kind
+        });
+        ((row.table, row.trigger), (row.enabled, as_made))
+    })
     .collect();
-    for (table, trigger) in wanted {
-        let state = found.get(&(table.to_owned(), trigger.clone())).copied();
-        let found = match state.map(i8::cast_unsigned) {
-            Some(b'A') => continue,
-            Some(b'D') => "disabled",
+    for guard in Guard::all() {
+        let state = found.get(&(guard.table.to_owned(), guard.trigger.clone())).copied();
+        let found = match state.map(|(enabled, as_made)| (enabled.cast_unsigned(), as_made)) {
+            Some((b'A', true)) => continue,
+            Some((b'A', false)) => "not the one of the migrations",
+            Some((b'D', _)) => "disabled",
             Some(_) => "not enabled always",
             None => "missing",
         };
-        return Err(SelfTestError::Trigger { table: table.to_owned(), trigger, found });
+        return Err(SelfTestError::Trigger { table: guard.table.to_owned(), trigger: guard.trigger, found });
     }
     Ok(())
 }
 
+/// What makes a function what it is: its body, whose rights it runs with, and where it looks names up.
+#[derive(Debug, PartialEq, Eq)]
+struct FunctionText {
+    body: String,
+    definer: bool,
+    search_path: Option<String>,
+}
+
+impl FunctionText {
+    /// As a migration defines it.
+    fn read(sql: &str, function: &str) -> Option<Self> {
+        let heads = [format!("create function {function}()"), format!("create or replace function {function}()")];
+        let start = heads.iter().filter_map(|head| sql.rfind(head)).max()?;
+        let mut parts = sql[start..].splitn(3, "$$");
+        let (head, body) = (parts.next()?, parts.next()?);
+        let search_path = head.split("set search_path = ").nth(1).and_then(|rest| rest.lines().next());
+        Some(Self {
+            body: body.to_owned(),
+            definer: head.contains("security definer"),
+            search_path: search_path.map(|path| path.trim().to_owned()),
+        })
+    }
+}
+
 async fn check_functions(connection: &mut PgConnection) -> Result<(), SelfTestError> {
     let names: Vec<String> = GUARD_FUNCTIONS.iter().map(|name| (*name).to_owned()).collect();
-    let sources: BTreeMap<String, String> = sqlx::query!(
+    let found: BTreeMap<String, FunctionText> = sqlx::query!(
         r#"
-        select p.proname::text as "name!", p.prosrc as "source!"
+        select p.proname::text as "name!", p.prosrc as "body!", p.prosecdef as "definer!",
+               (select substring(c from 13) from unnest(p.proconfig) as c where c like 'search_path=%') as search_path
         from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-        where n.nspname = 'public' and p.proname = any ($1::text[])
+        where n.nspname = 'public' and p.pronargs = 0 and p.proname = any ($1::text[])
         "#,
         &names
     )
@@ -189,19 +263,12 @@ async fn check_functions(connection: &mut PgConnection) -> Result<(), SelfTestEr
     .await
     .map_err(DbError::from)?
     .into_iter()
-    .map(|row| (row.name, row.source))
+    .map(|row| (row.name, FunctionText { body: row.body, definer: row.definer, search_path: row.search_path }))
     .collect();
     for function in GUARD_FUNCTIONS {
-        // The newest migration that defines the function must contain the body the database runs.
-        let defines = |text: &str| {
-            text.contains(&format!("create function {function}()")) || text.contains(&format!("create or replace function {function}()"))
-        };
-        let newest = MIGRATOR.iter().rfind(|migration| defines(migration.sql.as_str()));
-        let same = match (sources.get(function), newest) {
-            (Some(source), Some(migration)) => migration.sql.as_str().contains(source.as_str()),
-            (None, _) | (_, None) => false,
-        };
-        if !same {
+        // The newest migration that defines the function says what the database must run.
+        let wanted = MIGRATOR.iter().filter_map(|migration| FunctionText::read(migration.sql.as_str(), function)).last();
+        if wanted.is_none() || found.get(function) != wanted.as_ref() {
             return Err(SelfTestError::Function { function: function.to_owned() });
         }
     }

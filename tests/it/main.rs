@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 
 mod api;
+mod db;
 mod ground;
 mod growth;
 mod house;
@@ -11,6 +12,7 @@ mod ledger;
 mod node;
 mod process;
 mod requests;
+mod schema;
 mod scripted;
 mod shutdown;
 mod signing;

@@ -1,0 +1,1 @@
+-- Types and a function only: there is no table yet to put a row in.

@@ -5,8 +5,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use amanatd::devkit::postgres::SUPERUSER;
 use amanatd::devkit::stage::{PATIENCE, Stage, StageOptions};
 use rustix::process::Signal;
+use sqlx::{Connection, Executor, PgConnection};
 
 /// A daemon that runs, in a directory of its own.
 async fn running(name: &str) -> Stage {
@@ -48,13 +50,22 @@ async fn half_sent_requests_do_not_hold_the_end_up() {
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
     let mut stage = running("twice").await;
-    // Holds the orderly end up for as long as that may last.
-    let client = half_open(&stage.api_url());
+    // A request that waits for the database holds the orderly end up.
+    let mut holder = PgConnection::connect(&stage.database_url(SUPERUSER)).await.unwrap();
+    holder.execute("begin; lock table api_tokens in access exclusive mode").await.unwrap();
+    let mut client = half_open(&stage.api_url());
+    let token = "0".repeat(64);
+    client.write_all(format!("ow: 1\r\nAuthorization: Bearer amanat_{token}\r\n\r\n").as_bytes()).unwrap();
+    let waiting = "select count(*) from pg_stat_activity where application_name = 'amanatd' and wait_event_type = 'Lock'";
+    let started = Instant::now();
+    while stage.postgres.sql("postgres", waiting).unwrap().trim() == "0" {
+        assert!(started.elapsed() < PATIENCE, "the request does not wait:\n{}", stage.log_tail());
+    }
     stage.signal_daemon(Signal::TERM).unwrap();
     until_logged(&stage, "SIGTERM: stopping");
     let status = stage.stop_daemon().unwrap();
     assert_eq!(status.code(), Some(130), "{status}: {}", stage.log_tail());
-    drop(client);
+    drop((client, holder));
     std::fs::remove_dir_all(stage.path("")).unwrap();
 }
 

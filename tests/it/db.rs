@@ -145,7 +145,7 @@ async fn y1_cancelled_begin() {
     drop(connection);
     stand.gate.open();
     // The next write is acknowledged, and it is there.
-    insert(&mut *database.connection().await.unwrap()).await.unwrap();
+    insert(&mut database.connection().await.unwrap()).await.unwrap();
     assert_eq!(stand.rows(), 1, "an acknowledged write was lost");
     database.unit::<_, DbError, _>(|connection| Box::pin(insert(connection))).await.unwrap();
     assert_eq!(stand.rows(), 2);
@@ -296,13 +296,13 @@ async fn y3_one_instance_holds_the_lease() {
     for _ in 0..3 {
         assert!(matches!(InstanceLease::take(&url).await, Err(LeaseError::Held)));
     }
-    first.check().await.unwrap();
+    first.check(Duration::from_secs(10)).await.unwrap();
     // A lease is of one database.
-    InstanceLease::take(&other.url(APP)).await.unwrap().check().await.unwrap();
+    InstanceLease::take(&other.url(APP)).await.unwrap().check(Duration::from_secs(10)).await.unwrap();
     drop(first);
     let mut second = take_soon(&url).await;
     assert!(matches!(InstanceLease::take(&url).await, Err(LeaseError::Held)));
-    second.check().await.unwrap();
+    second.check(Duration::from_secs(10)).await.unwrap();
 }
 
 #[tokio::test]
@@ -328,8 +328,8 @@ async fn y3_a_holder_whose_connection_dies_knows_and_another_may_follow() {
     )
     .unwrap();
     let mut second = take_soon(&url).await;
-    assert!(matches!(first.check().await, Err(LeaseError::Lost(_))));
-    second.check().await.unwrap();
+    assert!(matches!(first.check(Duration::from_secs(10)).await, Err(LeaseError::Lost(_))));
+    second.check(Duration::from_secs(10)).await.unwrap();
 }
 
 #[tokio::test]

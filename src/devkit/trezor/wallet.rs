@@ -1,8 +1,8 @@
 //! Words to seed to key to signature: the only place in the project with a private key.
 //!
 //! The passphrase is taken as the bytes that came over the wire: normalising it is the host's
-//! duty, and a simulator that did it too would hide a host that does not. That is why the key
-//! stretching is written out here instead of asked from the BIP-39 crate, which normalises.
+//! duty, and a simulator that did it too would hide a host that does not. That is why the seed is not
+//! asked from the BIP-39 crate, which normalises.
 
 use std::fmt;
 
@@ -10,12 +10,11 @@ use alloy::primitives::{Address, B256, keccak256};
 use bip32::{ChildNumber, Prefix, XPrv};
 use coins_bip39::{English, Mnemonic};
 use k256::ecdsa::{Signature, VerifyingKey};
-use sha2::{Digest, Sha512};
+use pbkdf2::pbkdf2_hmac_array;
+use sha2::Sha512;
 
 /// BIP-39's number of rounds.
 const ROUNDS: u32 = 2048;
-
-const BLOCK: usize = 128;
 
 /// A BIP-39 seed: what words and passphrase open.
 #[derive(Clone, PartialEq, Eq)]
@@ -33,49 +32,16 @@ pub(super) fn is_mnemonic(words: &str) -> bool {
 }
 
 impl Seed {
-    /// PBKDF2 with HMAC-SHA512, one block. English words need no normalising.
+    /// PBKDF2 with HMAC-SHA512. English words need no normalising.
     pub(super) fn open(words: &str, passphrase: &str) -> Self {
-        let hmac = Hmac::new(words.as_bytes());
-        let salt = [b"mnemonic", passphrase.as_bytes(), &1_u32.to_be_bytes()].concat();
-        let mut round = hmac.tag(&salt);
-        let mut sum = round;
-        for _ in 1..ROUNDS {
-            round = hmac.tag(&round);
-            for (into, from) in sum.iter_mut().zip(round) {
-                *into ^= from;
-            }
-        }
-        Self(sum)
+        let salt = [b"mnemonic", passphrase.as_bytes()].concat();
+        Self(pbkdf2_hmac_array::<Sha512, 64>(words.as_bytes(), &salt, ROUNDS))
     }
 
     pub(super) fn derive(&self, path: &[u32]) -> Key {
         let root = XPrv::new(&self.0).expect("a seed of 64 bytes makes a key, but for one in 2^127");
         let key = path.iter().try_fold(root, |key, &step| key.derive_child(ChildNumber(step)));
         Key(key.expect("a path of at most eight steps is derived, but for one in 2^127"))
-    }
-}
-
-/// HMAC-SHA512 with the key already absorbed.
-struct Hmac {
-    inner: Sha512,
-    outer: Sha512,
-}
-
-impl Hmac {
-    fn new(key: &[u8]) -> Self {
-        let mut block = [0; BLOCK];
-        if key.len() > BLOCK {
-            block[..64].copy_from_slice(&Sha512::digest(key));
-        } else {
-            block[..key.len()].copy_from_slice(key);
-        }
-        let padded = |pad: u8| Sha512::new_with_prefix(block.map(|byte| byte ^ pad));
-        Self { inner: padded(0x36), outer: padded(0x5c) }
-    }
-
-    fn tag(&self, message: &[u8]) -> [u8; 64] {
-        let inner = self.inner.clone().chain_update(message).finalize();
-        self.outer.clone().chain_update(inner).finalize().into()
     }
 }
 

@@ -267,7 +267,7 @@ async fn check_functions(connection: &mut PgConnection) -> Result<(), SelfTestEr
     .collect();
     for function in GUARD_FUNCTIONS {
         // The newest migration that defines the function says what the database must run.
-        let wanted = MIGRATOR.iter().filter_map(|migration| FunctionText::read(migration.sql.as_str(), function)).next_back();
+        let wanted = MIGRATOR.iter().rev().find_map(|migration| FunctionText::read(migration.sql.as_str(), function));
         if wanted.is_none() || found.get(function) != wanted.as_ref() {
             return Err(SelfTestError::Function { function: function.to_owned() });
         }

@@ -296,13 +296,13 @@ async fn y3_one_instance_holds_the_lease() {
     for _ in 0..3 {
         assert!(matches!(InstanceLease::take(&url).await, Err(LeaseError::Held)));
     }
-    first.check(Duration::from_secs(10)).await.unwrap();
+    first.check(PATIENCE).await.unwrap();
     // A lease is of one database.
-    InstanceLease::take(&other.url(APP)).await.unwrap().check(Duration::from_secs(10)).await.unwrap();
+    InstanceLease::take(&other.url(APP)).await.unwrap().check(PATIENCE).await.unwrap();
     drop(first);
     let mut second = take_soon(&url).await;
     assert!(matches!(InstanceLease::take(&url).await, Err(LeaseError::Held)));
-    second.check(Duration::from_secs(10)).await.unwrap();
+    second.check(PATIENCE).await.unwrap();
 }
 
 #[tokio::test]
@@ -328,8 +328,8 @@ async fn y3_a_holder_whose_connection_dies_knows_and_another_may_follow() {
     )
     .unwrap();
     let mut second = take_soon(&url).await;
-    assert!(matches!(first.check(Duration::from_secs(10)).await, Err(LeaseError::Lost(_))));
-    second.check(Duration::from_secs(10)).await.unwrap();
+    assert!(matches!(first.check(PATIENCE).await, Err(LeaseError::Lost(_))));
+    second.check(PATIENCE).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: AGPL-3.0-only
+// SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
 /// Many reads in one call, all at the same block. The functions have the names, parameters and

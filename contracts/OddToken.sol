@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: AGPL-3.0-only
+// SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
 /// A token that misbehaves on command, with 18 decimals: what a watcher must not believe.

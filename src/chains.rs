@@ -118,10 +118,10 @@ impl ChainSpec {
         }
         let reserved = to.0[..18].iter().all(|byte| *byte == 0);
         if reserved || to == Asset::NATIVE_MARKER {
-            return Err(RecipientError::Reserved(to));
+            return Err(RecipientError::Reserved);
         }
         match self.tokens.iter().find(|token| token.contract == to) {
-            Some(token) => Err(RecipientError::TokenContract { to, symbol: token.symbol.clone() }),
+            Some(token) => Err(RecipientError::TokenContract { symbol: token.symbol.clone() }),
             None => Ok(()),
         }
     }
@@ -173,12 +173,12 @@ impl ChainSpec {
 /// A recipient that would swallow the money.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecipientError {
-    #[error("the zero address; money sent there is lost")]
+    #[error("is the zero address; money sent there is lost")]
     Zero,
-    #[error("{0} is reserved (a precompiled contract, or the marker of the native coin); money sent there is lost")]
-    Reserved(Address),
-    #[error("{to} is the contract of {symbol} itself; tokens sent there are lost")]
-    TokenContract { to: Address, symbol: String },
+    #[error("is reserved (a precompiled contract, or the marker of the native coin); money sent there is lost")]
+    Reserved,
+    #[error("is the contract of {symbol} itself; tokens sent there are lost")]
+    TokenContract { symbol: String },
 }
 
 /// numeric(38,18) keeps 18 decimals, so an asset with more could not be stored exactly.

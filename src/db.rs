@@ -47,10 +47,21 @@ impl DbError {
 
     pub fn disposition(&self) -> Disposition {
         match self {
+            // What the data itself forbids stays forbidden; a key that is taken may be a race.
+            Self::Query(sqlx::Error::Database(error))
+                if !error.is_unique_violation() && error.code().is_some_and(|code| is_about_data(&code)) =>
+            {
+                Disposition::Officer
+            }
             Self::Connect(_) | Self::Query(_) | Self::CommitUnknown(_) | Self::NotOneRow { .. } => Disposition::Retry,
             Self::Corrupt { .. } => Disposition::Stop,
         }
     }
+}
+
+/// SQLSTATE classes 22 (data exception) and 23 (integrity constraint violation).
+fn is_about_data(code: &str) -> bool {
+    code.starts_with("22") || code.starts_with("23")
 }
 
 /// A conditional update moved exactly one row, or somebody else was first.

@@ -111,7 +111,9 @@ pub enum IntentError {
     Unknown(IntentId),
     #[error("intent {intent}")]
     Illegal { intent: IntentId, source: Illegal },
-    #[error("nonce {nonce} of {address} on chain {chain} was used by a transaction that is not ours; outflow waits for an officer")]
+    #[error(
+        "nonce {nonce} of {address} on chain {chain} was used by a transaction that is not ours; nothing is planned from that address until an officer has looked"
+    )]
     ForeignNonce { chain: ChainId, address: Address, nonce: u64 },
     #[error("stored digest of intent {0} differs from its fields; the row was changed outside this daemon")]
     DigestMismatch(IntentId),

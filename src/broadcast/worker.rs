@@ -126,7 +126,7 @@ impl Broadcaster {
         Ok(())
     }
 
-    /// Our nonce is used, and for minutes nobody knows our transaction: then somebody else has the key.
+    /// Our nonce is used, and for half a minute nobody knows our transaction: then somebody else has the key.
     async fn suspect_foreign(&self, outbound: &Outbound, now: OffsetDateTime) -> Result<(), BroadcastError> {
         let ours = self.node.receipt(outbound.tx_hash).await?.is_some() || self.node.transaction_known(outbound.tx_hash).await?;
         if ours || self.node.nonce_latest(outbound.from).await? <= outbound.nonce {

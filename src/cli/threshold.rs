@@ -21,6 +21,7 @@ pub enum ThresholdCommand {
     },
     /// Change a chain's threshold. A rise counts for pending deposits at once, a fall only for later blocks.
     Set {
+        /// The chain.
         #[arg(long, value_name = "CHAIN_ID")]
         chain: ChainId,
         /// Blocks on a transfer, its own being the first: 1 to 10000.

@@ -54,7 +54,8 @@ async fn stay(stage: Stage) -> anyhow::Result<()> {
         format!("target/debug/amanatd intent list --url {} --token-file {folder}/officer.token", stage.api_url()),
         format!("target/debug/amanatd --config {folder}/amanatd.toml reconcile"),
         format!(
-            "target/debug/amanatd sign --once --url {} --token-file {folder}/station.token --chains {folder}/chains.toml --device {}",
+            "target/debug/amanatd sign --once --url {} --token-file {folder}/station.token --chains {folder}/chains.toml \
+             --definitions {folder}/definitions --device {}",
             stage.api_url(),
             stage.trezor.endpoint()
         ),

@@ -482,7 +482,7 @@ pub async fn list_unposted(connection: &mut PgConnection, chain: ChainId, limit:
     Ok(rows)
 }
 
-/// A verdict that waited is posted.
+/// A verdict is posted; if it had waited, it waits no longer.
 pub async fn close_unposted(connection: &mut PgConnection, verdict: i64, now: OffsetDateTime) -> Result<(), DbError> {
     sqlx::query!("update ledger_unposted set posted_at = $2 where verdict_id = $1 and posted_at is null", verdict, now)
         .execute(connection)

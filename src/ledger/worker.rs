@@ -45,14 +45,14 @@ impl Bookkeeper {
         // A reversal that does not fit waits for an officer, and deposits are credited meanwhile.
         let reversed = self.reverse_broken(chain, now).await;
         self.retry_unposted(chain, now).await?;
-        let posted = self.post_confirmed(chain).await?;
+        let posted = self.post_confirmed(chain, now).await?;
         Ok(reversed?.or(posted))
     }
 
-    async fn post_confirmed(&self, chain: ChainId) -> Result<Progress, LedgerError> {
+    async fn post_confirmed(&self, chain: ChainId, now: OffsetDateTime) -> Result<Progress, LedgerError> {
         let mut connection = self.db.connection().await?;
         let cursor = store::get_cursor(&mut connection, chain).await?;
-        let fresh = self.looked_back.lock().unwrap_or_else(PoisonError::into_inner).insert(chain);
+        let fresh = !self.looked_back.lock().unwrap_or_else(PoisonError::into_inner).contains(&chain);
         let (after, limit) =
             if fresh { ((cursor - LOOK_BACK).max(0), TRANSFERS_PER_TICK + LOOK_BACK) } else { (cursor, TRANSFERS_PER_TICK) };
         let sightings = confirm::store::list_confirmed(&mut connection, chain, Page { after, limit }).await?;
@@ -62,17 +62,18 @@ impl Bookkeeper {
         let mut progress = Progress::Idle;
         for (sighting, key) in sightings.into_iter().zip(keys) {
             if !posted.contains(&key) {
-                self.post_or_set_aside(sighting, chain).await?;
+                self.post_or_set_aside(sighting, chain, now).await?;
                 progress = Progress::Worked;
             }
         }
+        self.looked_back.lock().unwrap_or_else(PoisonError::into_inner).insert(chain);
         Ok(progress)
     }
 
     /// A transfer that cannot be posted is set aside, so that it holds no other up; only trouble with
     /// the database stops the tick.
-    async fn post_or_set_aside(&self, sighting: ConfirmedSighting, chain: ChainId) -> Result<(), LedgerError> {
-        let error = match self.post(sighting, chain).await {
+    async fn post_or_set_aside(&self, sighting: ConfirmedSighting, chain: ChainId, now: OffsetDateTime) -> Result<(), LedgerError> {
+        let error = match self.post(sighting, chain, now).await {
             Ok(()) => return Ok(()),
             Err(error) if error.disposition() == Disposition::Retry => return Err(error),
             Err(error) => error,
@@ -105,27 +106,23 @@ impl Bookkeeper {
         }
         drop(connection);
         for sighting in sightings {
-            match self.post(sighting, chain).await {
-                Ok(()) => {
-                    self.db
-                        .unit(move |connection| Box::pin(async move { store::close_unposted(connection, sighting.verdict, now).await }))
-                        .await?;
-                }
+            match self.post(sighting, chain, now).await {
                 Err(error) if error.disposition() == Disposition::Retry => return Err(error),
-                // Still waiting; it was told of when it was set aside.
-                Err(_) => {}
+                // Posted; or still waiting, of which was told when it was set aside.
+                Ok(()) | Err(_) => {}
             }
         }
         Ok(())
     }
 
-    async fn post(&self, sighting: ConfirmedSighting, chain: ChainId) -> Result<(), LedgerError> {
+    async fn post(&self, sighting: ConfirmedSighting, chain: ChainId, now: OffsetDateTime) -> Result<(), LedgerError> {
         let asset = sighting.amount.asset;
         let decimals = self.book.asset(asset).ok_or(LedgerError::UnlistedAsset(asset))?.decimals;
         self.db
             .unit(move |connection| {
                 Box::pin(async move {
                     post_one(connection, &sighting, decimals).await?;
+                    store::close_unposted(connection, sighting.verdict, now).await?;
                     store::advance_cursor(connection, chain, sighting.verdict).await?;
                     Ok(())
                 })

@@ -214,7 +214,7 @@ fn check_recipient(draft: &TransactionDraft, spec: &ChainSpec) -> Result<(), Req
     let to = draft.transfer.to;
     spec.check_recipient(to).map_err(|error| match error {
         RecipientError::Zero => RequestError::ZeroRecipient,
-        RecipientError::Reserved(_) => RequestError::ReservedRecipient { to },
+        RecipientError::Reserved => RequestError::ReservedRecipient { to },
         RecipientError::TokenContract { .. } => RequestError::ContractRecipient { to },
     })
 }

@@ -1,9 +1,12 @@
 //! What officers can undo, what no station can take from another, and what must stop everything.
 
+use std::sync::Arc;
+
 use alloy::primitives::U256;
 use amanatd::api::wire::{ClaimIntent, CreatePayment, DeclineIntent};
+use amanatd::chains::ChainBook;
 use amanatd::daemon;
-use amanatd::ledger::AccountKey;
+use amanatd::ledger::{AccountKey, Bookkeeper};
 use time::Duration;
 
 use super::{SELLERS, Way};
@@ -120,6 +123,37 @@ async fn w6_a_settled_release_that_a_reorg_takes_halts_and_comes_back_with_the_s
     let entries =
         way.api.count(&format!("select count(*) from funds_ledger_entries where entry_type = 'release' and payment_id = '{}'", payment.id));
     assert_eq!(entries, 1);
+    way.assert_sound().await;
+}
+
+#[tokio::test]
+async fn w2_a_transfer_that_cannot_be_posted_waits_in_sight_and_holds_no_other_up() {
+    let mut way = Way::start().await;
+    let odd = way.payment("USDT", "40", 0).await;
+    let good = way.payment("USDC", "60", 1).await;
+    // Somebody took a token out of the book while a transfer of it was on its way.
+    let text = include_str!("../../../chains.toml");
+    let book = |text: &str| Arc::new(ChainBook::parse(text).unwrap());
+    let whole = book(text);
+    let usdt = way.usdt.to_string();
+    assert!(text.contains(&usdt));
+    let without = book(&text.replace(&usdt, "0x4444444444444444444444444444444444444444"));
+    way.workers.bookkeeper = Bookkeeper::new(way.api.db.clone(), without);
+    way.pay(way.usdt, odd.deposit_address, "40").await;
+    way.pay(way.usdc, good.deposit_address, "60").await;
+    way.chain.mine(3).await.unwrap();
+    way.rounds().await;
+    assert_eq!(way.read(good.id).await.escrow_state.as_deref(), Some("funded"));
+    assert_eq!(way.read(odd.id).await.received_units, "0");
+    let waiting = "select count(*) from ledger_unposted where posted_at is null";
+    assert_eq!(way.api.count(waiting), 1);
+
+    // Put back, it is credited, once.
+    way.workers.bookkeeper = Bookkeeper::new(way.api.db.clone(), whole);
+    way.rounds().await;
+    assert_eq!(way.read(odd.id).await.escrow_state.as_deref(), Some("funded"));
+    assert_eq!(way.api.count(waiting), 0);
+    way.rounds().await;
     way.assert_sound().await;
 }
 

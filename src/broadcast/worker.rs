@@ -70,18 +70,28 @@ impl Broadcaster {
         let reason = format!("settled tx {} of intent {} was reorged away", outbound.tx_hash, outbound.intent);
         let (chain, id) = (outbound.chain, outbound.id);
         let due = outbound.last_sent_at.is_none_or(|last| now - last >= RESEND_AFTER);
-        if !due {
-            return Ok(());
-        }
-        tracing::error!(chain.id = chain.get(), intent.id = %outbound.intent, "{reason}; outflow halted, the same bytes are sent again");
-        self.db
+        // The halt stands at once; only the bytes wait until they are due again.
+        let halted = self
+            .db
             .unit(move |connection| {
                 Box::pin(async move {
-                    scan::store::halt_outflow(connection, chain, &reason, now).await?;
-                    store::note_attempt(connection, id, now).await
+                    let halted = scan::store::halt_outflow(connection, chain, &reason, now).await?;
+                    if due {
+                        store::note_attempt(connection, id, now).await?;
+                    }
+                    Ok::<bool, BroadcastError>(halted)
                 })
             })
             .await?;
+        if halted {
+            tracing::error!(
+                chain.id = chain.get(), intent.id = %outbound.intent, tx.hash = %outbound.tx_hash,
+                "a settled transaction was reorged away; outflow halted, the same bytes are sent again"
+            );
+        }
+        if !due {
+            return Ok(());
+        }
         let outcome = self.node.send_raw(&outbound.raw).await;
         tracing::info!(tx.hash = %outbound.tx_hash, outcome = ?outcome, "signed bytes sent again");
         Ok(())

@@ -112,8 +112,8 @@ async fn w6_a_settled_release_that_a_reorg_takes_halts_and_comes_back_with_the_s
     way.chain.reorg(depth, Vec::new()).await.unwrap();
     let _ = way.try_rounds().await;
     assert_eq!(way.chain.balance_of(way.usdc, seller).await.unwrap(), U256::ZERO);
+    assert!(way.halted().await.unwrap().contains("reorged away"), "the halt does not wait until the bytes are due again");
     let _ = way.broadcast(daemon::now() + Duration::seconds(20)).await;
-    assert!(way.halted().await.unwrap().contains("reorged away"));
 
     // The same bytes were sent again: the books are right once they are mined.
     way.chain.mine(3).await.unwrap();

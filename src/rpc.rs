@@ -23,9 +23,12 @@ mod hex;
 mod json;
 mod node;
 mod read;
+#[cfg(test)]
+mod reference;
+mod sift;
 mod verify;
 
-pub use answer::{Block, FeeEstimate, Header, Log, Receipt, Transaction};
+pub use answer::{Block, FeeEstimate, Header, Log, RangeLog, Receipt, Transaction};
 pub use endpoint::EndpointLimits;
 pub use error::{Fault, RpcError, SendOutcome};
 pub use node::{CallRequest, Node, NodeError, NodeOptions, Usage};

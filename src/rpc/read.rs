@@ -1,33 +1,30 @@
 //! From the text of a node's result to a value, or to the fault that it is. Pure.
 
 use alloy::primitives::{Address, B256, U256};
-use serde::de::DeserializeOwned;
 
 use super::answer::{Block, FeeEstimate, Log, RawBlock, RawLog, RawReceipt, Receipt};
-use super::endpoint::json_fault;
 use super::error::Fault;
 use super::hex::{Data, Fixed, Quantity};
+use super::json::{Wire, read_whole, wire};
 use crate::units::{BlockNumber, BlockRef};
 
-#[derive(serde::Deserialize)]
-pub(super) struct HashOnly {
-    pub(super) hash: Fixed<32>,
+wire! {
+    pub(super) struct HashOnly {
+        pub(super) hash: Fixed<32> = "hash",
+    }
+
+    struct FeeHistory {
+        base_fee_per_gas: Vec<Quantity> = "baseFeePerGas",
+        reward: Option<Vec<Vec<Quantity>>> = "reward",
+    }
 }
 
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct FeeHistory {
-    base_fee_per_gas: Vec<Quantity>,
-    #[serde(default)]
-    reward: Option<Vec<Vec<Quantity>>>,
-}
-
-pub(super) fn read_json<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
-    serde_json::from_str(text).map_err(|error| Fault::malformed(json_fault(&error)))
+pub(super) fn read_json<T: Wire>(text: &str) -> Result<T, Fault> {
+    read_whole(text).map_err(|flaw| Fault::malformed(flaw.to_string()))
 }
 
 /// Reads what must be there: `null` means that the node does not have it.
-pub(super) fn read_present<R: DeserializeOwned, T>(what: &str, text: &str, read: impl FnOnce(R) -> Result<T, Fault>) -> Result<T, Fault> {
+pub(super) fn read_present<R: Wire, T>(what: &str, text: &str, read: impl FnOnce(R) -> Result<T, Fault>) -> Result<T, Fault> {
     match read_json::<Option<R>>(text)? {
         Some(raw) => read(raw),
         None => Err(Fault::NotFound { what: what.to_owned() }),

@@ -5,7 +5,7 @@ use alloy::primitives::{Address, B256, U256};
 use super::answer::{Block, FeeEstimate, Log, RawBlock, RawLog, RawReceipt, Receipt};
 use super::error::Fault;
 use super::hex::{Data, Fixed, Quantity};
-use super::json::{Wire, read_whole, wire};
+use super::json::{Reader, Wire, read_whole, wire};
 use crate::units::{BlockNumber, BlockRef};
 
 wire! {
@@ -20,7 +20,7 @@ wire! {
 }
 
 pub(super) fn read_json<T: Wire>(text: &str) -> Result<T, Fault> {
-    read_whole(text).map_err(|flaw| Fault::malformed(flaw.to_string()))
+    Ok(read_whole(text)?)
 }
 
 /// Reads what must be there: `null` means that the node does not have it.
@@ -40,17 +40,35 @@ pub(super) fn read_block(text: &str, hash: B256, verify: bool) -> Result<Block, 
 
 /// The logs of one block that were asked for, and no others.
 pub(super) fn read_logs(text: &str, hash: B256, contracts: &[Address], topic: B256) -> Result<Vec<Log>, Fault> {
-    let raw = read_present(&format!("logs of block {hash}"), text, Ok::<Vec<RawLog>, Fault>)?;
-    let logs = raw.into_iter().map(RawLog::read).collect::<Result<Vec<_>, _>>()?;
-    for log in &logs {
+    let mut logs = Vec::new();
+    let present = read_list(text, |reader| {
+        let log = RawLog::from_wire(reader)?.read()?;
         if log.block_hash.is_some_and(|found| found != hash) {
             return Err(Fault::malformed(format!("a log of another block than {hash}")));
         }
         if !contracts.contains(&log.address) || log.topics.first() != Some(&topic) {
             return Err(Fault::malformed(format!("a log in block {hash} that was not asked for")));
         }
+        logs.push(log);
+        Ok(())
+    })?;
+    if present { Ok(logs) } else { Err(Fault::NotFound { what: format!("logs of block {hash}") }) }
+}
+
+/// Reads a list one by one, so that what it holds is never twice in memory; false where there is `null`
+/// instead.
+pub(super) fn read_list<'a>(text: &'a str, mut read: impl FnMut(&mut Reader<'a>) -> Result<(), Fault>) -> Result<bool, Fault> {
+    let mut reader = Reader::new(text);
+    let absent = reader.null()?;
+    if !absent {
+        let mut first = true;
+        reader.open(b'[', "a list")?;
+        while reader.another(b']', &mut first)? {
+            read(&mut reader)?;
+        }
     }
-    Ok(logs)
+    reader.end()?;
+    Ok(!absent)
 }
 
 /// The receipt of a transaction, where the node has one.

@@ -9,6 +9,7 @@ use super::answer::{RangeLog, RawRangeLog};
 use super::error::Fault;
 use super::hex::Fixed;
 use super::json::{Flaw, Reader, Wire, once};
+use super::read::read_list;
 
 /// The position of a transfer's recipient among its topics.
 const RECIPIENT: usize = 2;
@@ -20,26 +21,19 @@ const RECIPIENT: usize = 2;
 /// have its topics; its other fields are not looked at. The caller knows what it asked for and checks the
 /// contract, the first topic and the block of those that it gets.
 pub(super) fn read_logs_where(text: &str, want: impl Fn(&Address) -> bool) -> Result<(usize, Vec<RangeLog>), Fault> {
-    let flawed = |flaw: Flaw| Fault::malformed(flaw.to_string());
-    let mut reader = Reader::new(text);
     let mut wanted = Vec::new();
     let mut count = 0;
-    if reader.null().map_err(flawed)? {
-        return reader.end().map_err(flawed).and(Err(Fault::NotFound { what: "logs of a range of blocks".to_owned() }));
-    }
-    let mut first = true;
-    reader.open(b'[', "a list").map_err(flawed)?;
-    while reader.another(b']', &mut first).map_err(flawed)? {
+    let present = read_list(text, |reader| {
         let start = reader.clone();
         count += 1;
-        if recipient(&mut reader).map_err(flawed)?.is_some_and(|recipient| want(&recipient)) {
+        if recipient(reader)?.is_some_and(|recipient| want(&recipient)) {
             // Once more from its beginning, now with every check.
-            reader = start;
-            wanted.push(RawRangeLog::from_wire(&mut reader).map_err(flawed)?.read()?);
+            *reader = start;
+            wanted.push(RawRangeLog::from_wire(reader)?.read()?);
         }
-    }
-    reader.end().map_err(flawed)?;
-    Ok((count, wanted))
+        Ok(())
+    })?;
+    if present { Ok((count, wanted)) } else { Err(Fault::NotFound { what: "logs of a range of blocks".to_owned() }) }
 }
 
 /// Goes past a log and says whom it pays, if it has such a topic.

@@ -17,6 +17,8 @@ pub struct Cursor {
     pub start: BlockNumber,
     /// The last block that was read: everything from `start` to here is stored.
     pub tip: BlockRef,
+    /// The highest block that the node has called final; `None` until it has named one.
+    pub final_block: Option<BlockRef>,
     /// Why nothing may leave on this chain, if so.
     pub outflow_halted: Option<String>,
 }
@@ -39,7 +41,7 @@ pub struct Orphaned {
 pub async fn find_cursor(connection: &mut PgConnection, chain: ChainId) -> Result<Option<Cursor>, DbError> {
     let row = sqlx::query!(
         r#"
-        select start_number, number, hash as "hash!: Vec<u8>", outflow_halted_reason
+        select start_number, number, hash as "hash!: Vec<u8>", final_number, final_hash as "final_hash?: Vec<u8>", outflow_halted_reason
         from chain_cursors where chain_id = $1::bigint
         "#,
         chain.as_i64()
@@ -47,9 +49,14 @@ pub async fn find_cursor(connection: &mut PgConnection, chain: ChainId) -> Resul
     .fetch_optional(connection)
     .await?;
     row.map(|row| {
+        let final_block = match (row.final_number, row.final_hash) {
+            (Some(number), Some(hash)) => Some(BlockRef { number: BlockNumber::from(number), hash: hash_from_sql(&hash)? }),
+            _ => None,
+        };
         Ok(Cursor {
             start: BlockNumber::from(row.start_number),
             tip: BlockRef { number: BlockNumber::from(row.number), hash: hash_from_sql(&row.hash)? },
+            final_block,
             outflow_halted: row.outflow_halted_reason,
         })
     })
@@ -92,6 +99,23 @@ pub async fn advance_cursor(
     .execute(connection)
     .await?;
     expect_one(outcome.rows_affected(), "the cursor of a chain")
+}
+
+/// Notes the block that the node calls final. Only a higher one is taken: what was final once stays final,
+/// and a node whose tag goes back is at fault. Returns whether it was taken.
+pub async fn set_final(connection: &mut PgConnection, chain: ChainId, block: BlockRef) -> Result<bool, DbError> {
+    let outcome = sqlx::query!(
+        r#"
+        update chain_cursors set final_number = $2, final_hash = $3::bytea
+        where chain_id = $1::bigint and (final_number is null or final_number < $2)
+        "#,
+        chain.as_i64(),
+        block.number.as_i64(),
+        block.hash.as_slice()
+    )
+    .execute(connection)
+    .await?;
+    Ok(outcome.rows_affected() == 1)
 }
 
 /// The canonical blocks from a height on, ascending. The tip bounds the answer.

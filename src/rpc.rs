@@ -17,8 +17,10 @@ mod answer;
 #[cfg(feature = "devkit")]
 pub mod decode;
 mod endpoint;
+mod envelope;
 mod error;
 mod hex;
+mod json;
 mod node;
 mod read;
 mod verify;

@@ -10,10 +10,9 @@ use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
-use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 
+use super::envelope::{EnvelopeFault, ErrorObject, read_single};
 use super::error::{Fault, clean, read_refusal};
 use super::node::NodeError;
 
@@ -169,26 +168,19 @@ impl Endpoint {
 
     /// The text of `result`, or the fault that stands in its place.
     fn envelope<'b>(&self, status: StatusCode, body: &'b [u8], id: u64) -> Result<&'b str, Fault> {
-        let parsed = serde_json::from_slice::<Envelope<'b>>(body);
+        let result = read_single(body, id);
         if !status.is_success() {
             // Some nodes put a JSON-RPC error into a 4xx; a limit or a failing server speaks by its status.
             let limited = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-            return match parsed {
-                Ok(Envelope { error: Some(error), .. }) if !limited => Err(self.refusal(error)),
+            return match result {
+                Err(EnvelopeFault::Refused(error)) if !limited => Err(self.refusal(error)),
                 Ok(_) | Err(_) => Err(Fault::Http { status: status.as_u16() }),
             };
         }
-        let envelope = parsed.map_err(|error| Fault::malformed(format!("not a JSON-RPC answer: {}", json_fault(&error))))?;
-        if let Some(error) = envelope.error {
-            return Err(self.refusal(error));
-        }
-        if envelope.id != Some(id) {
-            return Err(Fault::malformed("the answer to another request"));
-        }
-        match envelope.result {
-            Some(result) => Ok(result.get()),
-            None => Err(Fault::malformed("neither result nor error")),
-        }
+        result.map_err(|fault| match fault {
+            EnvelopeFault::Refused(error) => self.refusal(error),
+            fault => Fault::malformed(fault.to_string()),
+        })
     }
 
     fn refusal(&self, error: ErrorObject) -> Fault {
@@ -200,34 +192,6 @@ impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint").field("name", &self.name).finish_non_exhaustive()
     }
-}
-
-#[derive(Deserialize)]
-struct Envelope<'b> {
-    /// An error may come with another id: it grants nothing.
-    #[serde(default, deserialize_with = "lenient_id")]
-    id: Option<u64>,
-    #[serde(borrow, default, deserialize_with = "even_null")]
-    result: Option<&'b RawValue>,
-    #[serde(default)]
-    error: Option<ErrorObject>,
-}
-
-#[derive(Deserialize)]
-struct ErrorObject {
-    code: i64,
-    #[serde(default)]
-    message: String,
-}
-
-/// Keeps `"result": null` apart from no result at all.
-fn even_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    Deserialize::deserialize(deserializer).map(Some)
-}
-
-/// An id of another type is not ours, and no reason to lose the error that came with it.
-fn lenient_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    Value::deserialize(deserializer).map(|id| id.as_u64())
 }
 
 /// Where and how JSON was broken, without quoting it.

@@ -129,15 +129,13 @@ fn confirm_logs(block: &Block, logs: &[Log], tx_hash: B256, ordered: &[&Log]) ->
 fn native(block: &Block, tx_hash: B256, scope: Scope<'_>) -> Option<Transfer> {
     let tx = block.transactions.iter().find(|tx| tx.hash == tx_hash)?;
     let recipient = tx.to?;
-    let derived_address = scope.watched.find(recipient)?;
-    (!tx.value.is_zero()).then(|| Transfer {
+    (scope.watched.contains(recipient) && !tx.value.is_zero()).then(|| Transfer {
         tx_hash,
         position: Position::TOP,
         asset: Asset::Native,
         sender: tx.from,
         recipient,
         amount: tx.value,
-        derived_address,
         internal: scope.watched.contains(tx.from),
     })
 }
@@ -160,7 +158,9 @@ fn read(log: &Log, scope: Scope<'_>) -> Reading {
     let (Some(sender), Some(recipient)) = (log.topics.get(1).and_then(account), log.topics.get(2).and_then(account)) else {
         return if listed { Reading::Malformed } else { Reading::NotOurs };
     };
-    let Some(derived_address) = scope.watched.find(recipient) else { return Reading::NotOurs };
+    if !scope.watched.contains(recipient) {
+        return Reading::NotOurs;
+    }
     if !listed {
         return Reading::Unlisted;
     }
@@ -178,7 +178,6 @@ fn read(log: &Log, scope: Scope<'_>) -> Reading {
         sender,
         recipient,
         amount,
-        derived_address,
         internal: scope.watched.contains(sender),
     })
 }

@@ -210,7 +210,7 @@ pub async fn insert_blocks(
 }
 
 /// Stores what blocks of this round showed. The same sighting again makes its row canonical again and
-/// must say the same.
+/// must say the same. A recipient that is no derived address is an error: the round is given up.
 pub async fn insert_observations(connection: &mut PgConnection, chain: ChainId, seen: &[(BlockRef, Transfer)]) -> Result<(), DbError> {
     if seen.is_empty() {
         return Ok(());
@@ -236,7 +236,6 @@ pub async fn insert_observations(connection: &mut PgConnection, chain: ChainId, 
     let senders: Vec<Vec<u8>> = seen.iter().map(|(_, transfer)| transfer.sender.to_vec()).collect();
     let recipients: Vec<Vec<u8>> = seen.iter().map(|(_, transfer)| transfer.recipient.to_vec()).collect();
     let amounts: Vec<String> = seen.iter().map(|(_, transfer)| units_to_sql(transfer.amount)).collect();
-    let addresses: Vec<uuid::Uuid> = seen.iter().map(|(_, transfer)| transfer.derived_address).collect();
     let internals: Vec<bool> = seen.iter().map(|(_, transfer)| transfer.internal).collect();
     let outcome = sqlx::query_file!(
         "src/scan/insert_observations.sql",
@@ -249,7 +248,6 @@ pub async fn insert_observations(connection: &mut PgConnection, chain: ChainId, 
         &senders,
         &recipients,
         &amounts,
-        &addresses,
         &internals
     )
     .execute(connection)

@@ -3,7 +3,6 @@
 use alloy::primitives::{Bloom, Bytes};
 use proptest::prelude::*;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::*;
 use crate::account::store::WatchedAddress;
@@ -26,7 +25,7 @@ fn stranger(n: u8) -> Address {
 fn watched() -> WatchedSet {
     let mut set = WatchedSet::default();
     let created_at = OffsetDateTime::UNIX_EPOCH;
-    set.extend((1..=3).map(|n| WatchedAddress { id: Uuid::from_u128(n.into()), address: ours(n), created_at }));
+    set.extend((1..=3).map(|n| WatchedAddress { address: ours(n), created_at }));
     set
 }
 

@@ -124,13 +124,13 @@ struct Code(i64);
 struct Message(String);
 
 impl Wire for Code {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
+    fn from_wire(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
         reader.raw()?.parse().map(Self).map_err(|_| Flaw::Unlike("the code of an error"))
     }
 }
 
 impl Wire for Message {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
+    fn from_wire(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
         reader.string("the message of an error").map(|message| Self(message.into_owned()))
     }
 
@@ -140,7 +140,7 @@ impl Wire for Message {
 }
 
 impl Wire for ErrorObject {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
+    fn from_wire(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
         let (mut code, mut message) = (None, None);
         let mut first = true;
         reader.open(b'{', "an error")?;

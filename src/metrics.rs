@@ -14,6 +14,7 @@ pub struct Metrics {
     worker_errors: IntCounterVec,
     chain_scanned: IntGaugeVec,
     outflow_halted: IntGaugeVec,
+    deposit_indices: IntGaugeVec,
     ready: IntGauge,
 }
 
@@ -37,22 +38,28 @@ impl Metrics {
         let chain_scanned = gauges("amanatd_chain_scanned_block", "Number of the last block stored.", &["chain"]);
         let outflow_halted =
             gauges("amanatd_chain_outflow_halted", "1 while nothing may leave this chain until an officer acts.", &["chain"]);
+        let deposit_indices = gauges(
+            "amanatd_deposit_indices_remaining",
+            "Deposit addresses that an account can still issue; at 0 of all of them no payment can be created.",
+            &["account"],
+        );
         let ready = IntGauge::new("amanatd_ready", "1 once the database answered, the API listens and workers run.")
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let all: [Box<dyn prometheus::core::Collector>; 6] = [
+        let all: [Box<dyn prometheus::core::Collector>; 7] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
             Box::new(chain_scanned.clone()),
             Box::new(outflow_halted.clone()),
+            Box::new(deposit_indices.clone()),
             Box::new(ready.clone()),
             Box::new(build),
         ];
         for collector in all {
             registry.register(collector).expect("each metric is registered once");
         }
-        Self { registry, worker_last_tick, worker_errors, chain_scanned, outflow_halted, ready }
+        Self { registry, worker_last_tick, worker_errors, chain_scanned, outflow_halted, deposit_indices, ready }
     }
 
     pub fn tick_finished(&self, worker: &str, chain: Option<ChainId>, unix_seconds: i64) {
@@ -67,6 +74,10 @@ impl Metrics {
         let chain = chain.to_string();
         self.chain_scanned.with_label_values(&[&chain]).set(scanned.cast_signed());
         self.outflow_halted.with_label_values(&[&chain]).set(i64::from(halted));
+    }
+
+    pub fn account_seen(&self, account: &str, remaining: u32) {
+        self.deposit_indices.with_label_values(&[account]).set(i64::from(remaining));
     }
 
     pub fn set_ready(&self, ready: bool) {
@@ -105,8 +116,10 @@ mod tests {
         metrics.tick_finished("scan", ChainId::new(1), 7);
         metrics.tick_failed("scan", None, "retry");
         metrics.chain_seen(ChainId::new(1).unwrap(), 9, true);
+        metrics.account_seen("vault", 1_000_001);
         let text = metrics.render();
         assert!(text.contains("amanatd_worker_last_tick_timestamp_seconds{chain=\"1\",worker=\"scan\"} 7"));
         assert!(text.contains("amanatd_chain_outflow_halted{chain=\"1\"} 1"));
+        assert!(text.contains("amanatd_deposit_indices_remaining{account=\"vault\"} 1000001"));
     }
 }

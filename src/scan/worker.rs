@@ -4,7 +4,7 @@
 //! is read after the blocks exist, so an address that was committed before somebody paid it is known.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use alloy::primitives::{Address, B256};
 use time::OffsetDateTime;
@@ -13,10 +13,9 @@ use super::matching::{self, Ignored, Scope, TRANSFER_TOPIC};
 use super::store::{self, Cursor, NewBlock, Orphaned};
 use super::tip::{self, Link, StoredLine, TipChange};
 use super::{ScanError, Transfer};
-use crate::account;
 use crate::chains::ChainSpec;
 use crate::db::{Database, DbError};
-use crate::deposit::WatchedSet;
+use crate::deposit::{Watched, WatchedSet};
 use crate::rpc::{Block, Log, Node, Receipt};
 use crate::settings;
 use crate::units::{BlockNumber, BlockRef, ChainId, Progress};
@@ -41,7 +40,7 @@ impl Default for ScanOptions {
 pub struct Scanner {
     database: Database,
     node: Arc<Node>,
-    watched: Arc<RwLock<WatchedSet>>,
+    watched: Arc<Watched>,
     chain: ChainId,
     tokens: Vec<Address>,
     reorg_window: u32,
@@ -67,7 +66,7 @@ struct Read {
 }
 
 impl Scanner {
-    pub fn new(database: Database, node: Arc<Node>, watched: Arc<RwLock<WatchedSet>>, spec: &ChainSpec, options: ScanOptions) -> Self {
+    pub fn new(database: Database, node: Arc<Node>, watched: Arc<Watched>, spec: &ChainSpec, options: ScanOptions) -> Self {
         Self {
             database,
             node,
@@ -199,25 +198,6 @@ impl Scanner {
         Ok(Read { block, logs })
     }
 
-    /// Brings the watched set up to what is committed now. Incremental; when a clock that jumped has
-    /// hidden a row, the count differs and all rows are read.
-    async fn refresh_watched(&self) -> Result<(), ScanError> {
-        let since = self.watched.read().unwrap_or_else(PoisonError::into_inner).since();
-        let mut connection = self.database.connection().await?;
-        let rows = account::store::list_watched(&mut connection, since).await?;
-        let issued = account::store::count_watched(&mut connection).await?;
-        let complete = {
-            let mut watched = self.watched.write().unwrap_or_else(PoisonError::into_inner);
-            watched.extend(rows);
-            watched.len() as u64 >= issued
-        };
-        if !complete {
-            let rows = account::store::list_watched(&mut connection, None).await?;
-            self.watched.write().unwrap_or_else(PoisonError::into_inner).extend(rows);
-        }
-        Ok(())
-    }
-
     // === matching and committing ===
 
     /// Matches what was read and commits it.
@@ -228,7 +208,7 @@ impl Scanner {
         reads: Vec<Read>,
         now: OffsetDateTime,
     ) -> Result<Progress, ScanError> {
-        self.refresh_watched().await?;
+        self.watched.refresh(&self.database).await?;
         let mut round = Round { chain: self.chain, from, orphan_from, blocks: Vec::with_capacity(reads.len()), seen: Vec::new(), now };
         for read in &reads {
             let header = &read.block.header;
@@ -252,7 +232,7 @@ impl Scanner {
 
     async fn transfers_of(&self, read: &Read) -> Result<Vec<Transfer>, ScanError> {
         let hits = {
-            let watched = self.watched.read().unwrap_or_else(PoisonError::into_inner);
+            let watched = self.watched.read();
             matching::hits(&read.block, &read.logs, self.scope(&watched))
         };
         let mut receipts: BTreeMap<B256, Receipt> = BTreeMap::new();
@@ -263,7 +243,7 @@ impl Scanner {
             }
         }
         let receipts: Vec<Receipt> = receipts.into_values().collect();
-        let watched = self.watched.read().unwrap_or_else(PoisonError::into_inner);
+        let watched = self.watched.read();
         let block = read.block.header.block;
         let (found, ignored) = matching::transfers(&read.block, &read.logs, &receipts, self.scope(&watched))
             .map_err(|source| ScanError::Contradiction { chain: self.chain, block, source: Box::new(source) })?;

@@ -28,6 +28,8 @@ pub struct Cursor {
 pub struct NewBlock {
     pub link: Link,
     pub time: OffsetDateTime,
+    /// The inside of its transactions was read too, so that the native coin of contracts was seen.
+    pub internal_read: bool,
 }
 
 /// How much a reorg took away.
@@ -189,12 +191,15 @@ pub async fn insert_blocks(
     let hashes = as_bytes(blocks.iter().map(|block| block.link.block.hash));
     let parents = as_bytes(blocks.iter().map(|block| block.link.parent_hash));
     let times: Vec<OffsetDateTime> = blocks.iter().map(|block| block.time).collect();
+    let internal_read: Vec<bool> = blocks.iter().map(|block| block.internal_read).collect();
     let outcome = sqlx::query!(
         r#"
-        insert into chain_blocks (chain_id, number, hash, parent_hash, block_time, threshold_history_id)
-        select $1::bigint, b.number, b.hash, b.parent_hash, b.block_time, $6
-        from unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::timestamptz[]) as b (number, hash, parent_hash, block_time)
-        on conflict on constraint chain_blocks_pkey do update set state = 'canonical', orphaned_at = null
+        insert into chain_blocks (chain_id, number, hash, parent_hash, block_time, internal_read, threshold_history_id)
+        select $1::bigint, b.number, b.hash, b.parent_hash, b.block_time, b.internal_read, $7
+        from unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::timestamptz[], $6::boolean[])
+            as b (number, hash, parent_hash, block_time, internal_read)
+        on conflict on constraint chain_blocks_pkey do update
+            set state = 'canonical', orphaned_at = null, internal_read = chain_blocks.internal_read or excluded.internal_read
         where chain_blocks.parent_hash = excluded.parent_hash and chain_blocks.block_time = excluded.block_time
         "#,
         chain.as_i64(),
@@ -202,6 +207,7 @@ pub async fn insert_blocks(
         &hashes,
         &parents,
         &times,
+        &internal_read,
         threshold_history_id
     )
     .execute(connection)

@@ -141,7 +141,7 @@ async fn w9_storing_observations_reads_the_rows_of_their_recipients() {
             })
             .collect();
         let mut transaction = connection.begin().await.unwrap();
-        let stored = NewBlock { link: Link { block, parent_hash: B256::ZERO }, time: NOW };
+        let stored = NewBlock { link: Link { block, parent_hash: B256::ZERO }, time: NOW, internal_read: false };
         scan::store::insert_blocks(&mut transaction, chain, &[stored], threshold.history_id).await.unwrap();
         let before = addresses_read(&mut transaction).await.0;
         scan::store::insert_observations(&mut transaction, chain, &seen).await.unwrap();

@@ -147,6 +147,21 @@ pub async fn find_canonical(connection: &mut PgConnection, chain: ChainId, numbe
     hash.as_deref().map(hash_from_sql).transpose()
 }
 
+/// How many of the newest 10,000 canonical blocks were not looked inside.
+pub async fn count_internal_unread(connection: &mut PgConnection, chain: ChainId) -> Result<u64, DbError> {
+    let count = sqlx::query_scalar!(
+        r#"
+        select count(*) as "count!" from chain_blocks b
+        where b.chain_id = $1::bigint and b.state = 'canonical' and not b.internal_read
+          and b.number > (select c.number - 10000 from chain_cursors c where c.chain_id = $1::bigint)
+        "#,
+        chain.as_i64()
+    )
+    .fetch_one(connection)
+    .await?;
+    count_from_sql("count", count)
+}
+
 /// Marks blocks and observations from a height on as orphaned. Nothing is deleted.
 pub async fn orphan_from(
     connection: &mut PgConnection,

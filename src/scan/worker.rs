@@ -146,7 +146,9 @@ impl Scanner {
                 TipChange::NeedParent { hash } => branch.insert(0, link_of(&self.node.header_by_hash(hash).await?)),
                 // Deeper than a reorg should be. Outflow is halted first and a person called; then the
                 // line is searched further, because what was dropped must not stay canonical.
-                TipChange::TooDeep { searched_to } if cursor.outflow_halted.is_some() && searched_to > cursor.start => {
+                TipChange::TooDeep { searched_to }
+                    if cursor.outflow_halted.is_some() && searched_to > cursor.start && self.shares_start(cursor).await? =>
+                {
                     searched = searched.saturating_mul(2);
                     line = self.stored_line(cursor, searched).await?;
                 }
@@ -156,6 +158,14 @@ impl Scanner {
         };
         let reads = self.read_branch(&branch[from..], first, head).await?;
         self.finish(Some(cursor.tip), orphan_from, reads, now).await
+    }
+
+    /// Whether the node has the first block that was ever stored: otherwise it is on another chain, and
+    /// there is no ancestor to search for.
+    async fn shares_start(&self, cursor: &Cursor) -> Result<bool, ScanError> {
+        let stored = store::find_canonical(&mut *self.database.connection().await?, self.chain, cursor.start).await?;
+        let shown = self.node.header_by_number(cursor.start).await?;
+        Ok(shown.map(|header| header.block.hash) == stored)
     }
 
     /// Asks the node once per head what it calls final, and keeps the highest.

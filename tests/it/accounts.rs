@@ -37,7 +37,7 @@ async fn observe(watching: &Watching, number: u64, recipient: Address) -> Result
     let outcome = watching.database.unit::<_, DbError, _>(move |connection| {
         Box::pin(async move {
             let threshold = settings::store::get_threshold(connection, CHAIN).await?;
-            let stored = NewBlock { link: Link { block, parent_hash: B256::ZERO }, time: NOW, internal_read: false };
+            let stored = NewBlock { link: Link { block, parent_hash: B256::ZERO }, time: NOW, internal_read: true };
             scan::store::insert_blocks(connection, CHAIN, &[stored], threshold.history_id).await?;
             scan::store::insert_observations(connection, CHAIN, &[(block, transfer)]).await
         })

@@ -1,6 +1,6 @@
 //! `account rebuild`: the address table against what the public keys say it must be.
 //!
-//! An account has up to a million addresses, half a minute of arithmetic; a bar on standard error shows
+//! An account has up to a million addresses, twenty seconds of arithmetic; a bar on standard error shows
 //! how far it is, where that is a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};

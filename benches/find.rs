@@ -23,6 +23,9 @@ use tokio::sync::mpsc;
 
 use crate::bare::{Bare, Plan};
 
+/// Blocks of one commit.
+const COMMIT_BLOCKS: usize = 500;
+
 /// A log, as far as a first look needs it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -54,7 +57,7 @@ struct Answer<T> {
 /// A hit, with the height of its block.
 type Hit = (u64, Transfer);
 
-/// Finds all token transfers to us in blocks 1 to the head and commits them, one commit for each range.
+/// Finds all token transfers to us in blocks 1 to the head and commits them.
 pub(crate) async fn ranges(
     bare: &Bare,
     database: &Database,
@@ -68,7 +71,7 @@ pub(crate) async fn ranges(
     let blocks = read_headers(bare, headers).await;
     let bodies = Arc::new(bare.bodies(logs));
     let next = Arc::new(AtomicUsize::new(0));
-    let (send, mut ready) = mpsc::channel(logs.in_flight);
+    let (send, mut ready) = mpsc::channel(bodies.len());
     for _ in 0..logs.in_flight {
         let (bare, bodies, next, watched, send) = (bare.clone(), bodies.clone(), next.clone(), watched.clone(), send.clone());
         tokio::spawn(async move {
@@ -84,16 +87,21 @@ pub(crate) async fn ranges(
     drop(send);
     // Ranges arrive as they are done and are committed in order.
     let mut waiting: BTreeMap<usize, Vec<Hit>> = BTreeMap::new();
-    let mut ranges = blocks.chunks(usize::try_from(logs.blocks).expect("small")).enumerate().peekable();
-    let mut from = None;
-    while let Some((place, hits)) = ready.recv().await {
-        waiting.insert(place, hits);
-        while let Some((place, range)) = ranges.next_if(|(place, _)| waiting.contains_key(place)) {
-            let hits = waiting.remove(&place).expect("it is there");
-            from = Some(commit(database, chain, from, range, hits, now).await);
+    let (mut next, mut from, mut done) = (0, None, 0);
+    let (mut hits, mut upto) = (Vec::new(), 0);
+    while let Some((place, some)) = ready.recv().await {
+        waiting.insert(place, some);
+        while let Some(some) = waiting.remove(&next) {
+            next += 1;
+            hits.extend(some);
+            upto = blocks.len().min(upto + usize::try_from(logs.blocks).expect("small"));
+        }
+        if upto - done >= COMMIT_BLOCKS || upto == blocks.len() && done < upto {
+            from = Some(commit(database, chain, from, &blocks[done..upto], std::mem::take(&mut hits), now).await);
+            done = upto;
         }
     }
-    assert!(ranges.next().is_none(), "a range was not read");
+    assert_eq!(done, blocks.len(), "a range was not read");
 }
 
 async fn watched(database: &Database) -> WatchedSet {

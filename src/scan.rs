@@ -1,4 +1,5 @@
-//! Blocks to transfers: follows one chain from the stored tip, block by block, by hash.
+//! Blocks to transfers: follows one chain from the stored tip, block by block, by hash; far behind the
+//! head, and only below what reorgs touch, in ranges that find and reads by hash that decide.
 //!
 //! What is stored is an unbroken line of blocks. A block joins it only if its parent is the stored tip;
 //! when the node's branch leaves the line, the line is walked back to the common ancestor and what lies
@@ -9,6 +10,7 @@
 //! The decisions are pure: `tip` (does this branch link?) and `matching` (what does this block pay us?).
 //! Absent on purpose: money. What was seen becomes a credit in later rooms, after `confirm`.
 
+mod catch_up;
 pub mod matching;
 pub mod store;
 pub mod tip;
@@ -18,6 +20,8 @@ mod worker;
 use crate::db::DbError;
 use crate::rpc::RpcError;
 use crate::units::{BlockNumber, BlockRef, ChainId, Disposition};
+
+use matching::MatchError;
 
 pub use store::Cursor;
 pub use transfer::{ParsePositionError, Position, Transfer};

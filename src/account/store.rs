@@ -142,7 +142,6 @@ async fn insert_address(
 /// An address we watch.
 #[derive(Clone, Copy, Debug)]
 pub struct WatchedAddress {
-    pub id: Uuid,
     pub address: Address,
     pub created_at: OffsetDateTime,
 }
@@ -150,14 +149,12 @@ pub struct WatchedAddress {
 /// Every address ever issued, or those created at or after `since`.
 pub async fn list_watched(connection: &mut PgConnection, since: Option<OffsetDateTime>) -> Result<Vec<WatchedAddress>, DbError> {
     let rows = sqlx::query!(
-        r#"select id, address as "address!: Vec<u8>", created_at from trezor_derived_addresses where $1::timestamptz is null or created_at >= $1"#,
+        r#"select address as "address!: Vec<u8>", created_at from trezor_derived_addresses where $1::timestamptz is null or created_at >= $1"#,
         since
     )
     .fetch_all(connection)
     .await?;
-    rows.into_iter()
-        .map(|row| Ok(WatchedAddress { id: row.id, address: address_from_sql(&row.address)?, created_at: row.created_at }))
-        .collect()
+    rows.into_iter().map(|row| Ok(WatchedAddress { address: address_from_sql(&row.address)?, created_at: row.created_at })).collect()
 }
 
 /// How many addresses were ever issued. Whoever keeps them in memory compares: a clock that jumped hides

@@ -1,9 +1,12 @@
 //! From the text of a node's result to a value, or to the fault that it is. Pure.
 
+use std::collections::BTreeSet;
+
 use alloy::primitives::{Address, B256, U256};
 use serde::de::DeserializeOwned;
 
-use super::answer::{Block, FeeEstimate, Log, RawBlock, RawLog, RawReceipt, Receipt};
+use super::answer::{Block, FeeEstimate, Log, RangeLog, RawBlock, RawLog, RawRangeLog, RawReceipt, Receipt};
+use super::bulk::{LogQuery, Span};
 use super::endpoint::json_fault;
 use super::error::Fault;
 use super::hex::{Data, Fixed, Quantity};
@@ -44,7 +47,7 @@ pub(super) fn read_block(text: &str, hash: B256, verify: bool) -> Result<Block, 
 /// The logs of one block that were asked for, and no others.
 pub(super) fn read_logs(text: &str, hash: B256, contracts: &[Address], topic: B256) -> Result<Vec<Log>, Fault> {
     let raw = read_present(&format!("logs of block {hash}"), text, Ok::<Vec<RawLog>, Fault>)?;
-    let logs = raw.into_iter().map(RawLog::read).collect::<Result<Vec<_>, _>>()?;
+    let mut logs = raw.into_iter().map(RawLog::read).collect::<Result<Vec<_>, _>>()?;
     for log in &logs {
         if log.block_hash.is_some_and(|found| found != hash) {
             return Err(Fault::malformed(format!("a log of another block than {hash}")));
@@ -53,6 +56,33 @@ pub(super) fn read_logs(text: &str, hash: B256, contracts: &[Address], topic: B2
             return Err(Fault::malformed(format!("a log in block {hash} that was not asked for")));
         }
     }
+    logs.sort_by_key(|log| log.log_index);
+    Ok(logs)
+}
+
+/// The logs of interest in a range, by height and index, and every height that has a log at all.
+pub(super) fn read_logs_where(
+    text: &str,
+    span: Span,
+    query: LogQuery<'_>,
+    present: &mut BTreeSet<BlockNumber>,
+) -> Result<Vec<RangeLog>, Fault> {
+    let raw = read_present("the logs of a range", text, Ok::<Vec<RawRangeLog>, Fault>)?;
+    let mut logs = Vec::new();
+    for raw in raw {
+        let RangeLog { number, log } = raw.read()?;
+        if !(span.from..=span.to).contains(&number) {
+            return Err(Fault::malformed(format!("a log of block {number}, outside of {} to {}", span.from, span.to)));
+        }
+        if !query.contracts.contains(&log.address) || log.topics.first() != Some(&query.topic) {
+            return Err(Fault::malformed(format!("a log in block {number} that was not asked for")));
+        }
+        present.insert(number);
+        if log.topics.get(2).is_some_and(|topic| (query.wanted)(Address::from_slice(&topic[12..]))) {
+            logs.push(RangeLog { number, log });
+        }
+    }
+    logs.sort_by_key(|found| (found.number, found.log.log_index));
     Ok(logs)
 }
 

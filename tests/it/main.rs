@@ -25,3 +25,4 @@ mod watch;
 mod watch_faults;
 mod watching;
 mod way;
+mod workload;

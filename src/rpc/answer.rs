@@ -89,6 +89,14 @@ pub struct Receipt {
     pub logs: Vec<Log>,
 }
 
+impl Receipt {
+    /// Whether two endpoints say the same of what money rests on. Fees are left out: some nodes do not
+    /// give them.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        self.tx_hash == other.tx_hash && self.succeeded == other.succeeded && self.block == other.block && self.logs == other.logs
+    }
+}
+
 /// What a unit of gas costs now, in wei.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeeEstimate {
@@ -301,6 +309,12 @@ impl RawRangeLog {
 }
 
 impl RawReceipt {
+    /// Checks one of a whole block's receipts.
+    pub(super) fn read_any(self) -> Result<Receipt, Fault> {
+        let asked = self.transaction_hash.0;
+        self.read(asked)
+    }
+
     /// Checks the receipt; it must be of the transaction that was asked for.
     pub(super) fn read(self, asked: B256) -> Result<Receipt, Fault> {
         if self.transaction_hash.0 != asked {
@@ -312,7 +326,9 @@ impl RawReceipt {
             Some(_) | None => return Err(Fault::malformed(format!("a receipt with status {}", self.status.0))),
         };
         let number = small("blockNumber", self.block_number)?;
-        let logs = self.logs.into_iter().map(RawLog::read).collect::<Result<Vec<_>, _>>()?;
+        let mut logs = self.logs.into_iter().map(RawLog::read).collect::<Result<Vec<_>, _>>()?;
+        // Their order in the answer means nothing, and endpoints are compared.
+        logs.sort_by_key(|log| log.log_index);
         let block = BlockRef { number: BlockNumber(number), hash: self.block_hash.0 };
         // A log that is left out here is a deposit that is lost, so a doubtful one spoils the receipt.
         if logs.iter().any(|log| log.tx_hash != asked || log.block_hash != Some(block.hash) || log.removed) {
@@ -336,7 +352,7 @@ fn small(field: &'static str, quantity: Quantity) -> Result<u64, Fault> {
 }
 
 /// A block's number; databases hold no higher one.
-fn height(field: &'static str, quantity: Quantity) -> Result<BlockNumber, Fault> {
+pub(super) fn height(field: &'static str, quantity: Quantity) -> Result<BlockNumber, Fault> {
     let number = small(field, quantity)?;
     match i64::try_from(number) {
         Ok(_) => Ok(BlockNumber(number)),

@@ -25,7 +25,7 @@ pub fn receipt(text: &str, tx_hash: B256) -> Result<Option<Receipt>, Fault> {
 
 /// The result of `eth_getLogs` for many blocks: how many logs there are, and those to a wanted recipient.
 pub fn logs_where(text: &str, want: impl Fn(&Address) -> bool) -> Result<(usize, Vec<RangeLog>), Fault> {
-    sift::read_logs_where(text, want)
+    sift::read_logs_where(text, |_, recipient| recipient.is_some_and(&want))
 }
 
 /// The texts of the results in the answer to a batch, none of which may be an error.

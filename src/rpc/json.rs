@@ -57,6 +57,22 @@ pub(super) fn read_whole<T: Wire>(text: &str) -> Result<T, Flaw> {
     Ok(value)
 }
 
+/// Reads a list one by one, so that what it holds is never twice in memory; false where there is `null`
+/// instead.
+pub(super) fn read_list<'a>(text: &'a str, mut read: impl FnMut(&mut Reader<'a>) -> Result<(), Fault>) -> Result<bool, Fault> {
+    let mut reader = Reader::new(text);
+    let absent = reader.null()?;
+    if !absent {
+        let mut first = true;
+        reader.open(b'[', "a list")?;
+        while reader.another(b']', &mut first)? {
+            read(&mut reader)?;
+        }
+    }
+    reader.end()?;
+    Ok(!absent)
+}
+
 /// A place in a text. Between two calls it stands before a value, or before what follows one.
 #[derive(Clone, Debug)]
 pub(super) struct Reader<'a> {

@@ -1,11 +1,15 @@
 //! From the text of a node's result to a value, or to the fault that it is. Pure.
 
+use std::collections::BTreeSet;
+
 use alloy::primitives::{Address, B256, U256};
 
-use super::answer::{Block, FeeEstimate, Log, RawBlock, RawLog, RawReceipt, Receipt};
+use super::answer::{Block, FeeEstimate, Log, RangeLog, RawBlock, RawLog, RawReceipt, Receipt};
+use super::bulk::{LogQuery, Span};
 use super::error::Fault;
 use super::hex::{Data, Fixed, Quantity};
-use super::json::{Reader, Wire, read_whole, wire};
+use super::json::{Wire, read_list, read_whole, wire};
+use super::sift;
 use crate::units::{BlockNumber, BlockRef};
 
 wire! {
@@ -52,23 +56,36 @@ pub(super) fn read_logs(text: &str, hash: B256, contracts: &[Address], topic: B2
         logs.push(log);
         Ok(())
     })?;
-    if present { Ok(logs) } else { Err(Fault::NotFound { what: format!("logs of block {hash}") }) }
+    if !present {
+        return Err(Fault::NotFound { what: format!("logs of block {hash}") });
+    }
+    logs.sort_by_key(|log| log.log_index);
+    Ok(logs)
 }
 
-/// Reads a list one by one, so that what it holds is never twice in memory; false where there is `null`
-/// instead.
-pub(super) fn read_list<'a>(text: &'a str, mut read: impl FnMut(&mut Reader<'a>) -> Result<(), Fault>) -> Result<bool, Fault> {
-    let mut reader = Reader::new(text);
-    let absent = reader.null()?;
-    if !absent {
-        let mut first = true;
-        reader.open(b'[', "a list")?;
-        while reader.another(b']', &mut first)? {
-            read(&mut reader)?;
+/// The logs of interest in a range, by height and index, and every height that has a log at all.
+pub(super) fn read_range(text: &str, span: Span, query: LogQuery<'_>, present: &mut BTreeSet<BlockNumber>) -> Result<Vec<RangeLog>, Fault> {
+    let mut outside = None;
+    let mut last = None;
+    let (_, mut logs) = sift::read_logs_where(text, |number, recipient| {
+        // Logs come by height, so most are of the block of the one before.
+        if last != Some(number) {
+            last = Some(number);
+            present.insert(number);
+            if !(span.from..=span.to).contains(&number) {
+                outside = Some(number);
+            }
         }
+        recipient.is_some_and(|recipient| (query.wanted)(*recipient))
+    })?;
+    if let Some(number) = outside {
+        return Err(Fault::malformed(format!("a log of block {number}, outside of {} to {}", span.from, span.to)));
     }
-    reader.end()?;
-    Ok(!absent)
+    if logs.iter().any(|found| !query.contracts.contains(&found.log.address) || found.log.topics.first() != Some(&query.topic)) {
+        return Err(Fault::malformed("a log in a range that was not asked for"));
+    }
+    logs.sort_by_key(|found| (found.number, found.log.log_index));
+    Ok(logs)
 }
 
 /// The receipt of a transaction, where the node has one.

@@ -341,7 +341,7 @@ fn w3_sifting_finds_what_reading_finds() {
     let dirty = log(3, "").replace(&"a2".repeat(32), &format!("{}{}", "ff".repeat(12), "a2".repeat(20)));
     let text = format!("[{},{other},{},{dirty},{}]", log(3, ""), log(2, ""), log(4, r#","removed":true"#));
     let wanted = |log: &Log| log.topics.get(2).is_some_and(|topic| Address::from_word(*topic) == ours);
-    let (count, found) = sift::read_logs_where(&text, |recipient| *recipient == ours).unwrap();
+    let (count, found) = sift::read_logs_where(&text, |_, recipient| recipient == Some(&ours)).unwrap();
     assert_eq!((count, found.len()), (5, 3));
     assert_eq!(found.iter().map(|found| found.number.0).collect::<Vec<_>>(), [0x0140_6f40; 3]);
 
@@ -350,7 +350,7 @@ fn w3_sifting_finds_what_reading_finds() {
     runner(4_000)
         .run(&damages, |damages| {
             let Some(text) = damaged(&text, &damages) else { return Ok(()) };
-            let sift = sift::read_logs_where(&text, |recipient| *recipient == ours);
+            let sift = sift::read_logs_where(&text, |_, recipient| recipient == Some(&ours));
             let Some(all) = logs_by_serde(&text) else { return Ok(()) };
             if by_serde::<Vec<Numbered>>(&text).is_none() {
                 return Ok(());
@@ -377,13 +377,13 @@ fn w3_sifting_finds_what_reading_finds() {
         good.replace("a0a0", "A0A0"),
     ] {
         let text = format!("[{other},{bad}]");
-        assert!(matches!(sift::read_logs_where(&text, |recipient| *recipient == ours), Err(Fault::Malformed { .. })), "{text}");
+        assert!(matches!(sift::read_logs_where(&text, |_, recipient| recipient == Some(&ours)), Err(Fault::Malformed { .. })), "{text}");
     }
     for broken in ["[", "[1]", "[{}]", "{}", "[] []", "", "[null]"] {
-        assert!(matches!(sift::read_logs_where(broken, |_| true), Err(Fault::Malformed { .. })), "{broken}");
+        assert!(matches!(sift::read_logs_where(broken, |_, _| true), Err(Fault::Malformed { .. })), "{broken}");
     }
-    assert!(matches!(sift::read_logs_where("null", |_| true), Err(Fault::NotFound { .. })));
-    assert_eq!(sift::read_logs_where(" [ ] ", |_| true), Ok((0, Vec::new())));
+    assert!(matches!(sift::read_logs_where("null", |_, _| true), Err(Fault::NotFound { .. })));
+    assert_eq!(sift::read_logs_where(" [ ] ", |_, _| true), Ok((0, Vec::new())));
 }
 
 /// Where ours is stricter.

@@ -45,19 +45,36 @@ const NOW: OffsetDateTime = time::macros::datetime!(2027-01-15 12:00 UTC);
 struct Mode {
     name: &'static str,
     tokens: bool,
+    native: bool,
+    internal: bool,
     finds: &'static [Kind],
     needs: &'static [Read],
 }
 
-/// The scanner always reads full blocks, so there is no line without native coin, and it reads no traces
-/// yet, so there is none with what contracts pass on.
-const MODES: [Mode; 2] = [
-    Mode { name: "verified: native", tokens: false, finds: &[Kind::Native], needs: &[Read::Blocks, Read::Receipts] },
+const MODES: [Mode; 3] = [
+    Mode {
+        name: "verified: tokens",
+        tokens: true,
+        native: false,
+        internal: false,
+        finds: &[Kind::Token],
+        needs: &[Read::Headers, Read::Logs, Read::Receipts],
+    },
     Mode {
         name: "verified: tokens and native",
         tokens: true,
+        native: true,
+        internal: false,
         finds: &[Kind::Token, Kind::Native],
         needs: &[Read::Blocks, Read::Logs, Read::Receipts],
+    },
+    Mode {
+        name: "verified: tokens, native and internal",
+        tokens: true,
+        native: true,
+        internal: true,
+        finds: &[Kind::Token, Kind::Native, Kind::Internal],
+        needs: &[Read::Blocks, Read::Logs, Read::Receipts, Read::Traces],
     },
 ];
 
@@ -69,8 +86,8 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let place = Place::prepare(&bench, &runtime, recipe);
     if once {
-        let cost = place.scan(&MODES[1]);
-        cost.print(&bench, MODES[1].name);
+        let cost = place.scan(&MODES[2]);
+        cost.print(&bench, MODES[2].name);
         return;
     }
     if cfg!(debug_assertions) {
@@ -252,7 +269,8 @@ impl<'a> Place<'a> {
         if !mode.tokens {
             spec.tokens.clear();
         }
-        let options = ScanOptions { start: Some(BlockNumber(1)), ..ScanOptions::default() };
+        let start = Some(BlockNumber(1));
+        let options = ScanOptions { start, native: mode.native, internal: mode.internal, ..ScanOptions::default() };
         let url = SecretString::from(self.workload.chain.url());
         let node = Arc::new(Node::new(CHAIN, &[url], NodeOptions::default()).expect("a node"));
         let cost = self.timed(&self.expected(mode.finds), async |database| {

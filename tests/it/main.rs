@@ -4,6 +4,7 @@
 
 mod accounts;
 mod api;
+mod catching_up;
 mod db;
 mod ground;
 mod growth;

@@ -201,6 +201,7 @@ impl From<BroadcastError> for Problem {
             BroadcastError::Db(error) => error.into(),
             BroadcastError::Intent(error) => error.into(),
             BroadcastError::Halted { .. } => Self::conflict("outflow_halted", error.to_string()),
+            BroadcastError::OnlyCredited { .. } => Self::conflict("only_credited", error.to_string()),
             BroadcastError::OtherStation { .. } => Self::conflict("other_station", error.to_string()),
             BroadcastError::NotApproved { intent, source } => {
                 tracing::error!(intent.id = %intent, error = &*source as &dyn std::error::Error, "a station sent a signature over something else");

@@ -12,6 +12,7 @@
 //! revokes it ([`store::list_broken_credits`], [`store::revoke`]), and its release goes with it. From the
 //! first broken one on nothing leaves on that chain.
 
+pub mod explain;
 pub mod rule;
 pub mod store;
 pub mod verdict;

@@ -1,10 +1,12 @@
 //! What must not become dearer as the books grow: counts of what the database reads, never times.
 
 use alloy::primitives::{Address, U256};
+use amanatd::confirm::store::{Page, list_due};
 use amanatd::devkit::postgres::APP;
 use amanatd::devkit::schema::FreshDatabase;
 use amanatd::ledger::{AccountKey, Entry, EntryType, store};
-use amanatd::units::{Asset, AssetId, ChainId, TokenAmount};
+use amanatd::settings::Gate;
+use amanatd::units::{Asset, AssetId, BlockNumber, ChainId, TokenAmount};
 use sqlx::{Connection, PgConnection};
 
 /// Money of nobody at one of many addresses: each has an account.
@@ -48,4 +50,75 @@ async fn a_posting_reads_no_accounts_but_its_own() {
     let after = read_in_passing(&mut transaction).await;
     transaction.commit().await.unwrap();
     assert_eq!(after - before, 0, "rows read that no index led to");
+}
+
+/// A hundred thousand sightings in a thousand blocks that have passed both gates, and two hundred that wait at
+/// each gate.
+const SIGHTINGS: &str = "
+    insert into trezor_accounts (id, label, account_index, path, xpub, fingerprint)
+        values ('01900000-0000-7000-8000-000000000001', 'test', 0, 'm/44''/60''/0''', 'XPUB', '\\x01020304');
+    insert into trezor_derived_addresses (id, account_id, branch, address_index, address, purpose)
+        values ('01900000-0000-7000-8000-000000000001', '01900000-0000-7000-8000-000000000001', 0, 0, decode(repeat('11', 20), 'hex'), 'deposit');
+    insert into config_settings (key, value) values ('confirmation_threshold:1', 3);
+    insert into config_setting_history (key, new_value, changed_by, reason) values ('confirmation_threshold:1', 3, 'test', 'test');
+    insert into chain_blocks (chain_id, number, hash, parent_hash, block_time, threshold_history_id)
+        select 1, n, decode(lpad(to_hex(n), 64, '0'), 'hex'), decode(lpad(to_hex(n - 1), 64, '0'), 'hex'), now(), 1
+        from generate_series(1, 1000) n;
+    insert into transfers (chain_id, tx_hash, position)
+        select 1, decode(lpad(to_hex(n), 64, '0'), 'hex'), 'log:0' from generate_series(1, 100400) n;
+    insert into transfer_observations (transfer_id, chain_id, block_number, block_hash, asset, sender, recipient, amount,
+        derived_address_id, internal, gate_passed)
+        select n, 1, 1 + (n - 1) / 101, decode(lpad(to_hex(1 + (n - 1) / 101), 64, '0'), 'hex'), decode(repeat('22', 20), 'hex'),
+            decode(repeat('33', 20), 'hex'), decode(repeat('11', 20), 'hex'), 1, '01900000-0000-7000-8000-000000000001', false,
+            case when n <= 100000 then 'release'::verdict_gate when n <= 100200 then 'credit' end
+        from generate_series(1, 100400) n;
+    insert into transfer_verdicts (transfer_id, observation_id, chain_id, block_number, block_hash, head_number, head_hash, depth, threshold,
+        threshold_seen_history_id, threshold_now_history_id)
+        select transfer_id, id, chain_id, block_number, block_hash, block_number + 2, block_hash, 3, 3, 1, 1
+        from transfer_observations where id <= 100200;";
+
+/// Rows of these tables that this connection has read, by whatever way.
+async fn rows_read(connection: &mut PgConnection) -> i64 {
+    sqlx::query_scalar(
+        "select coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::bigint from pg_stat_xact_user_tables \
+         where relname in ('transfer_observations', 'transfer_verdicts', 'transfers', 'chain_blocks')",
+    )
+    .fetch_one(connection)
+    .await
+    .unwrap()
+}
+
+/// What waits at a gate is found without passing by what has passed it, before statistics are gathered and
+/// after.
+#[tokio::test]
+async fn a_gate_reads_what_waits_and_not_what_has_passed() {
+    let base = FreshDatabase::create().unwrap();
+    // One by one the trigger would write `gate_passed`; what it would write is in the rows already.
+    let sightings = SIGHTINGS.replace("XPUB", crate::watching::XPUB);
+    let quiet = "alter table transfer_verdicts disable trigger transfer_verdicts_follow";
+    let loud = "alter table transfer_verdicts enable always trigger transfer_verdicts_follow";
+    base.sql(&format!("{quiet}; {sightings} {loud};")).unwrap();
+    let chain = ChainId::new(1).unwrap();
+    for analyzed in [false, true] {
+        if analyzed {
+            base.sql("analyze").unwrap();
+        }
+        for gate in Gate::ALL {
+            let mut connection = PgConnection::connect(&base.url(APP)).await.unwrap();
+            let mut transaction = connection.begin().await.unwrap();
+            let before = rows_read(&mut transaction).await;
+            let page = Page { after: 0, limit: 200 };
+            let due = list_due(&mut transaction, gate, chain, BlockNumber(1_000), page).await.unwrap();
+            assert_eq!(due.len(), 200);
+            let read = rows_read(&mut transaction).await - before;
+            println!("{gate} gate, analyzed {analyzed}: {read} rows read for {} that wait among 100,400", due.len());
+            // A sighting, its transfer, its block, and a look for a credit.
+            assert!(read <= 4 * 200, "{gate}, analyzed {analyzed}: {read} rows read");
+            let last = due.last().unwrap().observation;
+            let before = rows_read(&mut transaction).await;
+            let none = list_due(&mut transaction, gate, chain, BlockNumber(1_000), Page { after: last, limit: 200 }).await.unwrap();
+            assert!(none.is_empty());
+            assert_eq!(rows_read(&mut transaction).await - before, 0, "{gate}, analyzed {analyzed}: nothing waits, nothing is read");
+        }
+    }
 }

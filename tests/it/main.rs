@@ -5,6 +5,7 @@
 mod api;
 mod db;
 mod ground;
+mod gates;
 mod growth;
 mod house;
 mod lease;

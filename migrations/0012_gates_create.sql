@@ -73,8 +73,12 @@ alter table transfer_verdicts
     );
 drop index transfer_verdicts_one_live_key;
 create unique index transfer_verdicts_one_live_key on transfer_verdicts (transfer_id, gate) where revoked_at is null;
+-- Whole indexes: to a planner that knows no figures yet, a partial one looks as good as empty, and it would
+-- read all of it where one row is wanted. Revoked verdicts are few.
 drop index transfer_verdicts_chain_idx;
-create index transfer_verdicts_chain_idx on transfer_verdicts (chain_id, id) where revoked_at is null and gate = 'credit';
+create index transfer_verdicts_chain_idx on transfer_verdicts (chain_id, gate, id);
+drop index transfer_verdicts_observation_idx;
+create index transfer_verdicts_observation_idx on transfer_verdicts (observation_id);
 grant insert (gate, final_number, final_hash, judged_at, history_head_id) on transfer_verdicts to amanat_app;
 
 -- The furthest gate that a sighting has passed. Written by the triggers below and by nobody else, so that

@@ -56,7 +56,9 @@ pub enum BroadcastError {
     NotApproved { intent: IntentId, source: Box<CheckError> },
     #[error("outflow on chain {chain} is halted: {reason}")]
     Halted { chain: ChainId, reason: String },
-    #[error("money of intent {intent} is credited and has not passed the release gate; it waits for that (`amanatd confirm explain` says for how long)")]
+    #[error(
+        "money of intent {intent} is credited and has not passed the release gate; it waits for that (`amanatd confirm explain` says for how long)"
+    )]
     OnlyCredited { intent: IntentId },
     #[error("{what}: {source}")]
     Item { what: String, source: Box<BroadcastError> },

@@ -76,7 +76,10 @@ pub(super) async fn set(
             Box::pin(async move {
                 let change = settings::store::set(connection, &change).await?;
                 tracing::info!(
-                    chain.id = change.key.chain.get(), gate = change.key.gate.name(), by = change.changed_by, row = change.id,
+                    chain.id = change.key.chain.get(),
+                    gate = change.key.gate.name(),
+                    by = change.changed_by,
+                    row = change.id,
                     "threshold changed"
                 );
                 Ok(view(&change, &book))

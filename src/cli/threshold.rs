@@ -175,13 +175,12 @@ async fn history(config: &Config, which: &Which) -> anyhow::Result<()> {
 }
 
 async fn set(db: &Database, book: &ChainBook, change: NewChange) -> anyhow::Result<()> {
-    let change = db
-        .unit(move |connection| Box::pin(async move { settings::store::set(connection, &change).await }))
-        .await
-        .map_err(|error: SettingsError| match error {
+    let change = db.unit(move |connection| Box::pin(async move { settings::store::set(connection, &change).await })).await.map_err(
+        |error: SettingsError| match error {
             SettingsError::Past { .. } => anyhow::anyhow!("--effective-at: {error}"),
             error => error.into(),
-        })?;
+        },
+    )?;
     let (old, new) = (change.old_blocks.map_or_else(|| "unset".to_owned(), |old| old.to_string()), blocks(change.blocks));
     let when = if change.effective_at > change.created_at { format!(", from {} on", second(change.effective_at)) } else { String::new() };
     let tier = if change.key.tier.is_some() { format!(" ({})", about(&change.key, book)) } else { String::new() };

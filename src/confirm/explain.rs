@@ -205,8 +205,8 @@ fn row(key: &ThresholdKey, threshold: Threshold, history: &History, book: &Chain
     let about = match key.tier {
         None => "any amount".to_owned(),
         Some(tier) => match book.asset(AssetId { chain: key.chain, asset: tier.asset }) {
-            Some(facts) => format!("from {} {} on", format_units(tier.from_units(), facts.decimals), facts.symbol),
-            None => format!("from {} raw units on", tier.from_units()),
+            Some(facts) => format!("{} {} and more", format_units(tier.from_units(), facts.decimals), facts.symbol),
+            None => format!("{} raw units and more", tier.from_units()),
         },
     };
     Some(RowReport {
@@ -393,7 +393,26 @@ mod tests {
         let known = Known { book: &book, chains: &chains, now: T0 + time::Duration::minutes(61) };
         let explanation = explain(&[gone, seen], &[verdict, forged], &known);
         assert_eq!(explanation.differing, 1);
-        insta::assert_snapshot!(explanation.text(), @"");
+        insta::assert_snapshot!(explanation.text(), @r"
+        1500 USDT in tx 0x0707070707070707070707070707070707070707070707070707070707070707 log:0
+          block 100 (0x0000000000000000000000000000000000000000000000000000000000000064) of chain 1
+          a reorg took this block away at 2027-01-01T00:09:00Z
+          verdict 9 (credit): 12 of 12 blocks under head 111 (0x000000000000000000000000000000000000000000000000000000000000006f) at 2027-01-01T00:14:00Z, revoked at 2027-01-01T00:11:00Z; replayed from history: DOES NOT AGREE
+        1500 USDT in tx 0x0707070707070707070707070707070707070707070707070707070707070707 log:0
+          block 100 (0x0000000000000000000000000000000000000000000000000000000000000064) of chain 1
+          depth now: 31
+          credit gate: passed
+            judged by blocks; 20 blocks required
+            at first sight: 12 blocks for any amount, row 1 in force since 2027-01-01T00:00:00Z, by officer: reason 1
+            at first sight: 20 blocks for 1000 USDT and more, row 3 in force since 2027-01-01T00:05:00Z, by officer: reason 3
+            now: 6 blocks for any amount, row 4 in force since 2027-01-01T01:00:00Z, by officer: reason 4
+            now: 20 blocks for 1000 USDT and more, row 3 in force since 2027-01-01T00:05:00Z, by officer: reason 3
+          release gate: waits until the final block has moved up by 10 blocks, about 2 min or more: it moves in steps
+            judged by the node's finalized block, now 90; 96 blocks required
+            at first sight: 96 blocks for any amount, row 2 in force since 2027-01-01T00:00:00Z, by officer: reason 2
+            now: 96 blocks for any amount, row 2 in force since 2027-01-01T00:00:00Z, by officer: reason 2
+          verdict 1 (credit): 20 of 20 blocks under head 119 (0x0000000000000000000000000000000000000000000000000000000000000077) at 2027-01-01T00:14:00Z; replayed from history: agrees
+        ");
         assert!(explain(&[], &[], &known).text().contains("no transfer"));
     }
 }

@@ -54,9 +54,7 @@ pub struct StoredVerdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replay {
     Agrees,
-    Differs {
-        replayed: Option<Verdict>,
-    },
+    Differs { replayed: Option<Verdict> },
 }
 
 impl Rule {
@@ -97,9 +95,7 @@ impl StoredVerdict {
     pub fn replay(&self, history: &History) -> Replay {
         let bar = self.final_block.map_or(Bar::Depth, Bar::Final);
         let case = match self.judged {
-            Some((present, head_id)) => {
-                Rule { history: history.as_of(head_id), present, bar }.case(&self.sighting, self.head)
-            }
+            Some((present, head_id)) => Rule { history: history.as_of(head_id), present, bar }.case(&self.sighting, self.head),
             // Only the rows themselves are known, not the instant.
             None => {
                 let row = |id| history.find(id).and_then(|change| Some(Threshold { history_id: id, value: change.blocks? }));

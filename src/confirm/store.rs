@@ -14,9 +14,7 @@ use crate::db::codec::{address_from_sql, chain_from_sql, count_from_sql, hash_fr
 use crate::db::{DbError, expect_one};
 use crate::scan::{self, Cursor, Position};
 use crate::settings::{self, Gate, History};
-use crate::units::{
-    Asset, AssetId, BlockNumber, BlockRef, ChainId, Confirmations, Depth, PaymentId, TokenAmount, TransferId, depth_of,
-};
+use crate::units::{Asset, AssetId, BlockNumber, BlockRef, ChainId, Confirmations, Depth, PaymentId, TokenAmount, TransferId, depth_of};
 
 /// A sighting that waits at a gate: canonical, from outside, without a live verdict of that gate.
 #[derive(Clone, Copy, Debug)]
@@ -319,9 +317,10 @@ pub async fn find_halt(connection: &mut PgConnection, chain: ChainId) -> Result<
 
 /// Takes a live credit back, in the transaction that reverses it. Its release goes with it.
 pub async fn revoke(connection: &mut PgConnection, verdict: i64, now: OffsetDateTime) -> Result<(), DbError> {
-    let outcome = sqlx::query!("update transfer_verdicts set revoked_at = $2 where id = $1 and gate = 'credit' and revoked_at is null", verdict, now)
-        .execute(connection)
-        .await?;
+    let outcome =
+        sqlx::query!("update transfer_verdicts set revoked_at = $2 where id = $1 and gate = 'credit' and revoked_at is null", verdict, now)
+            .execute(connection)
+            .await?;
     expect_one(outcome.rows_affected(), "a live credit")
 }
 

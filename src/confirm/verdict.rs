@@ -66,14 +66,9 @@ impl Evidence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Not deep enough. `have` is `None` while the tip is below the block.
-    Waiting {
-        have: Option<Depth>,
-        need: Confirmations,
-    },
+    Waiting { have: Option<Depth>, need: Confirmations },
     /// Above the block that the node calls final.
-    NotFinal {
-        final_block: BlockRef,
-    },
+    NotFinal { final_block: BlockRef },
     Confirmed {
         depth: Depth,
         threshold: Confirmations,
@@ -194,13 +189,8 @@ mod tests {
     #[test]
     fn w3_under_a_final_block_and_above_it() {
         let block = at(100, 1);
-        let case = |head, named| Case {
-            block,
-            head: at(head, 7),
-            seen: threshold(1, 50),
-            now: threshold(2, 60),
-            bar: Bar::Final(at(named, 8)),
-        };
+        let case =
+            |head, named| Case { block, head: at(head, 7), seen: threshold(1, 50), now: threshold(2, 60), bar: Bar::Final(at(named, 8)) };
         let fine = Evidence::agreeing(block);
         assert_eq!(decide(&case(103, 99), &fine), Verdict::NotFinal { final_block: at(99, 8) });
         let passed = Verdict::Confirmed {

@@ -11,8 +11,8 @@ use super::{FeeTerms, Intent, IntentError, IntentEvent, IntentKind, IntentState}
 use crate::account;
 use crate::db::codec::{address_from_sql, chain_from_sql, count_from_sql, hash_from_sql, units_from_sql, units_to_sql};
 use crate::db::{DbError, expect_one};
-use crate::{confirm, deposit};
 use crate::units::{Asset, AssetId, ChainId, IntentId, PaymentId, TokenAmount};
+use crate::{confirm, deposit};
 
 /// Stores a planned intent. Its nonce, its payment's release and its destination's sweep are unique in
 /// the database, so two planners cannot both succeed.

@@ -161,7 +161,9 @@ mod tests {
             assert_eq!(key.to_string(), text);
             assert_eq!(text.parse(), Ok(key));
         }
-        for bad in ["", "confirmation_threshold", "confirmation_threshold:", "confirmation_threshold:0", "other:1", "release_threshold:1:0x00"] {
+        for bad in
+            ["", "confirmation_threshold", "confirmation_threshold:", "confirmation_threshold:0", "other:1", "release_threshold:1:0x00"]
+        {
             assert!(bad.parse::<ThresholdKey>().is_err(), "{bad:?}");
         }
         let zero = "release_threshold:1:0xeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee:0";

@@ -4,8 +4,8 @@
 use alloy::primitives::{Address, B256, U256};
 use amanatd::account::DerivedAddress;
 use amanatd::chains::Finality;
-use amanatd::confirm::store::{self, Page};
 use amanatd::confirm::Replay;
+use amanatd::confirm::store::{self, Page};
 use amanatd::db::DbError;
 use amanatd::devkit::chain::{ChainOptions, LocalChain, PAYERS};
 use amanatd::devkit::contracts;
@@ -84,9 +84,10 @@ impl Gates {
 
     /// The node names its final block.
     async fn name_final(&self, block: BlockRef) -> bool {
-        let named = self.watching.database.unit::<_, DbError, _>(move |connection| {
-            Box::pin(async move { scan::store::set_final(connection, CHAIN, block).await })
-        });
+        let named = self
+            .watching
+            .database
+            .unit::<_, DbError, _>(move |connection| Box::pin(async move { scan::store::set_final(connection, CHAIN, block).await }));
         named.await.unwrap()
     }
 
@@ -378,7 +379,10 @@ async fn w3_a_verdict_that_does_not_follow_from_the_history_is_found() {
     for (damage, mend) in [
         ("threshold = 2", "threshold = 3"),
         ("threshold_now_history_id = 2", "threshold_now_history_id = 1"),
-        ("head_number = head_number - 1, depth = depth - 1, threshold = 2", "head_number = head_number + 1, depth = depth + 1, threshold = 3"),
+        (
+            "head_number = head_number - 1, depth = depth - 1, threshold = 2",
+            "head_number = head_number + 1, depth = depth + 1, threshold = 3",
+        ),
     ] {
         sql(&format!("update transfer_verdicts set {damage} where gate = 'credit'"));
         assert_eq!(gates.differing().await.len(), 1, "{damage}");

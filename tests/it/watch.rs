@@ -63,7 +63,9 @@ async fn w3_a_deposit_is_confirmed_exactly_at_its_threshold() {
         assert_eq!(matches!(seen.state, ProgressState::Confirmed { .. }), depth >= 3, "at depth {depth}");
     }
     assert_eq!(watching.rows(), "1|1|0|1|0");
-    let verdict = watching.base.sql("select depth, threshold, threshold_seen_history_id, threshold_now_history_id from transfer_verdicts where gate = 'credit'");
+    let verdict = watching
+        .base
+        .sql("select depth, threshold, threshold_seen_history_id, threshold_now_history_id from transfer_verdicts where gate = 'credit'");
     assert_eq!(verdict.unwrap().trim(), "3|3|1|1");
     watching.assert_line();
 }
@@ -82,7 +84,9 @@ async fn w3_f13_a_raised_threshold_protects_what_waits() {
 
     chain.mine(1).await.unwrap();
     watching.follow().await;
-    let verdict = watching.base.sql("select depth, threshold, threshold_seen_history_id, threshold_now_history_id from transfer_verdicts where gate = 'credit'");
+    let verdict = watching
+        .base
+        .sql("select depth, threshold, threshold_seen_history_id, threshold_now_history_id from transfer_verdicts where gate = 'credit'");
     // Row 2 is the release gate's.
     assert_eq!(verdict.unwrap().trim(), "5|5|1|3");
 }
@@ -104,7 +108,8 @@ async fn w3_f13_a_lowered_threshold_touches_only_later_blocks() {
     watching.follow().await;
     let progress = watching.progress(&address).await;
     assert!(progress.iter().all(|seen| matches!(seen.state, ProgressState::Confirmed { .. })), "{progress:?}");
-    let verdicts = watching.base.sql("select depth, threshold from transfer_verdicts where gate = 'credit' order by observation_id").unwrap();
+    let verdicts =
+        watching.base.sql("select depth, threshold from transfer_verdicts where gate = 'credit' order by observation_id").unwrap();
     assert_eq!(verdicts.trim(), "3|3\n1|1", "the first waited for three, the later block needs one");
 }
 

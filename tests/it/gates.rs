@@ -3,8 +3,8 @@
 
 use alloy::primitives::{Address, B256, U256};
 use amanatd::account::DerivedAddress;
-use amanatd::chains::Finality;
-use amanatd::confirm::Replay;
+use amanatd::chains::{ChainSpec, Finality};
+use amanatd::confirm::{Confirmer, Replay};
 use amanatd::confirm::store::{self, Page};
 use amanatd::db::DbError;
 use amanatd::devkit::chain::{ChainOptions, LocalChain, PAYERS};
@@ -35,8 +35,10 @@ impl Gates {
         chain.deploy(contracts::test_usdt().bytecode).await.unwrap();
         let minted = chain.mint(usdc, PAYERS[0], U256::from(1_000_000_000)).await.unwrap();
         chain.mined(minted).await.unwrap();
-        let spec = amanatd::chains::ChainSpec { finality, ..local_spec() };
-        let watching = Watching::with(&[chain.url()], spec, ScanOptions::default()).await;
+        // The scanner asks for no tag: the test says what the node calls final.
+        let mut watching = Watching::over(&[chain.url()]).await;
+        let spec = ChainSpec { finality, ..local_spec() };
+        watching.confirmer = Confirmer::new(watching.database.clone(), watching.node.clone(), &spec);
         watching.follow().await;
         let address = watching.issue().await;
         Self { chain, watching, address, usdc }
@@ -389,4 +391,28 @@ async fn w3_a_verdict_that_does_not_follow_from_the_history_is_found() {
         sql(&format!("update transfer_verdicts set {mend} where gate = 'credit'"));
     }
     assert!(gates.differing().await.is_empty());
+}
+
+/// With a real node and its tag: two blocks behind the head, where an epoch is one block.
+#[tokio::test]
+async fn w3_what_the_node_itself_calls_final_may_leave() {
+    let chain = LocalChain::start(ChainOptions { slots_in_an_epoch: 1, ..ChainOptions::default() }).await.unwrap();
+    chain.deploy(contracts::test_usdc().bytecode).await.unwrap();
+    chain.deploy(contracts::test_usdt().bytecode).await.unwrap();
+    chain.mine(5).await.unwrap();
+    let spec = ChainSpec { finality: Finality::Finalized, ..local_spec() };
+    let watching = Watching::with(&[chain.url()], spec, ScanOptions::default()).await;
+    watching.follow().await;
+    let address = watching.issue().await;
+    let hash = chain.send_native(PAYERS[0], address.address, U256::from(7)).await.unwrap();
+    chain.mined(hash).await.unwrap();
+    watching.follow().await;
+    for depth in 2..=4_u64 {
+        chain.mine(1).await.unwrap();
+        // The final block is noted in the round that reads the head, and is there for the next.
+        watching.follow().await;
+        watching.follow().await;
+        let released = watching.progress(&address).await[0].release.is_some();
+        assert_eq!(released, depth >= 3, "depth {depth}: credited at three, final since three, five by depth");
+    }
 }

@@ -1,15 +1,20 @@
 //! A JSON-RPC node over a chain that exists only here: deep reorgs in no time, and every lie, delay and
 //! broken answer that a real node would need luck for. What it says without a fault is consistent.
+//!
+//! Several nodes may serve one chain, each with a view, limits and lies of its own. Whatever they say that
+//! is not so is counted by kind, so that a test can tell a fault that was met from one that never was.
 
-use std::collections::HashMap;
+#![allow(dead_code, reason = "every test takes its own part of the node")]
+
+mod answer;
+mod model;
+mod tests;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use alloy::consensus::Header;
-use alloy::primitives::{Address, B256, U256, keccak256};
-use amanatd::scan::matching::TRANSFER_TOPIC;
-use amanatd::units::{BlockNumber, BlockRef};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -20,192 +25,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// One payment, in a transaction of its own. The same `tx` is the same transaction, in whichever block.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pay {
-    pub(crate) tx: u64,
-    /// `None`: the chain's own coin.
-    pub(crate) token: Option<Address>,
-    pub(crate) to: Address,
-    pub(crate) value: u64,
-}
-
-impl Pay {
-    pub(crate) fn tx_hash(&self) -> B256 {
-        keccak256(self.tx.to_be_bytes())
-    }
-}
-
-#[derive(Clone, Debug)]
-struct ModelBlock {
-    header: Header,
-    hash: B256,
-    pays: Vec<Pay>,
-}
-
-/// Blocks by hash, and the line of canonical ones from genesis on.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Model {
-    blocks: HashMap<B256, ModelBlock>,
-    line: Vec<B256>,
-    salt: u64,
-}
-
-pub(crate) const PAYER: Address = Address::repeat_byte(0x77);
-const CHAIN_ID: u64 = 31_337;
-
-impl Model {
-    fn new() -> Self {
-        let mut model = Self::default();
-        model.mine(vec![]);
-        model
-    }
-
-    pub(crate) fn head(&self) -> BlockRef {
-        BlockRef { number: BlockNumber(self.line.len() as u64 - 1), hash: *self.line.last().unwrap() }
-    }
-
-    pub(crate) fn line(&self) -> Vec<B256> {
-        self.line.clone()
-    }
-
-    /// Puts a line back that was canonical before.
-    pub(crate) fn set_line(&mut self, line: Vec<B256>) {
-        self.line = line;
-    }
-
-    pub(crate) fn mine(&mut self, pays: Vec<Pay>) -> BlockRef {
-        self.salt += 1;
-        let number = self.line.len() as u64;
-        let mut header = Header {
-            parent_hash: self.line.last().copied().unwrap_or_default(),
-            number,
-            timestamp: 1_800_000_000 + number,
-            gas_limit: 30_000_000,
-            base_fee_per_gas: Some(7),
-            // What makes two blocks of one height differ.
-            extra_data: self.salt.to_be_bytes().to_vec().into(),
-            ..Header::default()
-        };
-        for pay in &pays {
-            if let Some(token) = pay.token {
-                header.logs_bloom.accrue_raw_log(token, &topics(pay));
-            }
-        }
-        let hash = header.hash_slow();
-        self.blocks.insert(hash, ModelBlock { header, hash, pays });
-        self.line.push(hash);
-        self.head()
-    }
-
-    pub(crate) fn mine_empty(&mut self, count: u64) {
-        for _ in 0..count {
-            self.mine(vec![]);
-        }
-    }
-
-    /// Takes the newest blocks off the line. They stay known by their hash, as on a real node.
-    pub(crate) fn cut(&mut self, depth: u64) {
-        let kept = self.line.len() - usize::try_from(depth).unwrap();
-        self.line.truncate(kept);
-    }
-
-    /// What the chain as it is now answers, kept for later.
-    pub(crate) fn answers(&self) -> impl Fn(&str, &Value) -> Value + Send + use<> {
-        let model = self.clone();
-        move |method, params| model.answer(method, params).unwrap()
-    }
-
-    /// The receipt that a transaction would have in one block.
-    pub(crate) fn receipt_in(&self, block: B256, tx: u64) -> Value {
-        let mut alone = self.clone();
-        alone.line = vec![block];
-        alone.receipt(keccak256(tx.to_be_bytes()))
-    }
-
-    fn by_number(&self, tag: &str) -> Option<&ModelBlock> {
-        let number = match tag {
-            "latest" => self.line.len() - 1,
-            hex => usize::from_str_radix(hex.trim_start_matches("0x"), 16).unwrap(),
-        };
-        self.line.get(number).map(|hash| &self.blocks[hash])
-    }
-
-    /// The honest answer; an error object's fields where a node would refuse.
-    fn answer(&self, method: &str, params: &Value) -> Result<Value, (i64, &'static str)> {
-        let full = params[1].as_bool().unwrap_or(false);
-        let hash_of = |value: &Value| serde_json::from_value::<B256>(value.clone()).unwrap();
-        Ok(match method {
-            "eth_chainId" => json!(format!("{CHAIN_ID:#x}")),
-            "eth_getBlockByNumber" => self.by_number(params[0].as_str().unwrap()).map_or(Value::Null, |block| block_json(block, full)),
-            "eth_getBlockByHash" => self.blocks.get(&hash_of(&params[0])).map_or(Value::Null, |block| block_json(block, full)),
-            "eth_getLogs" => {
-                let block = self.blocks.get(&hash_of(&params[0]["blockHash"])).ok_or((-32000, "unknown block"))?;
-                let asked = params[0]["address"].as_array().unwrap();
-                let logs = logs_json(block);
-                json!(logs.into_iter().filter(|log| asked.contains(&log["address"])).collect::<Vec<_>>())
-            }
-            "eth_getTransactionReceipt" => self.receipt(hash_of(&params[0])),
-            other => panic!("the scripted node does not know {other}"),
-        })
-    }
-
-    fn receipt(&self, tx_hash: B256) -> Value {
-        let mined = self.line.iter().map(|hash| &self.blocks[hash]).find_map(|block| {
-            let index = block.pays.iter().position(|pay| pay.tx_hash() == tx_hash)?;
-            Some((block, index))
-        });
-        let Some((block, index)) = mined else { return Value::Null };
-        let logs: Vec<Value> = logs_json(block).into_iter().filter(|log| log["transactionHash"] == json!(tx_hash)).collect();
-        json!({
-            "transactionHash": tx_hash, "status": "0x1", "blockHash": block.hash,
-            "blockNumber": hex(block.header.number), "transactionIndex": hex(index as u64),
-            "gasUsed": "0x5208", "effectiveGasPrice": "0x7", "logs": logs,
-        })
-    }
-}
-
-fn topics(pay: &Pay) -> [B256; 3] {
-    [TRANSFER_TOPIC, PAYER.into_word(), pay.to.into_word()]
-}
-
-fn hex(number: u64) -> String {
-    format!("{number:#x}")
-}
-
-fn block_json(block: &ModelBlock, full: bool) -> Value {
-    let mut json = serde_json::to_value(&block.header).unwrap();
-    json["hash"] = json!(block.hash);
-    json["transactions"] = block
-        .pays
-        .iter()
-        .enumerate()
-        .map(|(index, pay)| {
-            let (to, value) = pay.token.map_or((pay.to, pay.value), |token| (token, 0));
-            let tx = json!({
-                "hash": pay.tx_hash(), "from": PAYER, "to": to, "value": hex(value),
-                "blockHash": block.hash, "transactionIndex": hex(index as u64),
-            });
-            if full { tx } else { json!(pay.tx_hash()) }
-        })
-        .collect();
-    json
-}
-
-fn logs_json(block: &ModelBlock) -> Vec<Value> {
-    let with_token = block.pays.iter().filter_map(|pay| pay.token.map(|token| (pay, token)));
-    with_token
-        .enumerate()
-        .map(|(index, (pay, token))| {
-            json!({
-                "blockHash": block.hash, "transactionHash": pay.tx_hash(), "logIndex": hex(index as u64), "address": token,
-                "topics": topics(pay), "data": B256::from(U256::from(pay.value)), "removed": false,
-            })
-        })
-        .collect()
-}
-
-// === the node ===
+use answer::Window;
+pub(crate) use answer::{Batches, BlockReceipts, Lie, PastHead, RangeText, Tags, View};
+pub(crate) use model::{Emitted, Frame, FrameKind, Model, PAYER, Pay, Tx};
 
 /// What comes back instead of the honest answer.
 #[derive(Clone, Debug)]
@@ -224,13 +46,33 @@ pub(crate) enum Reply {
     Silence,
 }
 
+impl Reply {
+    /// `None` for the answer that is no fault.
+    fn kind(&self) -> Option<&'static str> {
+        match self {
+            Self::Honest => None,
+            Self::Result(_) => Some("other result"),
+            Self::Refuse(..) => Some("refused"),
+            Self::Status(429, _) => Some("429"),
+            Self::Status(..) => Some("status or HTML"),
+            Self::WrongId => Some("wrong id"),
+            Self::CutJson => Some("cut JSON"),
+            Self::Huge(_) => Some("huge body"),
+            Self::Silence => Some("silence"),
+        }
+    }
+}
+
 type Script = Box<dyn Fn(&str, &Value) -> Reply + Send>;
 
+/// One node: a chain that others may serve too, and what is particular about this one.
 #[derive(Default)]
 struct Shared {
-    model: Mutex<Model>,
+    model: Arc<Mutex<Model>>,
+    view: Mutex<View>,
     script: Mutex<Option<Script>>,
     methods: Mutex<Vec<String>>,
+    faults: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 pub(crate) struct ScriptedNode {
@@ -242,11 +84,21 @@ pub(crate) struct ScriptedNode {
 impl ScriptedNode {
     /// A chain of one block.
     pub(crate) async fn start() -> Self {
-        let shared = Arc::new(Shared { model: Mutex::new(Model::new()), ..Shared::default() });
+        Self::serving(Arc::default()).await
+    }
+
+    /// A node of a chain that is there already.
+    pub(crate) async fn serving(model: Arc<Mutex<Model>>) -> Self {
+        let shared = Arc::new(Shared { model, ..Shared::default() });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = Some(serve(listener, shared.clone()));
         Self { address, shared, server }
+    }
+
+    /// Another node of the same chain.
+    pub(crate) async fn sibling(&self) -> Self {
+        Self::serving(self.shared.model.clone()).await
     }
 
     pub(crate) fn url(&self) -> String {
@@ -255,6 +107,11 @@ impl ScriptedNode {
 
     pub(crate) fn model<T>(&self, change: impl FnOnce(&mut Model) -> T) -> T {
         change(&mut self.shared.model.lock().unwrap())
+    }
+
+    /// Changes what is particular about this node.
+    pub(crate) fn view<T>(&self, change: impl FnOnce(&mut View) -> T) -> T {
+        change(&mut self.shared.view.lock().unwrap())
     }
 
     /// From now on answers like this.
@@ -269,6 +126,11 @@ impl ScriptedNode {
 
     pub(crate) fn heal(&self) {
         *self.shared.script.lock().unwrap() = None;
+    }
+
+    /// How often each kind of fault was met so far.
+    pub(crate) fn faults(&self) -> BTreeMap<&'static str, u64> {
+        self.shared.faults.lock().unwrap().clone()
     }
 
     /// The methods called since the last time.
@@ -305,34 +167,105 @@ fn serve(listener: TcpListener, shared: Arc<Shared>) -> JoinHandle<()> {
 }
 
 async fn handle(State(shared): State<Arc<Shared>>, body: String) -> Response {
-    let request: Value = serde_json::from_str(&body).unwrap();
-    let (method, params, id) = (request["method"].as_str().unwrap().to_owned(), request["params"].clone(), request["id"].clone());
-    shared.methods.lock().unwrap().push(method.clone());
-    let reply = shared.script.lock().unwrap().as_ref().map_or(Reply::Honest, |script| script(&method, &params));
-    let honest = || match shared.model.lock().unwrap().answer(&method, &params) {
+    match serde_json::from_str(&body).unwrap() {
+        Value::Array(requests) => handle_batch(&shared, &requests).await,
+        request => match shared.respond(&request) {
+            Reaction::Json(answer) => answer.to_string().into_response(),
+            Reaction::Whole(reply, answer) => broken(reply, &answer.to_string()).await,
+        },
+    }
+}
+
+/// Answers in the order of the requests. A fault of the connection spoils all of them.
+async fn handle_batch(shared: &Shared, requests: &[Value]) -> Response {
+    if let Some(refused) = shared.refuse_batch(requests) {
+        return refused.to_string().into_response();
+    }
+    let mut spoiled = None;
+    let mut answers = Vec::with_capacity(requests.len());
+    for request in requests {
+        match shared.respond(request) {
+            Reaction::Json(answer) => answers.push(answer),
+            Reaction::Whole(reply, answer) => {
+                spoiled = Some(reply);
+                answers.push(answer);
+            }
+        }
+    }
+    let text = Value::Array(answers).to_string();
+    match spoiled {
+        Some(reply) => broken(reply, &text).await,
+        None => text.into_response(),
+    }
+}
+
+enum Reaction {
+    Json(Value),
+    /// A fault of the whole response, and what it would have been.
+    Whole(Reply, Value),
+}
+
+impl Shared {
+    fn respond(&self, request: &Value) -> Reaction {
+        let (method, params, id) = (request["method"].as_str().unwrap(), &request["params"], &request["id"]);
+        self.methods.lock().unwrap().push(method.to_owned());
+        let reply = self.script.lock().unwrap().as_ref().map_or(Reply::Honest, |script| script(method, params));
+        self.count(reply.kind());
+        let honest = || self.through(|window| response(id, window.answer(method, params)));
+        match reply {
+            Reply::Honest => Reaction::Json(honest()),
+            Reply::Result(result) => Reaction::Json(response(id, Ok(result))),
+            Reply::Refuse(code, message) => Reaction::Json(response(id, Err((code, message)))),
+            Reply::WrongId => {
+                let mut answer = honest();
+                answer["id"] = json!(999_999);
+                Reaction::Json(answer)
+            }
+            Reply::Status(..) | Reply::CutJson | Reply::Huge(_) | Reply::Silence => Reaction::Whole(reply, honest()),
+        }
+    }
+
+    /// As geth answers a batch that is too long: one error for all of it.
+    fn refuse_batch(&self, requests: &[Value]) -> Option<Value> {
+        let refusal = self.through(|window| window.batch_refusal(requests.len()))?;
+        let one = response(&requests.first().map_or(Value::Null, |first| first["id"].clone()), Err(refusal));
+        let alone = self.view.lock().unwrap().quirks.batches == Batches::Refused;
+        Some(if alone { one } else { json!([one]) })
+    }
+
+    fn through<T>(&self, look: impl FnOnce(&Window<'_>) -> T) -> T {
+        let (model, view) = (self.model.lock().unwrap(), self.view.lock().unwrap());
+        let window = Window::of(&model, &view);
+        let seen = look(&window);
+        self.count(window.faults());
+        seen
+    }
+
+    fn count(&self, kinds: impl IntoIterator<Item = &'static str>) {
+        let mut faults = self.faults.lock().unwrap();
+        for kind in kinds {
+            *faults.entry(kind).or_default() += 1;
+        }
+    }
+}
+
+fn response(id: &Value, outcome: Result<Value, (i64, String)>) -> Value {
+    match outcome {
         Ok(result) => json!({ "jsonrpc": "2.0", "id": id, "result": result }),
         Err((code, message)) => json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": message } }),
-    };
+    }
+}
+
+/// A response that breaks on the way.
+async fn broken(reply: Reply, honest: &str) -> Response {
     match reply {
-        Reply::Honest => honest().to_string().into_response(),
-        Reply::Result(result) => json!({ "jsonrpc": "2.0", "id": id, "result": result }).to_string().into_response(),
-        Reply::Refuse(code, message) => {
-            json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": message } }).to_string().into_response()
-        }
         Reply::Status(status, text) => (StatusCode::from_u16(status).unwrap(), text).into_response(),
-        Reply::WrongId => {
-            let mut answer = honest();
-            answer["id"] = json!(999_999);
-            answer.to_string().into_response()
-        }
-        Reply::CutJson => {
-            let text = honest().to_string();
-            text[..text.len() / 2].to_owned().into_response()
-        }
-        Reply::Huge(bytes) => Body::from(" ".repeat(bytes) + &honest().to_string()).into_response(),
+        Reply::CutJson => honest[..honest.len() / 2].to_owned().into_response(),
+        Reply::Huge(bytes) => Body::from(" ".repeat(bytes) + honest).into_response(),
         Reply::Silence => {
             tokio::time::sleep(Duration::from_secs(3600)).await;
             StatusCode::OK.into_response()
         }
+        Reply::Honest | Reply::Result(_) | Reply::Refuse(..) | Reply::WrongId => honest.to_owned().into_response(),
     }
 }

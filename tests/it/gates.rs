@@ -4,8 +4,8 @@
 use alloy::primitives::{Address, B256, U256};
 use amanatd::account::DerivedAddress;
 use amanatd::chains::{ChainSpec, Finality};
-use amanatd::confirm::{Confirmer, Replay};
 use amanatd::confirm::store::{self, Page};
+use amanatd::confirm::{Confirmer, Replay};
 use amanatd::db::DbError;
 use amanatd::devkit::chain::{ChainOptions, LocalChain, PAYERS};
 use amanatd::devkit::contracts;

@@ -219,7 +219,7 @@ async fn a_gate_reads_what_waits_and_not_what_has_passed() {
             let before = rows_read(&mut transaction).await;
             let none = list_due(&mut transaction, gate, chain, BlockNumber(1_000), Page { after: last, limit: 200 }).await.unwrap();
             assert!(none.is_empty());
-// The planner itself may look at the ends of an index.
+            // The planner itself may look at the ends of an index.
             let read = rows_read(&mut transaction).await - before;
             assert!(read <= 10, "{gate}, analyzed {analyzed}: nothing waits, and {read} rows are read");
         }

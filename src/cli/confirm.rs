@@ -1,6 +1,7 @@
 //! `confirm explain`, and the replay of every stored verdict for `verify`.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use anyhow::Context;
 use clap::Subcommand;
@@ -96,8 +97,8 @@ async fn chain_of<'a>(
     chain: ChainId,
     known: &'a mut BTreeMap<ChainId, ChainState>,
 ) -> anyhow::Result<&'a ChainState> {
-    if !known.contains_key(&chain) {
-        known.insert(chain, confirm::store::get_chain(connection, chain).await?);
-    }
-    known.get(&chain).context("a chain that was just read")
+    Ok(match known.entry(chain) {
+        Entry::Occupied(read) => read.into_mut(),
+        Entry::Vacant(unread) => unread.insert(confirm::store::get_chain(connection, chain).await?),
+    })
 }

@@ -153,7 +153,7 @@ async fn w9_storing_observations_reads_the_rows_of_their_recipients() {
 
 // === gates ===
 
-/// A hundred thousand sightings in a thousand blocks that have passed both gates, and two hundred that wait at
+/// A hundred thousand sightings in twenty thousand blocks that have passed both gates, and two hundred that wait at
 /// each gate.
 const SIGHTINGS: &str = "
     insert into trezor_accounts (id, label, account_index, path, xpub, fingerprint)
@@ -164,12 +164,12 @@ const SIGHTINGS: &str = "
     insert into config_setting_history (key, new_value, changed_by, reason) values ('confirmation_threshold:1', 3, 'test', 'test');
     insert into chain_blocks (chain_id, number, hash, parent_hash, block_time, threshold_history_id)
         select 1, n, decode(lpad(to_hex(n), 64, '0'), 'hex'), decode(lpad(to_hex(n - 1), 64, '0'), 'hex'), now(), 1
-        from generate_series(1, 1000) n;
+        from generate_series(1, 20080) n;
     insert into transfers (chain_id, tx_hash, position)
         select 1, decode(lpad(to_hex(n), 64, '0'), 'hex'), 'log:0' from generate_series(1, 100400) n;
     insert into transfer_observations (transfer_id, chain_id, block_number, block_hash, asset, sender, recipient, amount,
         derived_address_id, internal, gate_passed)
-        select n, 1, 1 + (n - 1) / 101, decode(lpad(to_hex(1 + (n - 1) / 101), 64, '0'), 'hex'), decode(repeat('22', 20), 'hex'),
+        select n, 1, 1 + (n - 1) / 5, decode(lpad(to_hex(1 + (n - 1) / 5), 64, '0'), 'hex'), decode(repeat('22', 20), 'hex'),
             decode(repeat('33', 20), 'hex'), decode(repeat('11', 20), 'hex'), 1, '01900000-0000-7000-8000-000000000001', false,
             case when n <= 100000 then 'release'::verdict_gate when n <= 100200 then 'credit' end
         from generate_series(1, 100400) n;
@@ -209,7 +209,7 @@ async fn a_gate_reads_what_waits_and_not_what_has_passed() {
             let mut transaction = connection.begin().await.unwrap();
             let before = rows_read(&mut transaction).await;
             let page = Page { after: 0, limit: 200 };
-            let due = list_due(&mut transaction, gate, chain, BlockNumber(1_000), page).await.unwrap();
+            let due = list_due(&mut transaction, gate, chain, BlockNumber(20_080), page).await.unwrap();
             assert_eq!(due.len(), 200);
             let read = rows_read(&mut transaction).await - before;
             println!("{gate} gate, analyzed {analyzed}: {read} rows read for {} that wait among 100,400", due.len());
@@ -217,7 +217,7 @@ async fn a_gate_reads_what_waits_and_not_what_has_passed() {
             assert!(read <= 4 * 200, "{gate}, analyzed {analyzed}: {read} rows read");
             let last = due.last().unwrap().observation;
             let before = rows_read(&mut transaction).await;
-            let none = list_due(&mut transaction, gate, chain, BlockNumber(1_000), Page { after: last, limit: 200 }).await.unwrap();
+            let none = list_due(&mut transaction, gate, chain, BlockNumber(20_080), Page { after: last, limit: 200 }).await.unwrap();
             assert!(none.is_empty());
             // The planner itself may look at the ends of an index.
             let read = rows_read(&mut transaction).await - before;

@@ -93,7 +93,8 @@ impl Scanner {
             tokens: spec.tokens.iter().map(|token| token.contract).collect(),
             reorg_window: spec.reorg_window,
             finality: match spec.finality {
-                Finality::Tags => Some(FinalityTag::Finalized),
+                Finality::Finalized => Some(FinalityTag::Finalized),
+                Finality::Safe => Some(FinalityTag::Safe),
                 Finality::Depth => None,
             },
             options,

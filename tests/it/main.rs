@@ -7,6 +7,7 @@ mod api;
 mod catching_up;
 mod db;
 mod ground;
+mod gates;
 mod growth;
 mod house;
 mod issuing;

@@ -16,6 +16,7 @@ mod schema;
 mod scripted;
 mod shutdown;
 mod signing;
+mod sim;
 mod simulator;
 mod station;
 mod units;

@@ -15,6 +15,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 21;
+/// For jobs of seconds.
+const ROUNDS_LONG: usize = 5;
 /// Each side runs at least this long in each round.
 const SIDE_AT_LEAST: Duration = Duration::from_millis(20);
 /// A baseline whose slow rounds take so much longer than its quick ones (thousandths) is noise.
@@ -81,6 +83,7 @@ impl Equal {
 /// One path, its machine and its results.
 pub(crate) struct Bench {
     path: &'static str,
+    rounds: usize,
 }
 
 impl Bench {
@@ -91,7 +94,12 @@ impl Bench {
         println!(
             "path | variant | ratio median (min..max) | baseline | share of limit | equal | noisy? | candidate median/min | baseline median/min | candidate rate"
         );
-        Self { path }
+        Self { path, rounds: ROUNDS }
+    }
+
+    /// For jobs of seconds: fewer rounds.
+    pub(crate) fn start_long(path: &'static str) -> Self {
+        Self { rounds: ROUNDS_LONG, ..Self::start(path) }
     }
 
     /// The working set, the settings, what else was measured.
@@ -105,9 +113,9 @@ impl Bench {
             println!("{} | {} | not timed: debug build | {} | - | {of}/{of}", self.path, pair.variant, pair.baseline, of = pair.equal.of);
             return;
         }
-        let mut rounds = Vec::with_capacity(ROUNDS);
+        let mut rounds = Vec::with_capacity(self.rounds);
         // The first round warms up.
-        for round in 0..=ROUNDS {
+        for round in 0..=self.rounds {
             let (ours, theirs) = if round % 2 == 0 {
                 let theirs = baseline.run();
                 (candidate.run(), theirs)

@@ -6,9 +6,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, B256, U256};
@@ -17,11 +14,13 @@ use amanatd::devkit::schema;
 use amanatd::ledger::{AccountKey, Entry, EntryType, store};
 use amanatd::units::{Asset, AssetId, ChainId, PaymentId, TokenAmount};
 use pair::{Bench, Equal, Pair, Random, Side};
+use probe::Probe;
 use sqlx::{Connection, PgConnection, Row};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 mod pair;
+mod probe;
 
 const SEED: u64 = 4;
 const DATABASE: &str = "bench";
@@ -30,9 +29,6 @@ const PAYMENTS: usize = 10_000;
 const BATCH: usize = 1_000;
 /// Entries for each call where every entry has a transaction of its own.
 const SINGLES: usize = 20;
-/// As Postgres writes: pages of 8 kB into a file that has its size already.
-const PAGE: usize = 8_192;
-const PROBE_PAGES: u64 = 2_048;
 
 const COLUMNS: &str = "entry_type, payment_ref_kind, payment_id, chain_id, asset, debit_account_id, credit_account_id, \
                        amount_units, asset_decimals, idempotency_key, memo";
@@ -287,38 +283,4 @@ impl Books {
 
 fn asset() -> AssetId {
     AssetId { chain: ChainId::new(1).expect("not zero"), asset: Asset::Token(Address::repeat_byte(0xa0)) }
-}
-
-/// The disk that the server writes to.
-struct Probe {
-    file: File,
-    page: RefCell<u64>,
-}
-
-impl Probe {
-    fn create(folder: &Path) -> Self {
-        let path = folder.join("probe");
-        let file = OpenOptions::new().create_new(true).write(true).open(path).expect("a file beside the database");
-        for page in 0..PROBE_PAGES {
-            file.write_all_at(&[1; PAGE], page * PAGE as u64).expect("space");
-        }
-        file.sync_all().expect("a disk");
-        Self { file, page: RefCell::new(0) }
-    }
-
-    fn write(&self) -> Duration {
-        let mut page = self.page.borrow_mut();
-        *page += 1;
-        let started = Instant::now();
-        self.file.write_all_at(&[page.to_le_bytes()[0]; PAGE], (*page % PROBE_PAGES) * PAGE as u64).expect("space");
-        self.file.sync_data().expect("a disk");
-        started.elapsed()
-    }
-
-    /// In picoseconds.
-    fn median(&self) -> u128 {
-        let mut times: Vec<u128> = (0..200).map(|_| self.write().as_nanos() * 1_000).collect();
-        times.sort_unstable();
-        times[times.len() / 2]
-    }
 }

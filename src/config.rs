@@ -14,6 +14,8 @@ use serde::Deserialize;
 
 use crate::chains::{ChainBook, ChainBookError};
 use crate::intent::PlanPolicy;
+use crate::rpc::{Node, NodeError, NodeOptions, ProviderLimits};
+use crate::scan::ScanOptions;
 use crate::units::{BlockNumber, ChainId};
 
 /// Everything `amanatd serve` needs, checked.
@@ -38,9 +40,19 @@ pub struct DatabaseSource {
 /// How one chain is reached.
 #[derive(Debug)]
 pub struct ChainConfig {
-    pub rpc_urls: Vec<SecretString>,
-    pub start_block: Option<BlockNumber>,
-    pub verify_header_hash: bool,
+    /// In order of preference, each with what its provider lets us do.
+    pub endpoints: Vec<(SecretString, ProviderLimits)>,
+    /// Where new heads are announced.
+    pub websocket_url: Option<SecretString>,
+    pub options: NodeOptions,
+    pub scan: ScanOptions,
+}
+
+impl ChainConfig {
+    /// The chain as its endpoints show it. Nothing is asked yet.
+    pub fn node(&self, chain: ChainId) -> Result<Node, NodeError> {
+        Node::with_limits(chain, &self.endpoints, self.options)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -133,11 +145,76 @@ struct RawChain {
     #[serde(default)]
     rpc_urls: Vec<String>,
     rpc_urls_file: Option<PathBuf>,
+    /// Where new heads are announced (ws or wss). Credential: websocket-url-<id>.
+    websocket_url: Option<String>,
+    websocket_url_file: Option<PathBuf>,
+    /// How many endpoints must say the same before money rests on it; 2 where there are two or more.
+    agreement: Option<usize>,
     /// Where scanning starts on an empty database; the head if absent.
     start_block: Option<u64>,
     /// Off only for chains whose headers have fields this version does not know.
     #[serde(default = "yes")]
     verify_header_hash: bool,
+    /// Whether to look inside transactions, where the node can.
+    #[serde(default = "yes")]
+    trace: bool,
+    /// What every endpoint of the chain lets us do: requests a second, requests at a time, calls in one
+    /// request, blocks in one range of logs.
+    requests_per_second: Option<u32>,
+    in_flight: Option<u32>,
+    batch_calls: Option<u32>,
+    log_range_blocks: Option<u32>,
+    /// What one of them lets us do instead.
+    #[serde(default)]
+    endpoint: Vec<RawEndpoint>,
+}
+
+#[derive(Clone, Copy)]
+struct RawLimits {
+    requests_per_second: Option<u32>,
+    in_flight: Option<u32>,
+    batch_calls: Option<u32>,
+    log_range_blocks: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawEndpoint {
+    /// From 1, in the order of rpc_urls.
+    position: usize,
+    requests_per_second: Option<u32>,
+    in_flight: Option<u32>,
+    batch_calls: Option<u32>,
+    log_range_blocks: Option<u32>,
+}
+
+impl RawLimits {
+    /// These where they are given, else what was there before.
+    fn over(self, before: ProviderLimits) -> Result<ProviderLimits, ConfigError> {
+        let checked = |name: &str, given: Option<u32>, before: u32, max: u32, remedy: &'static str| match given {
+            Some(value) if !(1..=max).contains(&value) => Err(field(name, value, remedy)),
+            Some(value) => Ok(value),
+            None => Ok(before),
+        };
+        let rate = match self.requests_per_second {
+            Some(_) => {
+                Some(checked("chain.requests_per_second", self.requests_per_second, 1, 100_000, "use 1 to 100000, or leave it out")?)
+            }
+            None => before.requests_per_second,
+        };
+        Ok(ProviderLimits {
+            requests_per_second: rate,
+            in_flight: checked("chain.in_flight", self.in_flight, before.in_flight, 256, "use 1 to 256")?,
+            batch_calls: checked("chain.batch_calls", self.batch_calls, before.batch_calls, 1_000, "use 1 (no batches) to 1000")?,
+            log_range_blocks: checked(
+                "chain.log_range_blocks",
+                self.log_range_blocks,
+                before.log_range_blocks,
+                100_000,
+                "use 1 to 100000",
+            )?,
+        })
+    }
 }
 
 fn default_chains_file() -> PathBuf {
@@ -162,6 +239,8 @@ fn yes() -> bool {
 
 const API_LISTEN: &str = "127.0.0.1:8700";
 const METRICS_LISTEN: &str = "127.0.0.1:9700";
+/// How many endpoints must agree where there are enough of them (W8).
+const AGREEMENT: usize = 2;
 const WEI_PER_GWEI: u128 = 1_000_000_000;
 
 impl Config {
@@ -220,9 +299,38 @@ fn chains(raw: Vec<RawChain>, book: &ChainBook, folder: &Path) -> Result<BTreeMa
             field: "chain.rpc_urls",
             credential,
         })?;
-        let rpc_urls = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(SecretString::from).collect();
-        let config =
-            ChainConfig { rpc_urls, start_block: chain.start_block.map(BlockNumber), verify_header_hash: chain.verify_header_hash };
+        let urls: Vec<SecretString> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(SecretString::from).collect();
+        let all = RawLimits {
+            requests_per_second: chain.requests_per_second,
+            in_flight: chain.in_flight,
+            batch_calls: chain.batch_calls,
+            log_range_blocks: chain.log_range_blocks,
+        };
+        let mut limits = vec![all.over(ProviderLimits::default())?; urls.len()];
+        for endpoint in chain.endpoint {
+            let place = endpoint.position.checked_sub(1).and_then(|place| limits.get_mut(place));
+            let Some(own) = place else {
+                return Err(field("chain.endpoint.position", endpoint.position, "use 1 to the number of rpc_urls"));
+            };
+            let one = RawLimits {
+                requests_per_second: endpoint.requests_per_second,
+                in_flight: endpoint.in_flight,
+                batch_calls: endpoint.batch_calls,
+                log_range_blocks: endpoint.log_range_blocks,
+            };
+            *own = one.over(*own)?;
+        }
+        let agreement = chain.agreement.unwrap_or(urls.len().clamp(1, AGREEMENT));
+        if !(1..=urls.len()).contains(&agreement) {
+            return Err(field("chain.agreement", agreement, "use 1 to the number of rpc_urls"));
+        }
+        let websocket = secret(chain.websocket_url, chain.websocket_url_file, &format!("websocket-url-{id}"), folder)?;
+        let config = ChainConfig {
+            endpoints: urls.into_iter().zip(limits).collect(),
+            websocket_url: websocket.map(SecretString::from),
+            options: NodeOptions { verify_header_hash: chain.verify_header_hash, agreement, ..NodeOptions::default() },
+            scan: ScanOptions { start: chain.start_block.map(BlockNumber), internal: chain.trace, ..ScanOptions::default() },
+        };
         if chains.insert(id, config).is_some() {
             return Err(field("chain.id", id, "configure each chain once"));
         }

@@ -9,3 +9,4 @@ pub mod postgres;
 pub mod schema;
 pub mod stage;
 pub mod trezor;
+pub mod workload;

@@ -14,7 +14,25 @@ pub struct Metrics {
     worker_errors: IntCounterVec,
     chain_scanned: IntGaugeVec,
     outflow_halted: IntGaugeVec,
+    deposit_indices: IntGaugeVec,
+    chain_final: IntGaugeVec,
+    chain_internal_unread: IntGaugeVec,
+    endpoint_requests: IntCounterVec,
+    endpoint_bytes: IntCounterVec,
+    endpoint_faults: IntCounterVec,
+    endpoint_dissents: IntCounterVec,
+    endpoint_resting: IntGaugeVec,
     ready: IntGauge,
+}
+
+/// What one RPC endpoint has cost and done since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EndpointTotals {
+    pub requests: u64,
+    pub bytes_in: u64,
+    pub faults: u64,
+    pub dissents: u64,
+    pub resting: bool,
 }
 
 impl Metrics {
@@ -37,22 +55,71 @@ impl Metrics {
         let chain_scanned = gauges("amanatd_chain_scanned_block", "Number of the last block stored.", &["chain"]);
         let outflow_halted =
             gauges("amanatd_chain_outflow_halted", "1 while nothing may leave this chain until an officer acts.", &["chain"]);
+        let deposit_indices = gauges(
+            "amanatd_deposit_indices_remaining",
+            "Deposit addresses that an account can still issue; at 0 of all of them no payment can be created.",
+            &["account"],
+        );
+        let counters = |name: &str, help: &str| {
+            IntCounterVec::new(Opts::new(name, help), &["chain", "endpoint"]).expect("metric names and labels are constants of this file")
+        };
+        let chain_final = gauges("amanatd_chain_final_block", "Highest block that the nodes have called final.", &["chain"]);
+        let chain_internal_unread = gauges(
+            "amanatd_chain_internal_unread_blocks",
+            "Of the newest 10,000 stored blocks, those of which nobody could trace the transactions; there, native coin that a contract sends is found by balance only.",
+            &["chain"],
+        );
+        let endpoint_requests = counters("amanatd_rpc_requests_total", "Requests sent to an RPC endpoint.");
+        let endpoint_bytes = counters("amanatd_rpc_received_bytes_total", "Bytes of answers received from an RPC endpoint.");
+        let endpoint_faults = counters("amanatd_rpc_faults_total", "Requests to which an RPC endpoint gave no usable answer.");
+        let endpoint_dissents = counters(
+            "amanatd_rpc_dissents_total",
+            "Answers of an RPC endpoint that enough other endpoints contradicted. Not one is normal.",
+        );
+        let endpoint_resting = gauges(
+            "amanatd_rpc_endpoint_resting",
+            "1 while an RPC endpoint is asked after the others because it failed.",
+            &["chain", "endpoint"],
+        );
         let ready = IntGauge::new("amanatd_ready", "1 once the database answered, the API listens and workers run.")
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let all: [Box<dyn prometheus::core::Collector>; 6] = [
+        let all: [Box<dyn prometheus::core::Collector>; 14] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
             Box::new(chain_scanned.clone()),
             Box::new(outflow_halted.clone()),
+            Box::new(deposit_indices.clone()),
+            Box::new(chain_final.clone()),
+            Box::new(chain_internal_unread.clone()),
+            Box::new(endpoint_requests.clone()),
+            Box::new(endpoint_bytes.clone()),
+            Box::new(endpoint_faults.clone()),
+            Box::new(endpoint_dissents.clone()),
+            Box::new(endpoint_resting.clone()),
             Box::new(ready.clone()),
             Box::new(build),
         ];
         for collector in all {
             registry.register(collector).expect("each metric is registered once");
         }
-        Self { registry, worker_last_tick, worker_errors, chain_scanned, outflow_halted, ready }
+        Self {
+            registry,
+            worker_last_tick,
+            worker_errors,
+            chain_scanned,
+            outflow_halted,
+            deposit_indices,
+            chain_final,
+            chain_internal_unread,
+            endpoint_requests,
+            endpoint_bytes,
+            endpoint_faults,
+            endpoint_dissents,
+            endpoint_resting,
+            ready,
+        }
     }
 
     pub fn tick_finished(&self, worker: &str, chain: Option<ChainId>, unix_seconds: i64) {
@@ -67,6 +134,32 @@ impl Metrics {
         let chain = chain.to_string();
         self.chain_scanned.with_label_values(&[&chain]).set(scanned.cast_signed());
         self.outflow_halted.with_label_values(&[&chain]).set(i64::from(halted));
+    }
+
+    pub fn account_seen(&self, account: &str, remaining: u32) {
+        self.deposit_indices.with_label_values(&[account]).set(i64::from(remaining));
+    }
+
+    pub fn chain_depth_seen(&self, chain: ChainId, final_block: Option<u64>, internal_unread: u64) {
+        let chain = chain.to_string();
+        if let Some(number) = final_block {
+            self.chain_final.with_label_values(&[&chain]).set(number.cast_signed());
+        }
+        self.chain_internal_unread.with_label_values(&[&chain]).set(internal_unread.cast_signed());
+    }
+
+    /// `endpoint` is host and position, never the URL. Totals only grow.
+    pub fn endpoint_seen(&self, chain: ChainId, endpoint: &str, totals: EndpointTotals) {
+        let labels = [&chain.to_string(), endpoint];
+        let raise = |counter: &IntCounterVec, total: u64| {
+            let counter = counter.with_label_values(&labels);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        };
+        raise(&self.endpoint_requests, totals.requests);
+        raise(&self.endpoint_bytes, totals.bytes_in);
+        raise(&self.endpoint_faults, totals.faults);
+        raise(&self.endpoint_dissents, totals.dissents);
+        self.endpoint_resting.with_label_values(&labels).set(i64::from(totals.resting));
     }
 
     pub fn set_ready(&self, ready: bool) {
@@ -105,8 +198,10 @@ mod tests {
         metrics.tick_finished("scan", ChainId::new(1), 7);
         metrics.tick_failed("scan", None, "retry");
         metrics.chain_seen(ChainId::new(1).unwrap(), 9, true);
+        metrics.account_seen("vault", 1_000_001);
         let text = metrics.render();
         assert!(text.contains("amanatd_worker_last_tick_timestamp_seconds{chain=\"1\",worker=\"scan\"} 7"));
         assert!(text.contains("amanatd_chain_outflow_halted{chain=\"1\"} 1"));
+        assert!(text.contains("amanatd_deposit_indices_remaining{account=\"vault\"} 1000001"));
     }
 }

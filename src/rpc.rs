@@ -10,21 +10,33 @@
 //! `error.rs` alone and leaves it as an enum; every endpoint proves its chain id before its first
 //! answer counts, and again after each time it could not be reached.
 //!
-//! Absent on purpose: agreement of two endpoints, ranges, batches, subscriptions and traces. They join
-//! as further methods of [`Node`]; what its callers see stays.
+//! What money comes in on is asked of as many endpoints as must agree, and counts when they say the same.
+//! Questions about many blocks go out in batches and ranges that adapt to what an endpoint takes.
 
 mod answer;
+mod bulk;
 #[cfg(feature = "devkit")]
 pub mod decode;
 mod endpoint;
+mod envelope;
 mod error;
 mod hex;
+mod json;
 mod node;
+mod pace;
+mod questions;
 mod read;
+#[cfg(test)]
+mod reference;
+mod sift;
+mod trace;
 mod verify;
 
-pub use answer::{Block, FeeEstimate, Header, Log, Receipt, Transaction};
-pub use endpoint::EndpointLimits;
+pub use answer::{Block, FeeEstimate, Header, Log, RangeLog, Receipt, Transaction};
+pub use bulk::{FoundLogs, LogQuery, Span};
+pub use endpoint::{EndpointLimits, ProviderLimits};
 pub use error::{Fault, RpcError, SendOutcome};
-pub use node::{CallRequest, Node, NodeError, NodeOptions, Usage};
+pub use node::{CallRequest, EndpointStatus, Node, NodeError, NodeOptions, Usage};
+pub use questions::FinalityTag;
+pub use trace::{Call, CallKind};
 pub use verify::VerifyError;

@@ -1,4 +1,5 @@
-//! Blocks to transfers: follows one chain from the stored tip, block by block, by hash.
+//! Blocks to transfers: follows one chain from the stored tip, block by block, by hash; far behind the
+//! head, and only below what reorgs touch, in ranges that find and reads by hash that decide.
 //!
 //! What is stored is an unbroken line of blocks. A block joins it only if its parent is the stored tip;
 //! when the node's branch leaves the line, the line is walked back to the common ancestor and what lies
@@ -9,15 +10,19 @@
 //! The decisions are pure: `tip` (does this branch link?) and `matching` (what does this block pay us?).
 //! Absent on purpose: money. What was seen becomes a credit in later rooms, after `confirm`.
 
+mod catch_up;
 pub mod matching;
 pub mod store;
 pub mod tip;
 mod transfer;
 mod worker;
 
+use crate::account::AccountError;
 use crate::db::DbError;
 use crate::rpc::RpcError;
 use crate::units::{BlockNumber, BlockRef, ChainId, Disposition};
+
+use matching::MatchError;
 
 pub use store::Cursor;
 pub use transfer::{ParsePositionError, Position, Transfer};
@@ -28,6 +33,8 @@ pub use worker::{ScanOptions, Scanner};
 pub enum ScanError {
     #[error(transparent)]
     Db(#[from] DbError),
+    #[error("the watched addresses cannot be brought up to date")]
+    Watched(#[from] AccountError),
     #[error(transparent)]
     Rpc(#[from] RpcError),
     #[error("chain {chain}: the node's branch changed while it was read: {what}")]
@@ -57,6 +64,7 @@ impl ScanError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Db(error) => error.disposition(),
+            Self::Watched(error) => error.disposition(),
             Self::Rpc(error) => error.disposition(),
             Self::Moved { .. } | Self::Contradiction { .. } | Self::TwoBlocks { .. } | Self::Timestamp { .. } => Disposition::Retry,
             Self::FarBehind { .. } | Self::TooDeep { .. } => Disposition::Officer,

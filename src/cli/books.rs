@@ -9,7 +9,6 @@ use crate::config::Config;
 use crate::daemon::now;
 use crate::ledger;
 use crate::reconcile;
-use crate::rpc::{Node, NodeOptions};
 use crate::units::{AssetId, format_units};
 
 pub(super) async fn reconcile(config: &Config) -> anyhow::Result<()> {
@@ -17,8 +16,7 @@ pub(super) async fn reconcile(config: &Config) -> anyhow::Result<()> {
     let mut broken = 0;
     for (chain, settings) in &config.chains {
         let spec = config.book.get(*chain).context("a configured chain is in the chain book")?;
-        let options = NodeOptions { verify_header_hash: settings.verify_header_hash, ..NodeOptions::default() };
-        let node = Node::new(*chain, &settings.rpc_urls, options)?;
+        let node = settings.node(*chain)?;
         node.set_clock(now());
         let report = reconcile::reconcile(&db, &node, spec).await?;
         say(format!("{} at {}", spec.name, report.at));

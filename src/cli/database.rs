@@ -7,7 +7,6 @@ use super::console::say;
 use crate::config::Config;
 use crate::daemon::now;
 use crate::db::{self, Database, DatabaseLimits};
-use crate::rpc::{Node, NodeOptions};
 
 pub(super) async fn migrate(config: &Config) -> anyhow::Result<()> {
     let url = config
@@ -27,8 +26,7 @@ pub(super) async fn check(config: &Config) -> anyhow::Result<()> {
     say("database       reached; schema, guards and rights as they must be");
     for (chain, settings) in &config.chains {
         let spec = config.book.get(*chain).context("a configured chain is in the chain book")?;
-        let options = NodeOptions { verify_header_hash: settings.verify_header_hash, ..NodeOptions::default() };
-        let node = Node::new(*chain, &settings.rpc_urls, options)?;
+        let node = settings.node(*chain)?;
         node.set_clock(now());
         node.verify(spec).await?;
         let head = node.head().await?;

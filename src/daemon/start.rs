@@ -1,7 +1,7 @@
 //! From a configuration to a running daemon, in the order in which things must be true.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,17 +11,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::supervise::{Workers, chain_of};
 use super::{admin, now, serve_http};
+use crate::account::{self, Capacity, Room};
 use crate::api::{self, ApiState};
 use crate::broadcast::{BroadcastError, Broadcaster};
 use crate::chains::{ChainBook, ChainSpec};
-use crate::config::{ChainConfig, Config};
+use crate::config::Config;
 use crate::confirm::{ConfirmError, Confirmer, Sightings};
-use crate::db::{Database, DatabaseLimits, InstanceLease, LeaseError, SelfTestError, place_of};
-use crate::deposit::WatchedSet;
+use crate::db::{Database, DatabaseLimits, DbError, InstanceLease, LeaseError, SelfTestError, place_of};
+use crate::deposit::Watched;
 use crate::intent::{IntentError, Planner};
 use crate::ledger::{Bookkeeper, LedgerError};
-use crate::metrics::Metrics;
-use crate::rpc::{Node, NodeOptions, VerifyError};
+use crate::metrics::{EndpointTotals, Metrics};
+use crate::rpc::{Node, VerifyError};
 use crate::scan::{self, ScanError, ScanOptions, Scanner};
 use crate::settings::{self, ChangeNote};
 use crate::settle::{SettleError, Settler};
@@ -67,7 +68,7 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
     let book = Arc::new(config.book);
     let mut nodes = BTreeMap::new();
     for (chain, settings) in &config.chains {
-        nodes.insert(*chain, Arc::new(node(*chain, settings)?));
+        nodes.insert(*chain, Arc::new(settings.node(*chain).with_context(|| format!("chain {chain}"))?));
     }
     first_thresholds(&db, &book, nodes.keys().copied()).await?;
 
@@ -85,11 +86,12 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
         let sightings = Arc::clone(&sightings);
         async move { sightings.tick().await }
     });
-    let watched = Arc::new(RwLock::new(WatchedSet::default()));
+    account_metrics(&mut workers, &db, &metrics);
+    let watched = Arc::new(Watched::default());
     let bookkeeper = Arc::new(Bookkeeper::new(db.clone(), Arc::clone(&book)));
     for (chain, node) in &nodes {
         let spec = book.get(*chain).context("a configured chain is in the chain book")?;
-        let options = ScanOptions { start: config.chains.get(chain).and_then(|chain| chain.start_block), ..ScanOptions::default() };
+        let options = config.chains.get(chain).map_or_else(ScanOptions::default, |chain| chain.scan);
         let scanner = Scanner::new(db.clone(), Arc::clone(node), Arc::clone(&watched), spec, options);
         let planner = Planner::new(db.clone(), Arc::clone(node), Arc::new(spec.clone()), config.plan);
         chain_workers(
@@ -146,11 +148,6 @@ async fn open(url: &str) -> Result<Database, SelfTestError> {
     Ok(db)
 }
 
-fn node(chain: ChainId, settings: &ChainConfig) -> anyhow::Result<Node> {
-    let options = NodeOptions { verify_header_hash: settings.verify_header_hash, ..NodeOptions::default() };
-    Node::new(chain, &settings.rpc_urls, options).with_context(|| format!("chain {chain}"))
-}
-
 /// Writes the threshold of chains.toml as the first history row of a chain that has none, so that every
 /// verdict can name the row it rests on.
 async fn first_thresholds(db: &Database, book: &ChainBook, chains: impl Iterator<Item = ChainId>) -> anyhow::Result<()> {
@@ -182,6 +179,32 @@ fn hold_lease(workers: &mut Workers, lease: InstanceLease) {
             async move { lease.lock().await.check(LEASE_LIMIT).await.map(|()| Progress::Idle) }
         },
     );
+}
+
+/// Exports how many deposit addresses are left, and says when an officer has to enrol the next account.
+fn account_metrics(workers: &mut Workers, db: &Database, metrics: &Metrics) {
+    let (db, metrics) = (db.clone(), metrics.clone());
+    // Told once when it changes, not at every tick.
+    let told = Arc::new(std::sync::Mutex::new(Room::Enough));
+    workers.tick("account_metrics", None, DbError::disposition, move || {
+        let (db, metrics, told) = (db.clone(), metrics.clone(), Arc::clone(&told));
+        async move {
+            let counters = account::store::list_counters(&mut *db.connection().await?).await?;
+            for counter in &counters {
+                metrics.account_seen(&counter.label, counter.remaining());
+            }
+            let capacity = Capacity::of(&counters);
+            let before = std::mem::replace(&mut *told.lock().unwrap_or_else(PoisonError::into_inner), capacity.room);
+            if before != capacity.room {
+                match capacity.room {
+                    Room::Enough => tracing::info!(remaining = capacity.remaining, "deposit addresses are left"),
+                    Room::Low => tracing::warn!(remaining = capacity.remaining, "{}", capacity.advice()),
+                    Room::None => tracing::error!(remaining = 0, "no payment can be created: {}", capacity.advice()),
+                }
+            }
+            Ok(Progress::Idle)
+        }
+    });
 }
 
 struct ChainWorkers {
@@ -241,18 +264,31 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
         let broadcaster = Arc::clone(&broadcaster);
         async move { broadcaster.tick(now()).await }
     });
+    let watched_node = Arc::clone(&parts.node);
     let settler = Arc::new(Settler { db: parts.db.clone(), node: parts.node, chain: parts.spec });
     gated(workers, &gate, "settle", chain, SettleError::disposition, move || {
         let settler = Arc::clone(&settler);
         async move { settler.tick().await }
     });
-    let (db, metrics) = (parts.db, parts.metrics);
+    let (db, metrics, node) = (parts.db, parts.metrics, watched_node);
     workers.tick("chain_metrics", Some(chain), crate::db::DbError::disposition, move || {
-        let (db, metrics) = (db.clone(), metrics.clone());
+        let (db, metrics, node) = (db.clone(), metrics.clone(), Arc::clone(&node));
         async move {
+            for endpoint in node.statuses() {
+                let totals = EndpointTotals {
+                    requests: endpoint.requests,
+                    bytes_in: endpoint.bytes_in,
+                    faults: endpoint.faults,
+                    dissents: endpoint.dissents,
+                    resting: endpoint.resting,
+                };
+                metrics.endpoint_seen(chain, &endpoint.name, totals);
+            }
             let mut connection = db.connection().await?;
             if let Some(cursor) = scan::store::find_cursor(&mut connection, chain).await? {
                 metrics.chain_seen(chain, cursor.tip.number.0, cursor.outflow_halted.is_some());
+                let unread = scan::store::count_internal_unread(&mut connection, chain).await?;
+                metrics.chain_depth_seen(chain, cursor.final_block.map(|block| block.number.0), unread);
             }
             Ok(Progress::Idle)
         }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,8 @@ pub const PAYERS: [Address; 9] = [
     address!("a0Ee7A142d267C1f36714E4a8F75612F20a79720"),
 ];
 
-const READY_WITHIN: Duration = Duration::from_secs(20);
+/// Reading a chain of 300 MB takes 5 s, and three times that on a busy machine.
+const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 const MINED_WITHIN: Duration = Duration::from_secs(30);
 const REQUEST_WITHIN: Duration = Duration::from_secs(30);
@@ -60,17 +61,36 @@ pub struct ChainOptions {
     pub port: u16,
     /// Keep the chain here between runs.
     pub state_file: Option<PathBuf>,
+    /// Begin with the chain in this file and never write to it.
+    pub load_from: Option<PathBuf>,
     /// The chain id.
     pub chain_id: u64,
     /// Mine on this beat. `None`: only when told to.
     pub block_time: Option<Duration>,
     /// `safe` is one epoch behind the head, `finalized` two.
     pub slots_in_an_epoch: u64,
+    /// Gas of a block; `None`: anvil's own.
+    pub block_gas: Option<u64>,
+    /// The timestamp of block 0, in seconds; `None`: now. With it the same calls give the same hashes.
+    pub genesis_time: Option<u64>,
+    /// How many old states stay within reach of `eth_call`; `None`: anvil's own. Blocks, receipts and
+    /// `trace_block` do not need them.
+    pub states_kept: Option<u32>,
 }
 
 impl Default for ChainOptions {
     fn default() -> Self {
-        Self { port: 0, state_file: None, chain_id: 31337, block_time: None, slots_in_an_epoch: 32 }
+        Self {
+            port: 0,
+            state_file: None,
+            load_from: None,
+            chain_id: 31337,
+            block_time: None,
+            slots_in_an_epoch: 32,
+            block_gas: None,
+            genesis_time: None,
+            states_kept: None,
+        }
     }
 }
 
@@ -86,6 +106,9 @@ pub enum ChainError {
     /// It ended, or never said that it listens.
     #[error("anvil did not start: {0}")]
     NotStarted(String),
+    /// It had to be killed, or failed at its end.
+    #[error("anvil did not stop as asked: {0}")]
+    NotStopped(ExitStatus),
     /// The operating system refused something.
     #[error("{what}")]
     Io {
@@ -204,6 +227,13 @@ impl LocalChain {
             .raw_request(Cow::Borrowed(method), parameters)
             .await
             .map_err(|source| ChainError::Call { method, source: Box::new(source) })
+    }
+
+    /// Stops anvil and waits until it has written its state down.
+    pub fn stop(mut self, within: Duration) -> Result<(), ChainError> {
+        let status = child::stop(&mut self.child, Signal::INT, within).map_err(|source| ChainError::Io { what: "stop anvil", source })?;
+        // Killed because it took too long: there is no state then, or half of one.
+        if status.success() { Ok(()) } else { Err(ChainError::NotStopped(status)) }
     }
 
     // === blocks ===
@@ -409,6 +439,18 @@ fn arguments(options: &ChainOptions) -> Vec<String> {
     }
     if let Some(file) = &options.state_file {
         words.extend(["--state".into(), file.to_string_lossy().into_owned()]);
+    }
+    if let Some(file) = &options.load_from {
+        words.extend(["--load-state".into(), file.to_string_lossy().into_owned(), "--no-request-size-limit".into()]);
+    }
+    if let Some(gas) = options.block_gas {
+        words.extend(["--gas-limit".into(), gas.to_string()]);
+    }
+    if let Some(seconds) = options.genesis_time {
+        words.extend(["--timestamp".into(), seconds.to_string()]);
+    }
+    if let Some(states) = options.states_kept {
+        words.extend(["--prune-history".into(), states.to_string()]);
     }
     words
 }

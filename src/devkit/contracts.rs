@@ -58,6 +58,18 @@ mod interfaces {
             function getLastBlockHash() external view returns (bytes32 blockHash);
         }
 
+        /// Pays many out of its own tokens.
+        #[derive(Debug)]
+        interface MultiSend {
+            function send(address token, address[] calldata recipients, uint256[] calldata values) external;
+        }
+
+        /// Passes native coin on.
+        #[derive(Debug)]
+        interface Forwarder {
+            function forward(address recipient) external payable;
+        }
+
         /// Chainlink's reading functions and the owner's setters.
         #[derive(Debug)]
         contract Feed {
@@ -75,7 +87,7 @@ mod interfaces {
     }
 }
 
-pub use interfaces::{BatchCalls, Feed, Token};
+pub use interfaces::{BatchCalls, Feed, Forwarder, MultiSend, Token};
 
 /// One compiled contract.
 #[derive(Debug, Clone, Deserialize)]
@@ -108,6 +120,16 @@ pub fn batch() -> Artifact {
     parse(include_str!("../../contracts/artifacts/Batch.json"))
 }
 
+/// One transaction with many token transfers.
+pub fn multi_send() -> Artifact {
+    parse(include_str!("../../contracts/artifacts/MultiSend.json"))
+}
+
+/// A payment of native coin that only a trace shows.
+pub fn forwarder() -> Artifact {
+    parse(include_str!("../../contracts/artifacts/Forwarder.json"))
+}
+
 /// A settable Chainlink feed; deploy it with [`price_feed_code`].
 pub fn price_feed() -> Artifact {
     parse(include_str!("../../contracts/artifacts/PriceFeed.json"))
@@ -136,6 +158,8 @@ mod tests {
             (test_usdt(), "TestUsdt"),
             (odd_token(), "OddToken"),
             (batch(), "Batch"),
+            (multi_send(), "MultiSend"),
+            (forwarder(), "Forwarder"),
             (price_feed(), "PriceFeed"),
         ] {
             assert_eq!(artifact.contract, name);

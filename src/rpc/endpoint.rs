@@ -5,17 +5,40 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
-use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 
+use super::envelope::{EnvelopeFault, ErrorObject, read_batch, read_single};
 use super::error::{Fault, clean, read_refusal};
 use super::node::NodeError;
+use super::pace::{Adaptive, Pace};
+
+/// What a provider lets us do. Starting values: below them the daemon adapts by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProviderLimits {
+    /// Requests a second, evenly spaced. `None`: as fast as it answers.
+    pub requests_per_second: Option<u32>,
+    /// Requests at the same time.
+    pub in_flight: u32,
+    /// Calls in one batch request; 1 for providers that refuse batches.
+    pub batch_calls: u32,
+    /// Blocks in one range of logs.
+    pub log_range_blocks: u32,
+}
+
+impl Default for ProviderLimits {
+    fn default() -> Self {
+        Self { requests_per_second: None, in_flight: 8, batch_calls: 100, log_range_blocks: 10_000 }
+    }
+}
+
+/// Where a range of logs starts; what is configured may be less.
+const LOG_RANGE_START: u32 = 2_000;
 
 /// Bounds of one call. alloy's default HTTP client has none: a silent node would hold it for ever.
 #[derive(Clone, Copy, Debug)]
@@ -54,14 +77,24 @@ pub(super) struct Endpoint {
     client: Client,
     body_bytes_max: usize,
     next_id: AtomicU64,
+    requests: AtomicU64,
     bytes_in: AtomicU64,
+    faults: AtomicU64,
+    dissents: AtomicU64,
     chain_proved: AtomicBool,
     rests_since_ms: AtomicI64,
+    turns: Semaphore,
+    pace: Pace,
+    /// Calls in one batch.
+    pub(super) batch: Adaptive,
+    /// Blocks in one range of logs.
+    pub(super) log_range: Adaptive,
+    pub(super) tracing: Tracing,
 }
 
 impl Endpoint {
     /// `position` counts from 1, as people do.
-    pub(super) fn new(text: &str, position: usize, limits: EndpointLimits) -> Result<Self, NodeError> {
+    pub(super) fn new(text: &str, position: usize, limits: EndpointLimits, provider: ProviderLimits) -> Result<Self, NodeError> {
         // The text is a secret, so the error names the position alone.
         let url = Url::parse(text).map_err(|_| NodeError::Url { position })?;
         let host = url.host_str().unwrap_or_default().to_owned();
@@ -91,9 +124,17 @@ impl Endpoint {
             client,
             body_bytes_max: limits.body_bytes_max,
             next_id: AtomicU64::new(1),
+            requests: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
+            dissents: AtomicU64::new(0),
             chain_proved: AtomicBool::new(false),
             rests_since_ms: AtomicI64::new(NEVER),
+            turns: Semaphore::new(usize::try_from(provider.in_flight.max(1)).unwrap_or(1)),
+            pace: Pace::new(provider.requests_per_second),
+            batch: Adaptive::new(provider.batch_calls, provider.batch_calls),
+            log_range: Adaptive::new(LOG_RANGE_START, provider.log_range_blocks),
+            tracing: Tracing::default(),
         })
     }
 
@@ -103,7 +144,26 @@ impl Endpoint {
     }
 
     pub(super) fn requests(&self) -> u64 {
-        self.next_id.load(Ordering::Relaxed) - 1
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Calls that did not give a usable answer.
+    pub(super) fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
+    }
+
+    /// Answers that enough others contradicted.
+    pub(super) fn dissents(&self) -> u64 {
+        self.dissents.load(Ordering::Relaxed)
+    }
+
+    /// The distance in time between two requests, as it stands now.
+    pub(super) fn gap(&self) -> Duration {
+        self.pace.gap()
+    }
+
+    pub(super) fn count_dissent(&self) {
+        self.dissents.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn bytes_in(&self) -> u64 {
@@ -134,20 +194,67 @@ impl Endpoint {
     pub(super) async fn call<T>(&self, method: &'static str, params: &Value, read: impl Fn(&str) -> Result<T, Fault>) -> Result<T, Fault> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let request = serde_json::json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
+        let answer = match self.post(request.to_string()).await {
+            Ok((status, body)) => self.envelope(status, &body, id).and_then(read),
+            Err(fault) => Err(fault),
+        };
+        self.account(answer)
+    }
+
+    /// Several calls in one request. Each must be answered; the first that was not is the fault of all.
+    /// `read` gets the position of the call and the text of its result.
+    pub(super) async fn batch<T>(
+        &self,
+        calls: &[(&'static str, Value)],
+        read: impl Fn(usize, &str) -> Result<T, Fault>,
+    ) -> Result<Vec<T>, Fault> {
+        let count = calls.len() as u64;
+        let first = self.next_id.fetch_add(count, Ordering::Relaxed);
+        let requests: Vec<Value> = (first..)
+            .zip(calls)
+            .map(|(id, (method, params))| serde_json::json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }))
+            .collect();
+        let answer = match self.post(Value::Array(requests).to_string()).await {
+            Ok((status, body)) => self
+                .batch_envelope(status, &body, first..first + count)
+                .and_then(|results| results.into_iter().enumerate().map(|(position, result)| read(position, result?)).collect()),
+            Err(fault) => Err(fault),
+        };
+        self.account(answer)
+    }
+
+    async fn post(&self, request: String) -> Result<(StatusCode, Vec<u8>), Fault> {
+        // The semaphore is never closed.
+        let Ok(_turn) = self.turns.acquire().await else { return Err(Fault::Timeout) };
+        self.pace.turn().await;
+        self.requests.fetch_add(1, Ordering::Relaxed);
         let response = self
             .client
             .post(self.url.clone())
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))
-            .body(request.to_string())
+            .body(request)
             .send()
             .await
             .map_err(fault_of)?;
         let status = response.status();
         let body = self.body(response).await?;
         self.bytes_in.fetch_add(body.len() as u64, Ordering::Relaxed);
-        let envelope = self.envelope(status, &body, id)?;
-        read(envelope)
+        Ok((status, body))
+    }
+
+    /// What the answer says about the endpoint.
+    fn account<T>(&self, answer: Result<T, Fault>) -> Result<T, Fault> {
+        match &answer {
+            Ok(_) => self.pace.speed_up(),
+            Err(fault) => {
+                self.faults.fetch_add(1, Ordering::Relaxed);
+                if fault.is_too_fast() {
+                    self.pace.slow_down();
+                }
+            }
+        }
+        answer
     }
 
     /// Reads the body up to the cap. A length that is announced above it is not even begun.
@@ -169,26 +276,42 @@ impl Endpoint {
 
     /// The text of `result`, or the fault that stands in its place.
     fn envelope<'b>(&self, status: StatusCode, body: &'b [u8], id: u64) -> Result<&'b str, Fault> {
-        let parsed = serde_json::from_slice::<Envelope<'b>>(body);
+        let result = read_single(body, id);
         if !status.is_success() {
             // Some nodes put a JSON-RPC error into a 4xx; a limit or a failing server speaks by its status.
             let limited = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-            return match parsed {
-                Ok(Envelope { error: Some(error), .. }) if !limited => Err(self.refusal(error)),
+            return match result {
+                Err(EnvelopeFault::Refused(error)) if !limited => Err(self.refusal(error)),
                 Ok(_) | Err(_) => Err(Fault::Http { status: status.as_u16() }),
             };
         }
-        let envelope = parsed.map_err(|error| Fault::malformed(format!("not a JSON-RPC answer: {}", json_fault(&error))))?;
-        if let Some(error) = envelope.error {
-            return Err(self.refusal(error));
+        result.map_err(|fault| match fault {
+            EnvelopeFault::Refused(error) => self.refusal(error),
+            fault => Fault::malformed(fault.to_string()),
+        })
+    }
+
+    /// The text of each result in the order of the ids, or its own fault. A batch that was refused whole,
+    /// or that does not answer each call once, is one fault.
+    fn batch_envelope<'b>(
+        &self,
+        status: StatusCode,
+        body: &'b [u8],
+        ids: std::ops::Range<u64>,
+    ) -> Result<Vec<Result<&'b str, Fault>>, Fault> {
+        let answers = read_batch(body, ids);
+        if !status.is_success() {
+            let limited = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+            return Err(match answers {
+                Err(EnvelopeFault::Refused(error)) if !limited => self.refusal(error),
+                Ok(_) | Err(_) => Fault::Http { status: status.as_u16() },
+            });
         }
-        if envelope.id != Some(id) {
-            return Err(Fault::malformed("the answer to another request"));
-        }
-        match envelope.result {
-            Some(result) => Ok(result.get()),
-            None => Err(Fault::malformed("neither result nor error")),
-        }
+        let answers = answers.map_err(|fault| match fault {
+            EnvelopeFault::Refused(error) => self.refusal(error),
+            fault => Fault::malformed(fault.to_string()),
+        })?;
+        Ok(answers.into_iter().map(|answer| answer.map_err(|error| self.refusal(error))).collect())
     }
 
     fn refusal(&self, error: ErrorObject) -> Fault {
@@ -202,42 +325,34 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-#[derive(Deserialize)]
-struct Envelope<'b> {
-    /// An error may come with another id: it grants nothing.
-    #[serde(default, deserialize_with = "lenient_id")]
-    id: Option<u64>,
-    #[serde(borrow, default, deserialize_with = "even_null")]
-    result: Option<&'b RawValue>,
-    #[serde(default)]
-    error: Option<ErrorObject>,
+/// Which of the two ways of tracing a block an endpoint offers. Found out once, by asking.
+#[derive(Debug, Default)]
+pub(super) struct Tracing(AtomicU8);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TraceKind {
+    Block,
+    Debug,
+    Absent,
 }
 
-#[derive(Deserialize)]
-struct ErrorObject {
-    code: i64,
-    #[serde(default)]
-    message: String,
-}
-
-/// Keeps `"result": null` apart from no result at all.
-fn even_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    Deserialize::deserialize(deserializer).map(Some)
-}
-
-/// An id of another type is not ours, and no reason to lose the error that came with it.
-fn lenient_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    Value::deserialize(deserializer).map(|id| id.as_u64())
-}
-
-/// Where and how JSON was broken, without quoting it.
-pub(super) fn json_fault(error: &serde_json::Error) -> String {
-    match error.classify() {
-        serde_json::error::Category::Eof => "cut off".to_owned(),
-        serde_json::error::Category::Syntax => "not JSON".to_owned(),
-        serde_json::error::Category::Io | serde_json::error::Category::Data => {
-            error.to_string().chars().filter(|c| !c.is_control()).take(200).collect()
+impl Tracing {
+    pub(super) fn get(&self) -> TraceKind {
+        match self.0.load(Ordering::Relaxed) {
+            0 => TraceKind::Block,
+            1 => TraceKind::Debug,
+            _ => TraceKind::Absent,
         }
+    }
+
+    /// The method that was tried is not offered: the next one.
+    pub(super) fn refuse(&self, tried: TraceKind) -> TraceKind {
+        let next = match tried {
+            TraceKind::Block => 1,
+            TraceKind::Debug | TraceKind::Absent => 2,
+        };
+        self.0.fetch_max(next, Ordering::Relaxed);
+        self.get()
     }
 }
 
@@ -288,7 +403,7 @@ mod tests {
 
     #[test]
     fn y7_a_url_is_never_printed() {
-        let endpoint = Endpoint::new(KEYED, 2, EndpointLimits::default()).unwrap();
+        let endpoint = Endpoint::new(KEYED, 2, EndpointLimits::default(), ProviderLimits::default()).unwrap();
         assert_eq!(endpoint.name(), "rpc.example.org (endpoint 2)");
         let shown = format!("{endpoint:?}");
         for secret in ["passw0rd", "0123456789abcdef", "abcdefghi", "https"] {
@@ -297,21 +412,21 @@ mod tests {
         assert_eq!(endpoint.secrets, ["0123456789abcdef", "passw0rd-long", "abcdefghi"]);
         let refused = endpoint.refusal(ErrorObject { code: -32000, message: "invalid token abcdefghi".to_owned() });
         assert_eq!(refused, Fault::Refused { code: -32000, message: "invalid token [redacted]".to_owned() });
-        let broken = Endpoint::new("no url with s3cret", 1, EndpointLimits::default()).unwrap_err();
+        let broken = Endpoint::new("no url with s3cret", 1, EndpointLimits::default(), ProviderLimits::default()).unwrap_err();
         assert!(!format!("{broken} {broken:?}").contains("s3cret"));
     }
 
     #[test]
     fn z11_metadata_services_are_no_nodes() {
         for url in ["http://169.254.169.254/", "http://[fd00:ec2::254]/", "http://[::ffff:169.254.169.254]/", "ftp://x/", "http://"] {
-            assert!(Endpoint::new(url, 1, EndpointLimits::default()).is_err(), "{url}");
+            assert!(Endpoint::new(url, 1, EndpointLimits::default(), ProviderLimits::default()).is_err(), "{url}");
         }
-        assert!(Endpoint::new("http://127.0.0.1:8545", 1, EndpointLimits::default()).is_ok());
+        assert!(Endpoint::new("http://127.0.0.1:8545", 1, EndpointLimits::default(), ProviderLimits::default()).is_ok());
     }
 
     #[test]
     fn a_rest_ends_by_time_and_by_a_clock_that_goes_back() {
-        let endpoint = Endpoint::new("http://127.0.0.1:1", 1, EndpointLimits::default()).unwrap();
+        let endpoint = Endpoint::new("http://127.0.0.1:1", 1, EndpointLimits::default(), ProviderLimits::default()).unwrap();
         let span = Duration::from_secs(30);
         assert!(!endpoint.rests(0, span));
         endpoint.rest(1_000_000);
@@ -322,7 +437,7 @@ mod tests {
 
     #[test]
     fn f14_envelopes_are_read_strictly() {
-        let endpoint = Endpoint::new("http://127.0.0.1:1", 1, EndpointLimits::default()).unwrap();
+        let endpoint = Endpoint::new("http://127.0.0.1:1", 1, EndpointLimits::default(), ProviderLimits::default()).unwrap();
         let read =
             |status: u16, body: &str| endpoint.envelope(StatusCode::from_u16(status).unwrap(), body.as_bytes(), 7).map(str::to_owned);
         assert_eq!(read(200, r#"{"id":7,"result":"0x1"}"#), Ok("\"0x1\"".to_owned()));

@@ -26,11 +26,21 @@ impl RpcError {
             | Fault::Malformed { .. }
             | Fault::Refused { .. }
             | Fault::RateLimited { .. }
-            | Fault::NotFound { .. } => Disposition::Retry,
+            | Fault::NotFound { .. }
+            | Fault::TooWide { .. }
+            | Fault::Disagreement { .. }
+            | Fault::Unseconded { .. } => Disposition::Retry,
             Fault::Reverted { .. } => Disposition::Skip,
             // Repeating cannot help: an answer that is too large stays so, and a wrong chain is a wrong URL.
             Fault::TooLarge { .. } | Fault::WrongChain { .. } => Disposition::Officer,
         }
+    }
+}
+
+impl RpcError {
+    /// Whether the endpoint does not offer what was asked at all.
+    pub fn is_missing_method(&self) -> bool {
+        is_missing_method(&self.fault)
     }
 }
 
@@ -57,6 +67,15 @@ pub enum Fault {
     NotFound { what: String },
     #[error("is on chain {found}, not on chain {expected}")]
     WrongChain { expected: ChainId, found: String },
+    /// A range of logs that holds too much for this endpoint; smaller ones may do.
+    #[error("refused a range of blocks as too large: {message}")]
+    TooWide { suggested_blocks: Option<u32>, message: String },
+    /// Endpoints that must agree say different things. Nothing is taken from any of them.
+    #[error("the endpoints contradict each other: {what}")]
+    Disagreement { what: String },
+    /// Fewer endpoints than must agree gave an answer that counts.
+    #[error("{found} of {needed} endpoints that must agree gave an answer: {last}")]
+    Unseconded { needed: usize, found: usize, last: String },
 }
 
 impl Fault {
@@ -74,7 +93,12 @@ impl Fault {
             | Self::Malformed { .. }
             | Self::RateLimited { .. }
             | Self::WrongChain { .. } => true,
-            Self::Refused { .. } | Self::Reverted { .. } | Self::NotFound { .. } => false,
+            Self::Refused { .. }
+            | Self::Reverted { .. }
+            | Self::NotFound { .. }
+            | Self::TooWide { .. }
+            | Self::Disagreement { .. }
+            | Self::Unseconded { .. } => false,
         }
     }
 
@@ -89,7 +113,32 @@ impl Fault {
             | Self::RateLimited { .. }
             | Self::Reverted { .. }
             | Self::NotFound { .. }
-            | Self::WrongChain { .. } => false,
+            | Self::WrongChain { .. }
+            | Self::TooWide { .. }
+            | Self::Disagreement { .. }
+            | Self::Unseconded { .. } => false,
+        }
+    }
+
+    /// Whether the endpoint asks for fewer requests in the same time.
+    pub(super) fn is_too_fast(&self) -> bool {
+        matches!(self, Self::RateLimited { .. } | Self::Http { status: 429 })
+    }
+
+    /// Whether the same question in smaller parts may be answered: too much at once, or too long to make.
+    /// A refusal in words that nobody knows counts, because there is no standard for them; whoever asks
+    /// for one block gets the refusal as it is.
+    pub(super) fn may_be_size(&self) -> bool {
+        match self {
+            Self::TooLarge { .. } | Self::TooWide { .. } | Self::Timeout | Self::Refused { .. } | Self::Malformed { .. } => true,
+            Self::Http { status } => matches!(status, 413 | 500..=599) || (*status == 400),
+            Self::Unreachable { .. }
+            | Self::RateLimited { .. }
+            | Self::Reverted { .. }
+            | Self::NotFound { .. }
+            | Self::WrongChain { .. }
+            | Self::Disagreement { .. }
+            | Self::Unseconded { .. } => false,
         }
     }
 }
@@ -143,7 +192,80 @@ pub(super) fn is_missing_method(fault: &Fault) -> bool {
         | Fault::RateLimited { .. }
         | Fault::Reverted { .. }
         | Fault::NotFound { .. }
-        | Fault::WrongChain { .. } => false,
+        | Fault::WrongChain { .. }
+        | Fault::TooWide { .. }
+        | Fault::Disagreement { .. }
+        | Fault::Unseconded { .. } => false,
+    }
+}
+
+/// A refused range of logs, read. Codes say nothing here: one and the same stands for range, size and
+/// quota at different providers. Words about the rate come first, because a smaller range is no help
+/// against them.
+pub(super) fn read_range_refusal(fault: Fault) -> Fault {
+    let (message, limited) = match &fault {
+        Fault::Refused { message, .. } => (message, false),
+        Fault::RateLimited { message, .. } => (message, true),
+        _ => return fault,
+    };
+    let text = message.to_lowercase();
+    let any = |words: &[&str]| words.iter().any(|words| text.contains(words));
+    if any(&["rate limit", "too many requests", "request limit", "quota", "per second", "capacity"]) {
+        return fault;
+    }
+    let wide = any(&[
+        "more than",
+        "exceeds max",
+        "exceed max",
+        "block range",
+        "blocks range",
+        "range limit",
+        "range is too",
+        "range too",
+        "max range",
+        "too large",
+        "too many results",
+        "max results",
+        "response size",
+        "query timeout",
+        "limited to",
+        "exceeds limit of",
+        "exceeds the limit",
+        // BNB Smart Chain's public nodes say this, with the code of a rate limit, about a range.
+        "limit exceeded",
+    ]);
+    if wide || !limited && any(&["range"]) {
+        return Fault::TooWide { suggested_blocks: suggested_range(&text), message: message.clone() };
+    }
+    fault
+}
+
+/// The number of blocks in a range that an error proposes, such as "[0x10, 0x1f]" or "range 16-31".
+fn suggested_range(text: &str) -> Option<u32> {
+    let numbers: Vec<u64> = text
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter_map(|word| match word.strip_prefix("0x") {
+            Some(digits) => u64::from_str_radix(digits, 16).ok(),
+            None => word.parse().ok(),
+        })
+        .collect();
+    let [.., from, to] = numbers.as_slice() else { return None };
+    // A range of blocks, and not a code or a limit that happens to be a number.
+    let proposes = ["retry with", "this block range should work", "try with"].iter().any(|words| text.contains(words));
+    let blocks = to.checked_sub(*from)?.checked_add(1)?;
+    proposes.then(|| u32::try_from(blocks).ok()).flatten()
+}
+
+/// Whether a refusal means that the node knows no block by that name: it is no fault then.
+pub(super) fn is_unknown_tag(fault: &Fault) -> bool {
+    match fault {
+        Fault::Refused { message, .. } => {
+            let text = message.to_lowercase();
+            ["finalized", "safe", "invalid block", "block tag", "unknown block", "not found"].iter().any(|words| text.contains(words))
+                || is_missing_method(fault)
+        }
+        Fault::NotFound { .. } => true,
+        _ => false,
     }
 }
 
@@ -236,6 +358,40 @@ mod tests {
         assert!(matches!(read(-32000, "unknown block"), Fault::Refused { code: -32000, .. }));
         assert!(is_missing_method(&read(-32601, "x")));
         assert!(!is_missing_method(&read(-32000, "unknown block")));
+    }
+
+    #[test]
+    fn f14_refused_ranges_are_told_from_refused_rates() {
+        let read = |code, message: &str| read_range_refusal(read_refusal(code, message.to_owned()));
+        let wide = |code, message: &str| match read(code, message) {
+            Fault::TooWide { suggested_blocks, .. } => suggested_blocks,
+            fault => panic!("{message:?} is {fault:?}"),
+        };
+        for (code, message) in [
+            (-32005, "query returned more than 10000 results"),
+            (-32005, "query timeout exceeded"),
+            (-32000, "query exceeds max block range 100000"),
+            (-32602, "Log response size exceeded."),
+            (-32602, "range 12000 exceeds limit of 10000"),
+            (-32005, "limit exceeded"),
+            (-32600, "You can make eth_getLogs requests with up to a 10 block range."),
+            (-32614, "eth_getLogs is limited to a 10,000 range"),
+            (-32000, "exceed max addresses or topics per search position"),
+        ] {
+            assert_eq!(wide(code, message), None, "{message}");
+        }
+        let reth = "query exceeds max results 20000, retry with the range 18000000-18000499";
+        assert_eq!(wide(-32602, reth), Some(500));
+        let alchemy = "Log response size exceeded. Based on your parameters, this block range should work: [0x10, 0x1f]";
+        assert_eq!(wide(-32602, alchemy), Some(16));
+        for (code, message) in [
+            (-32005, "daily request count exceeded, request rate limited: quota"),
+            (-32005, "project ID request rate exceeded: too many requests"),
+            (429, "Your app has exceeded its compute units per second capacity"),
+        ] {
+            assert!(matches!(read(code, message), Fault::RateLimited { .. }), "{message}");
+        }
+        assert!(matches!(read(-32000, "unknown block"), Fault::Refused { .. }));
     }
 
     #[test]

@@ -1,33 +1,34 @@
 //! From the text of a node's result to a value, or to the fault that it is. Pure.
 
-use alloy::primitives::{Address, B256, U256};
-use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
 
-use super::answer::{Block, FeeEstimate, Log, RawBlock, RawLog, RawReceipt, Receipt};
-use super::endpoint::json_fault;
+use alloy::primitives::{Address, B256, U256};
+
+use super::answer::{Block, FeeEstimate, Log, RangeLog, RawBlock, RawLog, RawReceipt, Receipt};
+use super::bulk::{LogQuery, Span};
 use super::error::Fault;
 use super::hex::{Data, Fixed, Quantity};
+use super::json::{Wire, read_whole, wire};
+use super::sift;
 use crate::units::{BlockNumber, BlockRef};
 
-#[derive(serde::Deserialize)]
-pub(super) struct HashOnly {
-    pub(super) hash: Fixed<32>,
+wire! {
+    pub(super) struct HashOnly {
+        pub(super) hash: Fixed<32> = "hash",
+    }
+
+    struct FeeHistory {
+        base_fee_per_gas: Vec<Quantity> = "baseFeePerGas",
+        reward: Option<Vec<Vec<Quantity>>> = "reward",
+    }
 }
 
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct FeeHistory {
-    base_fee_per_gas: Vec<Quantity>,
-    #[serde(default)]
-    reward: Option<Vec<Vec<Quantity>>>,
-}
-
-pub(super) fn read_json<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
-    serde_json::from_str(text).map_err(|error| Fault::malformed(json_fault(&error)))
+pub(super) fn read_json<T: Wire>(text: &str) -> Result<T, Fault> {
+    read_whole(text).map_err(|flaw| Fault::malformed(flaw.to_string()))
 }
 
 /// Reads what must be there: `null` means that the node does not have it.
-pub(super) fn read_present<R: DeserializeOwned, T>(what: &str, text: &str, read: impl FnOnce(R) -> Result<T, Fault>) -> Result<T, Fault> {
+pub(super) fn read_present<R: Wire, T>(what: &str, text: &str, read: impl FnOnce(R) -> Result<T, Fault>) -> Result<T, Fault> {
     match read_json::<Option<R>>(text)? {
         Some(raw) => read(raw),
         None => Err(Fault::NotFound { what: what.to_owned() }),
@@ -44,7 +45,7 @@ pub(super) fn read_block(text: &str, hash: B256, verify: bool) -> Result<Block, 
 /// The logs of one block that were asked for, and no others.
 pub(super) fn read_logs(text: &str, hash: B256, contracts: &[Address], topic: B256) -> Result<Vec<Log>, Fault> {
     let raw = read_present(&format!("logs of block {hash}"), text, Ok::<Vec<RawLog>, Fault>)?;
-    let logs = raw.into_iter().map(RawLog::read).collect::<Result<Vec<_>, _>>()?;
+    let mut logs = raw.into_iter().map(RawLog::read).collect::<Result<Vec<_>, _>>()?;
     for log in &logs {
         if log.block_hash.is_some_and(|found| found != hash) {
             return Err(Fault::malformed(format!("a log of another block than {hash}")));
@@ -53,6 +54,32 @@ pub(super) fn read_logs(text: &str, hash: B256, contracts: &[Address], topic: B2
             return Err(Fault::malformed(format!("a log in block {hash} that was not asked for")));
         }
     }
+    logs.sort_by_key(|log| log.log_index);
+    Ok(logs)
+}
+
+/// The logs of interest in a range, by height and index, and every height that has a log at all.
+pub(super) fn read_range(text: &str, span: Span, query: LogQuery<'_>, present: &mut BTreeSet<BlockNumber>) -> Result<Vec<RangeLog>, Fault> {
+    let mut outside = None;
+    let mut last = None;
+    let (_, mut logs) = sift::read_logs_where(text, |number, recipient| {
+        // Logs come by height, so most are of the block of the one before.
+        if last != Some(number) {
+            last = Some(number);
+            present.insert(number);
+            if !(span.from..=span.to).contains(&number) {
+                outside = Some(number);
+            }
+        }
+        recipient.is_some_and(|recipient| (query.wanted)(*recipient))
+    })?;
+    if let Some(number) = outside {
+        return Err(Fault::malformed(format!("a log of block {number}, outside of {} to {}", span.from, span.to)));
+    }
+    if logs.iter().any(|found| !query.contracts.contains(&found.log.address) || found.log.topics.first() != Some(&query.topic)) {
+        return Err(Fault::malformed("a log in a range that was not asked for"));
+    }
+    logs.sort_by_key(|found| (found.number, found.log.log_index));
     Ok(logs)
 }
 

@@ -4,6 +4,10 @@
 //! ([`transfers`]): they say whether the transaction succeeded, and only they give a log's place among
 //! the logs of its transaction, which the economic key needs. A token is its contract: names and
 //! symbols are never looked at. What looks like a transfer and is none is counted by reason.
+//!
+//! The chain's own coin also moves inside a transaction, from contract to contract, and no log shows it.
+//! A trace does: a frame that calls, creates or ends a contract moves its value, unless it or a frame
+//! above it failed.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +15,7 @@ use alloy::primitives::{Address, B256, U256, b256};
 
 use super::transfer::{Position, Transfer};
 use crate::deposit::WatchedSet;
-use crate::rpc::{Block, Log, Receipt};
+use crate::rpc::{Block, Call, CallKind, Log, Receipt};
 use crate::units::{Asset, BlockRef};
 
 /// `keccak256("Transfer(address,address,uint256)")`.
@@ -23,6 +27,15 @@ pub struct Scope<'a> {
     pub watched: &'a WatchedSet,
     /// Contracts of the listed tokens.
     pub tokens: &'a [Address],
+}
+
+/// What a block shows of itself before its receipts are read.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    pub block: &'a Block,
+    pub logs: &'a [Log],
+    /// The inside of its transactions; empty where nobody traces.
+    pub calls: &'a [Call],
 }
 
 /// What looked like a transfer to us and was not taken, by reason.
@@ -55,17 +68,20 @@ pub enum MatchError {
 }
 
 /// The transactions whose receipts decide.
-pub fn hits(block: &Block, logs: &[Log], scope: Scope<'_>) -> BTreeSet<B256> {
-    let by_value = block.transactions.iter().filter(|tx| !tx.value.is_zero() && tx.to.is_some_and(|to| scope.watched.contains(to)));
-    let by_log = logs.iter().filter(|log| is_mined(log) && log.topics.get(2).is_some_and(|topic| pays_us(topic, scope)));
-    by_value.map(|tx| tx.hash).chain(by_log.map(|log| log.tx_hash)).collect()
+pub fn hits(view: View<'_>, scope: Scope<'_>) -> BTreeSet<B256> {
+    let transactions = &view.block.transactions;
+    let by_value = transactions.iter().filter(|tx| !tx.value.is_zero() && tx.to.is_some_and(|to| scope.watched.contains(to)));
+    let by_log = view.logs.iter().filter(|log| is_mined(log) && log.topics.get(2).is_some_and(|topic| pays_us(topic, scope)));
+    let by_call = view.calls.iter().filter(|call| pays_inside(call, scope));
+    by_value.map(|tx| tx.hash).chain(by_log.map(|log| log.tx_hash)).chain(by_call.map(|call| call.tx_hash)).collect()
 }
 
 /// All transfers to us in a block. `receipts` holds at least those of [`hits`].
-pub fn transfers(block: &Block, logs: &[Log], receipts: &[Receipt], scope: Scope<'_>) -> Result<(Vec<Transfer>, Ignored), MatchError> {
+pub fn transfers(view: View<'_>, receipts: &[Receipt], scope: Scope<'_>) -> Result<(Vec<Transfer>, Ignored), MatchError> {
+    let View { block, logs, calls } = view;
     let mut ignored = Ignored::default();
     let mut found = Vec::new();
-    for tx_hash in hits(block, logs, scope) {
+    for tx_hash in hits(view, scope) {
         let receipt = receipts.iter().find(|receipt| receipt.tx_hash == tx_hash).ok_or(MatchError::NoReceipt { tx_hash })?;
         if receipt.block != block.header.block {
             return Err(MatchError::ReceiptElsewhere { tx_hash, found: receipt.block, wanted: block.header.block });
@@ -77,6 +93,7 @@ pub fn transfers(block: &Block, logs: &[Log], receipts: &[Receipt], scope: Scope
             continue;
         }
         found.extend(native(block, tx_hash, scope));
+        found.extend(inside(calls, tx_hash, scope));
         for (ordinal, log) in ordered.iter().enumerate() {
             let ordinal = u32::try_from(ordinal).expect("an answer is too small to hold 2^32 logs");
             if !is_mined(log) {
@@ -94,6 +111,14 @@ pub fn transfers(block: &Block, logs: &[Log], receipts: &[Receipt], scope: Scope
     }
     ignored.unmined += count(logs.iter().filter(|log| !is_mined(log)));
     Ok((found, ignored))
+}
+
+/// Whether a trace tells of each transaction of the block, and of no other: its top-level frames are the
+/// block's transactions. Nodes are known to leave some out.
+pub fn is_whole_trace(block: &Block, calls: &[Call]) -> bool {
+    let traced: BTreeSet<B256> = calls.iter().filter(|call| call.path.is_empty()).map(|call| call.tx_hash).collect();
+    let mined: BTreeSet<B256> = block.transactions.iter().map(|tx| tx.hash).collect();
+    traced == mined && calls.iter().all(|call| mined.contains(&call.tx_hash))
 }
 
 /// The receipt's logs in the order of their index, each once. The order of the answer and gaps between
@@ -129,17 +154,44 @@ fn confirm_logs(block: &Block, logs: &[Log], tx_hash: B256, ordered: &[&Log]) ->
 fn native(block: &Block, tx_hash: B256, scope: Scope<'_>) -> Option<Transfer> {
     let tx = block.transactions.iter().find(|tx| tx.hash == tx_hash)?;
     let recipient = tx.to?;
-    let derived_address = scope.watched.find(recipient)?;
-    (!tx.value.is_zero()).then(|| Transfer {
+    (scope.watched.contains(recipient) && !tx.value.is_zero()).then(|| Transfer {
         tx_hash,
         position: Position::TOP,
         asset: Asset::Native,
         sender: tx.from,
         recipient,
         amount: tx.value,
-        derived_address,
         internal: scope.watched.contains(tx.from),
     })
+}
+
+/// A frame inside a transaction that carries value to us, if nothing above it failed.
+fn pays_inside(call: &Call, scope: Scope<'_>) -> bool {
+    let moves = match call.kind {
+        CallKind::Call | CallKind::Create | CallKind::SelfDestruct => !call.value.is_zero(),
+        CallKind::Other => false,
+    };
+    moves && !call.path.is_empty() && call.to.is_some_and(|to| scope.watched.contains(to))
+}
+
+/// What the inside of a transaction pays us. A failed frame voids all below it, which do not say so.
+fn inside<'a>(calls: &'a [Call], tx_hash: B256, scope: Scope<'a>) -> impl Iterator<Item = Transfer> + 'a {
+    let of_tx = move || calls.iter().filter(move |call| call.tx_hash == tx_hash);
+    let failed: Vec<&[u32]> = of_tx().filter(|call| call.failed).map(|call| call.path.as_slice()).collect();
+    of_tx().filter(move |call| pays_inside(call, scope) && !failed.iter().any(|above| call.path.starts_with(above))).filter_map(
+        move |call| {
+            let recipient = call.to?;
+            Some(Transfer {
+                tx_hash,
+                position: Position::Call(call.path.clone()),
+                asset: Asset::Native,
+                sender: call.from,
+                recipient,
+                amount: call.value,
+                internal: scope.watched.contains(call.from),
+            })
+        },
+    )
 }
 
 /// What a log of a successful transaction is to us.
@@ -160,7 +212,9 @@ fn read(log: &Log, scope: Scope<'_>) -> Reading {
     let (Some(sender), Some(recipient)) = (log.topics.get(1).and_then(account), log.topics.get(2).and_then(account)) else {
         return if listed { Reading::Malformed } else { Reading::NotOurs };
     };
-    let Some(derived_address) = scope.watched.find(recipient) else { return Reading::NotOurs };
+    if !scope.watched.contains(recipient) {
+        return Reading::NotOurs;
+    }
     if !listed {
         return Reading::Unlisted;
     }
@@ -178,7 +232,6 @@ fn read(log: &Log, scope: Scope<'_>) -> Reading {
         sender,
         recipient,
         amount,
-        derived_address,
         internal: scope.watched.contains(sender),
     })
 }

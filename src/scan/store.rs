@@ -17,6 +17,8 @@ pub struct Cursor {
     pub start: BlockNumber,
     /// The last block that was read: everything from `start` to here is stored.
     pub tip: BlockRef,
+    /// The highest block that the node has called final; `None` until it has named one.
+    pub final_block: Option<BlockRef>,
     /// Why nothing may leave on this chain, if so.
     pub outflow_halted: Option<String>,
 }
@@ -26,6 +28,8 @@ pub struct Cursor {
 pub struct NewBlock {
     pub link: Link,
     pub time: OffsetDateTime,
+    /// The inside of its transactions was read too, so that the native coin of contracts was seen.
+    pub internal_read: bool,
 }
 
 /// How much a reorg took away.
@@ -39,7 +43,7 @@ pub struct Orphaned {
 pub async fn find_cursor(connection: &mut PgConnection, chain: ChainId) -> Result<Option<Cursor>, DbError> {
     let row = sqlx::query!(
         r#"
-        select start_number, number, hash as "hash!: Vec<u8>", outflow_halted_reason
+        select start_number, number, hash as "hash!: Vec<u8>", final_number, final_hash as "final_hash?: Vec<u8>", outflow_halted_reason
         from chain_cursors where chain_id = $1::bigint
         "#,
         chain.as_i64()
@@ -47,9 +51,14 @@ pub async fn find_cursor(connection: &mut PgConnection, chain: ChainId) -> Resul
     .fetch_optional(connection)
     .await?;
     row.map(|row| {
+        let final_block = match (row.final_number, row.final_hash) {
+            (Some(number), Some(hash)) => Some(BlockRef { number: BlockNumber::from(number), hash: hash_from_sql(&hash)? }),
+            _ => None,
+        };
         Ok(Cursor {
             start: BlockNumber::from(row.start_number),
             tip: BlockRef { number: BlockNumber::from(row.number), hash: hash_from_sql(&row.hash)? },
+            final_block,
             outflow_halted: row.outflow_halted_reason,
         })
     })
@@ -94,6 +103,23 @@ pub async fn advance_cursor(
     expect_one(outcome.rows_affected(), "the cursor of a chain")
 }
 
+/// Notes the block that the node calls final. Only a higher one is taken: what was final once stays final,
+/// and a node whose tag goes back is at fault. Returns whether it was taken.
+pub async fn set_final(connection: &mut PgConnection, chain: ChainId, block: BlockRef) -> Result<bool, DbError> {
+    let outcome = sqlx::query!(
+        r#"
+        update chain_cursors set final_number = $2, final_hash = $3::bytea
+        where chain_id = $1::bigint and (final_number is null or final_number < $2)
+        "#,
+        chain.as_i64(),
+        block.number.as_i64(),
+        block.hash.as_slice()
+    )
+    .execute(connection)
+    .await?;
+    Ok(outcome.rows_affected() == 1)
+}
+
 /// The canonical blocks from a height on, ascending. The tip bounds the answer.
 pub async fn list_canonical(connection: &mut PgConnection, chain: ChainId, from: BlockNumber) -> Result<Vec<BlockRef>, DbError> {
     let rows = sqlx::query!(
@@ -119,6 +145,21 @@ pub async fn find_canonical(connection: &mut PgConnection, chain: ChainId, numbe
     .fetch_optional(connection)
     .await?;
     hash.as_deref().map(hash_from_sql).transpose()
+}
+
+/// How many of the newest 10,000 canonical blocks were not looked inside.
+pub async fn count_internal_unread(connection: &mut PgConnection, chain: ChainId) -> Result<u64, DbError> {
+    let count = sqlx::query_scalar!(
+        r#"
+        select count(*) as "count!" from chain_blocks b
+        where b.chain_id = $1::bigint and b.state = 'canonical' and not b.internal_read
+          and b.number > (select c.number - 10000 from chain_cursors c where c.chain_id = $1::bigint)
+        "#,
+        chain.as_i64()
+    )
+    .fetch_one(connection)
+    .await?;
+    count_from_sql("count", count)
 }
 
 /// Marks blocks and observations from a height on as orphaned. Nothing is deleted.
@@ -165,12 +206,15 @@ pub async fn insert_blocks(
     let hashes = as_bytes(blocks.iter().map(|block| block.link.block.hash));
     let parents = as_bytes(blocks.iter().map(|block| block.link.parent_hash));
     let times: Vec<OffsetDateTime> = blocks.iter().map(|block| block.time).collect();
+    let internal_read: Vec<bool> = blocks.iter().map(|block| block.internal_read).collect();
     let outcome = sqlx::query!(
         r#"
-        insert into chain_blocks (chain_id, number, hash, parent_hash, block_time, threshold_history_id)
-        select $1::bigint, b.number, b.hash, b.parent_hash, b.block_time, $6
-        from unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::timestamptz[]) as b (number, hash, parent_hash, block_time)
-        on conflict on constraint chain_blocks_pkey do update set state = 'canonical', orphaned_at = null
+        insert into chain_blocks (chain_id, number, hash, parent_hash, block_time, internal_read, threshold_history_id)
+        select $1::bigint, b.number, b.hash, b.parent_hash, b.block_time, b.internal_read, $7
+        from unnest($2::bigint[], $3::bytea[], $4::bytea[], $5::timestamptz[], $6::boolean[])
+            as b (number, hash, parent_hash, block_time, internal_read)
+        on conflict on constraint chain_blocks_pkey do update
+            set state = 'canonical', orphaned_at = null, internal_read = chain_blocks.internal_read or excluded.internal_read
         where chain_blocks.parent_hash = excluded.parent_hash and chain_blocks.block_time = excluded.block_time
         "#,
         chain.as_i64(),
@@ -178,6 +222,7 @@ pub async fn insert_blocks(
         &hashes,
         &parents,
         &times,
+        &internal_read,
         threshold_history_id
     )
     .execute(connection)
@@ -186,7 +231,7 @@ pub async fn insert_blocks(
 }
 
 /// Stores what blocks of this round showed. The same sighting again makes its row canonical again and
-/// must say the same.
+/// must say the same. A recipient that is no derived address is an error: the round is given up.
 pub async fn insert_observations(connection: &mut PgConnection, chain: ChainId, seen: &[(BlockRef, Transfer)]) -> Result<(), DbError> {
     if seen.is_empty() {
         return Ok(());
@@ -212,7 +257,6 @@ pub async fn insert_observations(connection: &mut PgConnection, chain: ChainId, 
     let senders: Vec<Vec<u8>> = seen.iter().map(|(_, transfer)| transfer.sender.to_vec()).collect();
     let recipients: Vec<Vec<u8>> = seen.iter().map(|(_, transfer)| transfer.recipient.to_vec()).collect();
     let amounts: Vec<String> = seen.iter().map(|(_, transfer)| units_to_sql(transfer.amount)).collect();
-    let addresses: Vec<uuid::Uuid> = seen.iter().map(|(_, transfer)| transfer.derived_address).collect();
     let internals: Vec<bool> = seen.iter().map(|(_, transfer)| transfer.internal).collect();
     let outcome = sqlx::query_file!(
         "src/scan/insert_observations.sql",
@@ -225,7 +269,6 @@ pub async fn insert_observations(connection: &mut PgConnection, chain: ChainId, 
         &senders,
         &recipients,
         &amounts,
-        &addresses,
         &internals
     )
     .execute(connection)

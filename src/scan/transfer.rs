@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use alloy::primitives::{Address, B256, U256};
-use uuid::Uuid;
 
 use crate::units::Asset;
 
@@ -71,8 +70,6 @@ pub struct Transfer {
     pub recipient: Address,
     /// Base units, never zero.
     pub amount: U256,
-    /// The row of the recipient.
-    pub derived_address: Uuid,
     /// Sent by an address of ours: booked by its settlement, never credited as a deposit.
     pub internal: bool,
 }

@@ -1,23 +1,24 @@
 //! The loop that follows one chain. A tick reads at most one chunk and commits it whole, or nothing.
 //!
-//! Order of a tick: the head, then the blocks up to it, then the watched set, then the receipts. The set
-//! is read after the blocks exist, so an address that was committed before somebody paid it is known.
+//! Near the head it goes block by block, by hash; far behind it catches up in ranges (`catch_up`). Order
+//! of a tick: the head, then the watched set and the blocks, then the receipts. The head comes first: an
+//! address that was committed before somebody paid it is in the set when the paying block is matched.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use alloy::primitives::{Address, B256};
 use time::OffsetDateTime;
 
-use super::matching::{self, Ignored, Scope, TRANSFER_TOPIC};
+use super::matching::{self, Ignored, Scope, TRANSFER_TOPIC, View};
 use super::store::{self, Cursor, NewBlock, Orphaned};
 use super::tip::{self, Link, StoredLine, TipChange};
 use super::{ScanError, Transfer};
-use crate::account;
-use crate::chains::ChainSpec;
+use crate::chains::{ChainSpec, Finality};
 use crate::db::{Database, DbError};
-use crate::deposit::WatchedSet;
-use crate::rpc::{Block, Log, Node, Receipt};
+use crate::deposit::{Watched, WatchedSet};
+use crate::rpc::{Block, Call, Fault, FinalityTag, Log, Node, Receipt, Span};
 use crate::settings;
 use crate::units::{BlockNumber, BlockRef, ChainId, Progress};
 
@@ -26,26 +27,37 @@ use crate::units::{BlockNumber, BlockRef, ChainId, Progress};
 pub struct ScanOptions {
     /// The first block to read, the very first time. `None`: the head at that moment.
     pub start: Option<BlockNumber>,
-    /// Blocks per tick and commit.
+    /// Blocks per tick and commit near the head.
     pub chunk_blocks: u32,
+    /// Blocks per tick and commit when catching up.
+    pub catch_up_blocks: u32,
+    /// Whether the chain's own coin is looked for. Without it headers are read in place of whole blocks.
+    pub native: bool,
+    /// Whether to look inside transactions, where the node can.
+    pub internal: bool,
 }
 
 impl Default for ScanOptions {
     fn default() -> Self {
-        Self { start: None, chunk_blocks: 50 }
+        Self { start: None, chunk_blocks: 50, catch_up_blocks: 500, native: true, internal: true }
     }
 }
 
 /// Follows one chain. Chains share the watched set, not their fate: each has a scanner of its own.
 #[derive(Debug)]
 pub struct Scanner {
-    database: Database,
-    node: Arc<Node>,
-    watched: Arc<RwLock<WatchedSet>>,
-    chain: ChainId,
-    tokens: Vec<Address>,
+    pub(super) database: Database,
+    pub(super) node: Arc<Node>,
+    pub(super) watched: Arc<Watched>,
+    pub(super) chain: ChainId,
+    pub(super) tokens: Vec<Address>,
     reorg_window: u32,
-    options: ScanOptions,
+    finality: Option<FinalityTag>,
+    pub(super) options: ScanOptions,
+    /// The head under which the node was last asked what is final.
+    final_asked: AtomicU64,
+    /// The node does not give the receipts of a whole block.
+    pub(super) receipts_one_by_one: AtomicBool,
 }
 
 /// What one tick will commit.
@@ -60,14 +72,19 @@ struct Round {
     now: OffsetDateTime,
 }
 
-/// A block with the logs it needs for matching.
-struct Read {
-    block: Block,
-    logs: Vec<Log>,
+/// A block with what it takes to match it.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) block: Block,
+    pub(super) logs: Vec<Log>,
+    /// `None` where nobody could look inside its transactions.
+    pub(super) calls: Option<Vec<Call>>,
+    /// Those that are read already.
+    pub(super) receipts: Vec<Receipt>,
 }
 
 impl Scanner {
-    pub fn new(database: Database, node: Arc<Node>, watched: Arc<RwLock<WatchedSet>>, spec: &ChainSpec, options: ScanOptions) -> Self {
+    pub fn new(database: Database, node: Arc<Node>, watched: Arc<Watched>, spec: &ChainSpec, options: ScanOptions) -> Self {
         Self {
             database,
             node,
@@ -75,7 +92,13 @@ impl Scanner {
             chain: spec.id,
             tokens: spec.tokens.iter().map(|token| token.contract).collect(),
             reorg_window: spec.reorg_window,
+            finality: match spec.finality {
+                Finality::Tags => Some(FinalityTag::Finalized),
+                Finality::Depth => None,
+            },
             options,
+            final_asked: AtomicU64::new(0),
+            receipts_one_by_one: AtomicBool::new(false),
         }
     }
 
@@ -86,27 +109,89 @@ impl Scanner {
         let cursor = store::find_cursor(&mut *self.database.connection().await?, self.chain).await?;
         let Some(cursor) = cursor else { return self.first_round(head, now).await };
 
-        let line = self.stored_line(&cursor).await?;
+        let final_block = self.note_final(&cursor, head.block.number).await?;
+        if let Some(to) = self.catch_up_to(&cursor, head.block.number, final_block) {
+            let span = Span { from: cursor.tip.number.next(), to };
+            self.refresh_watched().await?;
+            let reads = self.read_span(span).await?;
+            // Otherwise the branch has left the stored line, and what comes next looks for the ancestor.
+            if tip::follows(cursor.tip, link_of(&reads[0].block.header)) {
+                return self.commit_reads(Some(cursor.tip), None, reads, now).await;
+            }
+        }
+        self.follow(&cursor, head, now).await
+    }
+
+    /// One chunk of the way from the stored tip to the head, block by block.
+    async fn follow(&self, cursor: &Cursor, head: Link, now: OffsetDateTime) -> Result<Progress, ScanError> {
+        let mut searched = self.reorg_window;
+        let mut line = self.stored_line(cursor, searched).await?;
         // At the same height or below, the head itself is what to compare; above, the next block is.
         let first = if head.block.number <= cursor.tip.number { None } else { Some(self.block_at(cursor.tip.number.next()).await?) };
         let mut branch = vec![first.as_ref().map_or(head, |block| link_of(&block.header))];
         let (from, orphan_from) = loop {
             match tip::advance(&line, &branch) {
                 TipChange::Same => return Ok(Progress::Idle),
-                TipChange::Behind { by } => return self.behind(&cursor, by),
+                TipChange::Behind { by } => return self.behind(cursor, by),
                 TipChange::Extend { from } => break (from, None),
+                // Not even the first block is shared, over a line longer than any reorg: another chain.
+                TipChange::Reorg { ancestor: None, depth, .. } if depth > u64::from(self.reorg_window) => {
+                    return self.too_deep(head.block, cursor.start, now).await;
+                }
                 TipChange::Reorg { ancestor, depth, from } => {
                     tracing::warn!(chain.id = self.chain.get(), depth, ?ancestor, tip = %cursor.tip, "the node's branch left the stored line");
                     break (from, Some(ancestor.map_or(cursor.start, |ancestor| ancestor.number.next())));
                 }
                 // Ends: the branch grows downwards to the lowest stored block at most.
                 TipChange::NeedParent { hash } => branch.insert(0, link_of(&self.node.header_by_hash(hash).await?)),
+                // Deeper than a reorg should be. Outflow is halted first and a person called; then the
+                // line is searched further, because what was dropped must not stay canonical.
+                TipChange::TooDeep { searched_to }
+                    if cursor.outflow_halted.is_some() && searched_to > cursor.start && self.shares_start(cursor).await? =>
+                {
+                    searched = searched.saturating_mul(2);
+                    line = self.stored_line(cursor, searched).await?;
+                }
                 TipChange::TooDeep { searched_to } => return self.too_deep(head.block, searched_to, now).await,
                 TipChange::Broken { at } => return Err(self.moved(format!("{at} does not follow the block before it"))),
             }
         };
         let reads = self.read_branch(&branch[from..], first, head).await?;
         self.finish(Some(cursor.tip), orphan_from, reads, now).await
+    }
+
+    /// Whether the node has the first block that was ever stored: otherwise it is on another chain, and
+    /// there is no ancestor to search for.
+    async fn shares_start(&self, cursor: &Cursor) -> Result<bool, ScanError> {
+        let stored = store::find_canonical(&mut *self.database.connection().await?, self.chain, cursor.start).await?;
+        let shown = self.node.header_by_number(cursor.start).await?;
+        Ok(shown.map(|header| header.block.hash) == stored)
+    }
+
+    /// Asks the node once per head what it calls final, and keeps the highest.
+    async fn note_final(&self, cursor: &Cursor, head: BlockNumber) -> Result<Option<BlockNumber>, ScanError> {
+        let known = cursor.final_block.map(|block| block.number);
+        let Some(tag) = self.finality.filter(|_| self.final_asked.swap(head.0, Ordering::Relaxed) != head.0) else { return Ok(known) };
+        let Some(named) = self.node.tagged(tag).await? else { return Ok(known) };
+        if known.is_some_and(|known| named.number < known) {
+            tracing::warn!(chain.id = self.chain.get(), %named, ?known, "the node's final block went back; the higher one stays");
+            return Ok(known);
+        }
+        if known != Some(named.number) {
+            let chain = self.chain;
+            self.database
+                .unit::<_, DbError, _>(move |connection| Box::pin(async move { store::set_final(connection, chain, named).await }))
+                .await?;
+        }
+        Ok(Some(named.number))
+    }
+
+    /// Up to where ranges may be read now: far enough behind, and only what no reorg touches.
+    fn catch_up_to(&self, cursor: &Cursor, head: BlockNumber, final_block: Option<BlockNumber>) -> Option<BlockNumber> {
+        let settled = final_block.unwrap_or(BlockNumber(head.0.saturating_sub(u64::from(self.reorg_window)))).min(head);
+        let behind = settled.0.checked_sub(cursor.tip.number.0)?;
+        let worth_it = behind > u64::from(self.options.chunk_blocks) && self.options.catch_up_blocks > 0;
+        worth_it.then(|| BlockNumber(cursor.tip.number.0 + behind.min(u64::from(self.options.catch_up_blocks))))
     }
 
     /// The first round stores the block where watching begins.
@@ -141,8 +226,8 @@ impl Scanner {
 
     // === reading ===
 
-    async fn stored_line(&self, cursor: &Cursor) -> Result<StoredLine, ScanError> {
-        let lowest = BlockNumber(cursor.tip.number.0.saturating_sub(u64::from(self.reorg_window)));
+    async fn stored_line(&self, cursor: &Cursor, depth: u32) -> Result<StoredLine, ScanError> {
+        let lowest = BlockNumber(cursor.tip.number.0.saturating_sub(u64::from(depth)));
         let blocks = store::list_canonical(&mut *self.database.connection().await?, self.chain, lowest.max(cursor.start)).await?;
         let line = StoredLine::new(blocks, cursor.start).map_err(|error| DbError::Corrupt {
             column: "chain_blocks.number",
@@ -196,26 +281,43 @@ impl Scanner {
         } else {
             self.node.logs_by_block_hash(header.block.hash, &self.tokens, TRANSFER_TOPIC).await?
         };
-        Ok(Read { block, logs })
+        let calls = self.look_inside(&block).await?;
+        Ok(Read { block, logs, calls, receipts: Vec::new() })
     }
 
-    /// Brings the watched set up to what is committed now. Incremental; when a clock that jumped has
-    /// hidden a row, the count differs and all rows are read.
-    async fn refresh_watched(&self) -> Result<(), ScanError> {
-        let since = self.watched.read().unwrap_or_else(PoisonError::into_inner).since();
-        let mut connection = self.database.connection().await?;
-        let rows = account::store::list_watched(&mut connection, since).await?;
-        let issued = account::store::count_watched(&mut connection).await?;
-        let complete = {
-            let mut watched = self.watched.write().unwrap_or_else(PoisonError::into_inner);
-            watched.extend(rows);
-            watched.len() as u64 >= issued
-        };
-        if !complete {
-            let rows = account::store::list_watched(&mut connection, None).await?;
-            self.watched.write().unwrap_or_else(PoisonError::into_inner).extend(rows);
+    /// What happened inside a block's transactions. A trace that cannot be had leaves the block unread in
+    /// this respect, which is stored with it; a node that is away is waited for.
+    pub(super) async fn look_inside(&self, block: &Block) -> Result<Option<Vec<Call>>, ScanError> {
+        if !self.options.internal {
+            return Ok(None);
         }
-        Ok(())
+        if block.transactions.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        if !self.node.traces() {
+            return Ok(None);
+        }
+        match self.node.calls(&[block.header.block]).await {
+            Ok(lists) => Ok(lists.into_iter().flatten().next().filter(|calls| self.is_whole(block, calls))),
+            Err(error) if matches!(error.fault, Fault::Unreachable { .. } | Fault::RateLimited { .. }) => Err(error.into()),
+            Err(error) => {
+                tracing::warn!(chain.id = self.chain.get(), block = %block.header.block, %error, "the inside of a block could not be read");
+                Ok(None)
+            }
+        }
+    }
+
+    pub(super) fn is_whole(&self, block: &Block, calls: &[Call]) -> bool {
+        let whole = matching::is_whole_trace(block, calls);
+        if !whole {
+            tracing::warn!(chain.id = self.chain.get(), block = %block.header.block, "a trace leaves transactions out; it is not used");
+        }
+        whole
+    }
+
+    /// Brings the watched set up to what is committed now.
+    pub(super) async fn refresh_watched(&self) -> Result<(), ScanError> {
+        Ok(self.watched.refresh(&self.database).await?)
     }
 
     // === matching and committing ===
@@ -229,10 +331,21 @@ impl Scanner {
         now: OffsetDateTime,
     ) -> Result<Progress, ScanError> {
         self.refresh_watched().await?;
+        self.commit_reads(from, orphan_from, reads, now).await
+    }
+
+    async fn commit_reads(
+        &self,
+        from: Option<BlockRef>,
+        orphan_from: Option<BlockNumber>,
+        reads: Vec<Read>,
+        now: OffsetDateTime,
+    ) -> Result<Progress, ScanError> {
         let mut round = Round { chain: self.chain, from, orphan_from, blocks: Vec::with_capacity(reads.len()), seen: Vec::new(), now };
         for read in &reads {
             let header = &read.block.header;
-            round.blocks.push(NewBlock { link: link_of(header), time: self.block_time(header.block, header.timestamp)? });
+            let time = self.block_time(header.block, header.timestamp)?;
+            round.blocks.push(NewBlock { link: link_of(header), time, internal_read: read.calls.is_some() });
             let found = self.transfers_of(read).await?;
             round.seen.extend(found.into_iter().map(|transfer| (header.block, transfer)));
         }
@@ -250,30 +363,40 @@ impl Scanner {
         Ok(Progress::Worked)
     }
 
-    async fn transfers_of(&self, read: &Read) -> Result<Vec<Transfer>, ScanError> {
+    pub(super) async fn transfers_of(&self, read: &Read) -> Result<Vec<Transfer>, ScanError> {
+        let view = View { block: &read.block, logs: &read.logs, calls: read.calls.as_deref().unwrap_or_default() };
         let hits = {
-            let watched = self.watched.read().unwrap_or_else(PoisonError::into_inner);
-            matching::hits(&read.block, &read.logs, self.scope(&watched))
+            let watched = self.watched.read();
+            matching::hits(view, self.scope(&watched))
         };
+        if hits.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut receipts: BTreeMap<B256, Receipt> = BTreeMap::new();
+        let known: BTreeMap<B256, &Receipt> = read.receipts.iter().map(|receipt| (receipt.tx_hash, receipt)).collect();
         for tx_hash in hits {
-            // No receipt is no answer; the matcher refuses the block.
-            if let Some(receipt) = self.node.receipt(tx_hash).await? {
+            if let Some(receipt) = known.get(&tx_hash) {
+                receipts.insert(tx_hash, (*receipt).clone());
+            } else if let Some(receipt) = self.node.receipt(tx_hash).await? {
+                // No receipt is no answer; the matcher refuses the block.
                 receipts.insert(tx_hash, receipt);
             }
         }
         let receipts: Vec<Receipt> = receipts.into_values().collect();
-        let watched = self.watched.read().unwrap_or_else(PoisonError::into_inner);
+        let watched = self.watched.read();
         let block = read.block.header.block;
-        let (found, ignored) = matching::transfers(&read.block, &read.logs, &receipts, self.scope(&watched))
-            .map_err(|source| ScanError::Contradiction { chain: self.chain, block, source: Box::new(source) })?;
+        let (found, ignored) = matching::transfers(view, &receipts, self.scope(&watched)).map_err(|source| ScanError::Contradiction {
+            chain: self.chain,
+            block,
+            source: Box::new(source),
+        })?;
         if ignored != Ignored::default() {
             tracing::info!(chain.id = self.chain.get(), %block, ?ignored, "what looked like a transfer was not taken");
         }
         Ok(found)
     }
 
-    fn scope<'a>(&'a self, watched: &'a WatchedSet) -> Scope<'a> {
+    pub(super) fn scope<'a>(&'a self, watched: &'a WatchedSet) -> Scope<'a> {
         Scope { watched, tokens: &self.tokens }
     }
 
@@ -295,7 +418,7 @@ impl Scanner {
         })
     }
 
-    fn moved(&self, what: String) -> ScanError {
+    pub(super) fn moved(&self, what: String) -> ScanError {
         ScanError::Moved { chain: self.chain, what }
     }
 }
@@ -320,6 +443,6 @@ impl Round {
     }
 }
 
-fn link_of(header: &crate::rpc::Header) -> Link {
+pub(super) fn link_of(header: &crate::rpc::Header) -> Link {
     Link { block: header.block, parent_hash: header.parent_hash }
 }

@@ -76,7 +76,7 @@ impl ApiHouse {
         let outcome = house.db.unit::<_, DbError, _>(move |connection| {
             Box::pin(async move {
                 let threshold = settings::store::get_threshold(connection, CHAIN).await?;
-                let block = NewBlock { link: Link { block: tip, parent_hash: B256::ZERO }, time: daemon::now() };
+                let block = NewBlock { link: Link { block: tip, parent_hash: B256::ZERO }, time: daemon::now(), internal_read: false };
                 scan::store::insert_blocks(connection, CHAIN, &[block], threshold.history_id).await?;
                 scan::store::insert_cursor(connection, CHAIN, tip).await
             })

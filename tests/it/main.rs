@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 
+mod accounts;
 mod api;
 mod db;
 mod ground;
 mod growth;
 mod house;
+mod issuing;
 mod lease;
 mod ledger;
 mod node;
@@ -24,3 +26,4 @@ mod watch;
 mod watch_faults;
 mod watching;
 mod way;
+mod workload;

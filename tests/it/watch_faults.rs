@@ -84,15 +84,20 @@ async fn w6_a_reorg_below_the_window_halts_outflow_and_calls_an_officer() {
         model.cut(25);
         model.mine_empty(26);
     });
-    for _ in 0..2 {
-        let error = watching.scan().await.unwrap_err();
-        assert!(matches!(error, ScanError::TooDeep { .. }), "{error}");
-        assert_eq!(error.disposition(), Disposition::Officer);
-    }
+    let error = watching.scan().await.unwrap_err();
+    assert!(matches!(error, ScanError::TooDeep { .. }), "{error}");
+    assert_eq!(error.disposition(), Disposition::Officer);
     let after = watching.cursor().await;
-    assert_eq!((after.tip, watching.rows()), before, "nothing is undone by guess");
+    assert_eq!((after.tip, watching.rows()), before, "before anything is undone, outflow is halted and a person called");
     assert!(after.outflow_halted.unwrap().contains("no block in common"));
     watching.confirm().await;
+
+    // Then what the chain has dropped is orphaned, however deep it lies, and the halt stays.
+    watching.follow().await;
+    assert_eq!(watching.cursor().await.tip, node.model(|model| model.head()));
+    assert_eq!(watching.rows(), "1|1|0|1|0", "the payment lies below the fork");
+    assert!(watching.cursor().await.outflow_halted.is_some());
+    watching.assert_line();
 
     // A reorg as deep as the window is followed; the halt stays until an officer lifts it.
     node.model(|model| {
@@ -104,6 +109,36 @@ async fn w6_a_reorg_below_the_window_halts_outflow_and_calls_an_officer() {
     assert_eq!(watching.cursor().await.tip, node.model(|model| model.head()));
     assert!(watching.cursor().await.outflow_halted.is_some());
     watching.assert_line();
+}
+
+/// A node of another chain, or of a chain that was reset, shares nothing with the stored line: nothing is
+/// orphaned for its sake, also not while outflow is halted.
+#[tokio::test]
+async fn w6_a_chain_that_shares_no_block_takes_nothing_back() {
+    let node = ScriptedNode::start().await;
+    node.model(|model| model.mine_empty(10));
+    let mut spec = local_spec();
+    spec.reorg_window = 20;
+    let watching = Watching::with(&[&node.url()], spec, ScanOptions { start: Some(BlockNumber(0)), ..ScanOptions::default() }).await;
+    let address = watching.issue().await;
+    node.model(|model| {
+        model.mine(vec![token(1, &address, 10)]);
+        model.mine_empty(50);
+    });
+    watching.follow().await;
+    let before = (watching.cursor().await.tip, watching.rows());
+    node.model(|model| {
+        let blocks = model.line().len() as u64;
+        model.cut(blocks);
+        model.mine_empty(blocks + 1);
+    });
+    for _ in 0..3 {
+        let error = watching.scan().await.unwrap_err();
+        assert!(matches!(error, ScanError::TooDeep { .. }), "{error}");
+        let after = watching.cursor().await;
+        assert_eq!((after.tip, watching.rows()), before);
+        assert!(after.outflow_halted.is_some());
+    }
 }
 
 #[tokio::test]
@@ -408,8 +443,8 @@ async fn w1_a_node_that_shows_one_transaction_in_two_blocks_is_refused() {
     assert_eq!((watching.cursor().await, watching.rows().as_str()), (before, "1|1|0|0|0"));
 }
 
-/// Requests, not seconds: two for a block with something of ours in it, one for a block whose filter
-/// excludes our tokens, and three for the round (head, second look, and the next poll's head).
+/// Requests, not seconds: three for a block with transactions (itself, its logs, its inside), one for an empty
+/// one, and three for the round (head, second look, and the next poll's head).
 #[tokio::test]
 async fn a_round_asks_no_more_than_it_needs() {
     let (node, watching, address) = ready().await;
@@ -418,7 +453,7 @@ async fn a_round_asks_no_more_than_it_needs() {
     watching.scanner.tick(NOW).await.unwrap();
     assert_eq!(
         node.take_methods(),
-        ["eth_getBlockByNumber", "eth_getBlockByNumber", "eth_getLogs", "eth_getTransactionReceipt", "eth_getBlockByNumber"]
+        ["eth_getBlockByNumber", "eth_getBlockByNumber", "eth_getLogs", "trace_block", "eth_getTransactionReceipt", "eth_getBlockByNumber"]
     );
     watching.scanner.tick(NOW).await.unwrap();
     assert_eq!(node.take_methods(), ["eth_getBlockByNumber"], "an idle poll asks for the head alone");

@@ -2,11 +2,8 @@
 
 use alloy::primitives::{Bloom, Bytes};
 use proptest::prelude::*;
-use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::*;
-use crate::account::store::WatchedAddress;
 use crate::rpc::{Header, Transaction};
 use crate::units::BlockNumber;
 
@@ -25,8 +22,7 @@ fn stranger(n: u8) -> Address {
 
 fn watched() -> WatchedSet {
     let mut set = WatchedSet::default();
-    let created_at = OffsetDateTime::UNIX_EPOCH;
-    set.extend((1..=3).map(|n| WatchedAddress { id: Uuid::from_u128(n.into()), address: ours(n), created_at }));
+    set.extend((1..=3).map(ours));
     set
 }
 
@@ -76,7 +72,8 @@ fn listed(receipts: &[Receipt]) -> Vec<Log> {
 
 fn run(transactions: Vec<Transaction>, logs: &[Log], receipts: &[Receipt]) -> Result<(Vec<Transfer>, Ignored), MatchError> {
     let watched = watched();
-    transfers(&block_of(transactions), logs, receipts, Scope { watched: &watched, tokens: &[USDC, USDT] })
+    let block = block_of(transactions);
+    transfers(View { block: &block, logs, calls: &[] }, receipts, Scope { watched: &watched, tokens: &[USDC, USDT] })
 }
 
 /// One transaction with these logs; what is taken, as (position, amount).
@@ -203,8 +200,68 @@ fn xc14_xc16_a_node_that_contradicts_itself_is_not_used() {
     let mut block = block_of(vec![call(1)]);
     block.header.logs_bloom.accrue_raw_log(USDT, &[TRANSFER_TOPIC]);
     let watched = watched();
-    let refused = transfers(&block, &listed(&receipts), &receipts, Scope { watched: &watched, tokens: &[USDC] });
+    let view = View { block: &block, logs: &listed(&receipts), calls: &[] };
+    let refused = transfers(view, &receipts, Scope { watched: &watched, tokens: &[USDC] });
     assert_eq!(refused, Err(MatchError::LogOutsideBloom { tx_hash }));
+}
+
+// === inside a transaction ===
+
+fn frame(path: &[u32], kind: CallKind, to: Address, value: u64) -> Call {
+    Call {
+        tx_hash: B256::repeat_byte(1),
+        path: path.to_vec(),
+        kind,
+        from: stranger(9),
+        to: Some(to),
+        value: U256::from(value),
+        failed: false,
+    }
+}
+
+/// What a trace of one transaction gives, as (position, amount).
+fn traced(calls: &[Call], succeeded: bool) -> Vec<(String, U256)> {
+    let watched = watched();
+    let block = block_of(vec![call(1)]);
+    let scope = Scope { watched: &watched, tokens: &[USDC, USDT] };
+    let (found, _) = transfers(View { block: &block, logs: &[], calls }, &[receipt_of(1, succeeded, vec![])], scope).unwrap();
+    assert!(found.iter().all(|transfer| transfer.asset == Asset::Native && transfer.sender == stranger(9)));
+    found.into_iter().map(|transfer| (transfer.position.to_string(), transfer.amount)).collect()
+}
+
+#[test]
+fn xc12_the_native_coin_of_contracts_is_found_by_trace() {
+    let top = frame(&[], CallKind::Call, USDC, 0);
+    let found = traced(
+        &[
+            top.clone(),
+            frame(&[0], CallKind::Call, ours(1), 5),
+            frame(&[1], CallKind::Other, ours(1), 6),
+            frame(&[2], CallKind::Call, stranger(2), 7),
+            frame(&[2, 0], CallKind::SelfDestruct, ours(2), 8),
+            frame(&[3], CallKind::Call, ours(1), 0),
+            frame(&[4], CallKind::Create, ours(3), 9),
+        ],
+        true,
+    );
+    let expected = [("call:0", 5), ("call:2.0", 8), ("call:4", 9)].map(|(position, value)| (position.to_owned(), U256::from(value)));
+    assert_eq!(found, expected, "delegated calls, strangers and zeroes pay us nothing");
+
+    // A failed frame voids all below it, and nothing beside it.
+    let failed = Call { failed: true, ..frame(&[0], CallKind::Call, stranger(2), 1) };
+    let found = traced(&[top.clone(), failed, frame(&[0, 1], CallKind::Call, ours(1), 5), frame(&[1], CallKind::Call, ours(1), 6)], true);
+    assert_eq!(found, [("call:1".to_owned(), U256::from(6))]);
+    assert_eq!(traced(&[top, frame(&[0], CallKind::Call, ours(1), 5)], false), [], "the receipt decides");
+}
+
+#[test]
+fn w2_a_trace_that_leaves_a_transaction_out_is_not_whole() {
+    let block = block_of(vec![call(1), call(2)]);
+    let of = |n: u8, path: &[u32]| Call { tx_hash: B256::repeat_byte(n), ..frame(path, CallKind::Call, USDC, 0) };
+    assert!(is_whole_trace(&block, &[of(1, &[]), of(1, &[0]), of(2, &[])]));
+    assert!(!is_whole_trace(&block, &[of(1, &[]), of(2, &[0])]));
+    assert!(!is_whole_trace(&block, &[of(1, &[])]));
+    assert!(!is_whole_trace(&block, &[of(1, &[]), of(2, &[]), of(3, &[])]));
 }
 
 // === generated blocks against a reference ===

@@ -203,9 +203,8 @@ impl Chain {
         (kind, tx)
     }
 
-    /// What reached us on the line from a height on: the block with it. Internal payments count where
-    /// traces are read.
-    pub(super) fn paid(&self, from: u64, traces: bool) -> Vec<(u64, B256, Moved)> {
+    /// What reached us on the line from a height on, with the block.
+    pub(super) fn paid(&self, from: u64) -> Vec<(u64, B256, Moved)> {
         let ours: BTreeSet<Address> = self.payees.iter().map(|payee| payee.address).collect();
         let listed = |asset| match asset {
             Asset::Native => true,
@@ -217,7 +216,6 @@ impl Chain {
             numbered
                 .flat_map(|(number, hash)| model.moved_in(hash).into_iter().map(move |moved| (number, hash, moved)))
                 .filter(|(_, _, moved)| ours.contains(&moved.recipient) && listed(moved.asset))
-                .filter(|(_, _, moved)| traces || moved.asset != Asset::Native || moved.position == amanatd::scan::Position::TOP)
                 .collect()
         })
     }

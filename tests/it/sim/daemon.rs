@@ -1,6 +1,6 @@
 //! The real workers over a real database, and the twin that will read the final chain afresh.
 
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::Address;
@@ -8,7 +8,7 @@ use amanatd::account::{self, AccountError, AccountXpub, DerivedAddress};
 use amanatd::chains::{ChainBook, ChainSpec};
 use amanatd::confirm::{Confirmer, Sightings};
 use amanatd::db::{Database, DatabaseLimits, DbError};
-use amanatd::deposit::{self, WatchedSet};
+use amanatd::deposit::{self, Watched};
 use amanatd::devkit::postgres::APP;
 use amanatd::devkit::schema::FreshDatabase;
 use amanatd::ledger::Bookkeeper;
@@ -139,7 +139,7 @@ pub(super) struct Daemon {
 impl Daemon {
     pub(super) fn start(base: &Base, node: &Arc<Node>, spec: &ChainSpec, book: &Arc<ChainBook>, options: ScanOptions) -> Self {
         let db = base.db.clone();
-        let watched = Arc::new(RwLock::new(WatchedSet::default()));
+        let watched = Arc::new(Watched::default());
         Self {
             scanner: Scanner::new(db.clone(), node.clone(), watched, spec, options),
             confirmer: Confirmer::new(db.clone(), node.clone(), spec.id),
@@ -150,9 +150,10 @@ impl Daemon {
     }
 }
 
+/// Of three endpoints two must agree.
 pub(super) fn node_of(chain: ChainId, urls: &[String], silent: bool) -> Arc<Node> {
     let urls: Vec<SecretString> = urls.iter().map(|url| SecretString::from(url.as_str())).collect();
     let read = Duration::from_millis(if silent { 250 } else { 10_000 });
     let limits = EndpointLimits { connect: Duration::from_secs(5), read, total: Duration::from_secs(20), body_bytes_max: 1024 * 1024 };
-    Arc::new(Node::new(chain, &urls, NodeOptions { limits, ..NodeOptions::default() }).unwrap())
+    Arc::new(Node::new(chain, &urls, NodeOptions { limits, agreement: urls.len().div_ceil(2), ..NodeOptions::default() }).unwrap())
 }

@@ -21,11 +21,8 @@ use super::books::{self, Judged};
 use super::chain::{Chain, Payee};
 use super::daemon::{Base, Daemon, Ground, book_of, draft, node_of, spec_of};
 use super::tally::Tally;
-use crate::scripted::{Reply, ScriptedNode};
+use crate::scripted::{Lie, Moved, Reply, ScriptedNode, Tx};
 use crate::watching::NOW;
-
-/// Whether the scanner reads traces, so that value moved by contracts counts.
-const TRACES: bool = false;
 
 /// How the daemon meets what happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +33,8 @@ enum Style {
     Restart,
     /// The first of two endpoints is behind, by another number of blocks each time.
     Lag,
+    /// One of three endpoints says what is not so.
+    Liar,
     /// Answers that break off, time out or are nonsense, between good ones.
     Transient,
 }
@@ -64,9 +63,12 @@ struct Life<'a> {
     book: Arc<ChainBook>,
     options: ScanOptions,
     threshold: u64,
+    first: u64,
     style: Style,
     depths: Depths,
     silent: bool,
+    /// Which of three endpoints lies.
+    liar: usize,
     now: OffsetDateTime,
     /// Verdicts that were reached and whose block was not lost since.
     credited: BTreeMap<i64, B256>,
@@ -113,7 +115,8 @@ impl<'a> Life<'a> {
     async fn begin(seed: u64, ground: &'a Ground) -> Self {
         let mut random = Random(seed);
         random.number();
-        let style = *random.pick(&[Style::OneByOne, Style::Skipping, Style::Twice, Style::Restart, Style::Lag, Style::Transient]);
+        let style =
+            *random.pick(&[Style::OneByOne, Style::Skipping, Style::Twice, Style::Restart, Style::Lag, Style::Liar, Style::Transient]);
         let depths = match random.below(20) {
             0 => Depths::Deep,
             1 => Depths::BelowWindow,
@@ -131,9 +134,15 @@ impl<'a> Life<'a> {
         let book = book_of(&spec);
         let model = Arc::new(std::sync::Mutex::new(crate::scripted::Model::of_chain(id.get())));
         let mut nodes = vec![ScriptedNode::serving(model.clone()).await];
-        if style == Style::Lag {
+        let others = match style {
+            Style::Lag => 1,
+            Style::Liar => 2,
+            Style::OneByOne | Style::Skipping | Style::Twice | Style::Restart | Style::Transient => 0,
+        };
+        for _ in 0..others {
             nodes.push(nodes[0].sibling().await);
         }
+        let liar = usize::try_from(random.below(3)).unwrap();
         let urls: Vec<String> = nodes.iter().map(ScriptedNode::url).collect();
         let node = node_of(id, &urls, silent);
         let options = ScanOptions { start: from_the_first.then_some(BlockNumber(1)), ..ScanOptions::default() };
@@ -153,9 +162,11 @@ impl<'a> Life<'a> {
             book,
             options,
             threshold,
+            first: if from_the_first { 1 } else { base },
             style,
             depths,
             silent,
+            liar,
             now: NOW,
             credited: BTreeMap::new(),
             last_verdict: 0,
@@ -170,6 +181,7 @@ impl<'a> Life<'a> {
             Style::Twice => "tick twice",
             Style::Restart => "restart",
             Style::Lag => "provider lag",
+            Style::Liar => "one liar of three",
             Style::Transient => "transient faults",
         });
         life.issue(false).await;
@@ -249,15 +261,19 @@ impl<'a> Life<'a> {
             (_, 6) => t + 1,
             _ => 1 + self.random.below(t + 4),
         };
-        wanted.min(self.height_above_start() + 1).min(u64::from(self.spec.reorg_window))
+        // A narrow window is only crossed on purpose.
+        let most = if self.depths == Depths::BelowWindow { 3 } else { WINDOW.into() };
+        wanted.min(self.height_above_start() + 1).min(most)
     }
 
+    /// Zero where the node went back below it.
     fn height_above_start(&self) -> u64 {
-        self.chain.height() - self.first()
+        self.chain.height().saturating_sub(self.first())
     }
 
+    /// The first block that was ever read.
     fn first(&self) -> u64 {
-        self.options.start.map_or(1, |start| start.0)
+        self.first
     }
 
     /// Takes off the newest blocks and puts others there: fewer, as many, or more.
@@ -352,29 +368,24 @@ impl<'a> Life<'a> {
         self.round().await;
     }
 
-    /// Deeper than the stored line: the officer's, until the old branch is back.
+    /// Deeper than the window: outflow is halted and a person called, and then it is followed.
     async fn below_window(&mut self) {
         self.calm();
         self.scan().await;
-        let line = self.chain.model(|model| model.line());
         let depth = u64::from(NARROW_WINDOW) + 2;
         let stored = books::tip(&self.daemon.db, self.spec.id).await.unwrap();
-        // Only where the stored line is longer than the window, and the node is not behind it.
-        if self.chain.height() < depth + self.first() || stored.number != self.chain.height() {
+        // Only where the stored line is longer than that, and the node is not behind it.
+        if self.lost || self.chain.height() < depth + self.first() || stored.number != self.chain.height() {
             return;
         }
         self.tally.fault("reorg below the window");
-        self.chain.model(|model| {
-            model.cut(depth);
-            model.mine_empty(depth + 1);
-        });
-        self.story.tell(format!("reorg {depth}, below the window"));
+        self.chain.cut(&mut self.random, depth, &mut self.tally);
+        self.chain.grow(&mut self.random, depth + 1, &mut self.tally);
+        self.story.tell(format!("reorg {depth}, below the window, to {}", self.shown()));
         self.expects_deep = true;
         self.scan().await;
-        assert!(!self.expects_deep, "the scanner went below its window");
+        assert!(!self.expects_deep, "the scanner went below its window unasked");
         self.lost = true;
-        self.chain.model(|model| model.set_line(line));
-        self.chain.grow(&mut self.random, 1, &mut self.tally);
         self.round().await;
     }
 
@@ -429,8 +440,52 @@ impl<'a> Life<'a> {
                 });
                 self.disturbed = true;
             }
+            Style::Liar => self.lie(),
             Style::OneByOne | Style::Skipping | Style::Twice | Style::Restart => {}
         }
+    }
+
+    /// Another lie each round, about what may reach us.
+    fn lie(&mut self) {
+        let block = self.chain.model(|model| model.head().hash);
+        let txs: Vec<u64> = self.chain.model(|model| {
+            let line = model.line();
+            line.iter()
+                .rev()
+                .take(4)
+                .flat_map(|hash| model.block(*hash).unwrap().txs.iter().map(|tx| tx.number).collect::<Vec<_>>())
+                .collect()
+        });
+        let tx = if txs.is_empty() { 0 } else { *self.random.pick(&txs) };
+        let to = self.random.pick(&self.chain.payees).address;
+        let invented = Tx { value: U256::from(1_000), ..Tx::calling(1_000_000_000 + self.random.below(1_000), to) };
+        let (mut lies, mut chain_id, mut line) = (vec![], None, None);
+        match self.random.below(7) {
+            0 => lies.push(Lie::HideLogs { tx }),
+            1 => lies.push(Lie::HideTx { tx }),
+            2 => lies.push(Lie::Invent { block, tx: invented }),
+            3 => lies.push(Lie::Amount { tx, value: U256::from(7_777) }),
+            4 => lies.push(Lie::Succeed { tx }),
+            5 => chain_id = Some(1),
+            _ => {
+                self.tally.fault("lie: longer chain");
+                line = Some(self.chain.model(|model| {
+                    let honest = model.line();
+                    model.mine_txs(vec![invented]);
+                    model.mine_empty(7);
+                    let longer = model.line();
+                    model.set_line(honest);
+                    longer
+                }));
+            }
+        }
+        self.story.tell(format!("endpoint {} lies: {lies:?}, chain {chain_id:?}, longer {}", self.liar, line.is_some()));
+        self.nodes[self.liar].view(|view| {
+            view.lies = lies;
+            view.chain_id = chain_id;
+            view.line = line;
+        });
+        self.disturbed = true;
     }
 
     fn reply(&mut self) -> Reply {
@@ -467,7 +522,6 @@ impl<'a> Life<'a> {
                 Ok(Progress::Worked) => {}
                 Err(ScanError::TooDeep { .. }) if self.expects_deep => {
                     self.expects_deep = false;
-                    return;
                 }
                 Err(error) => {
                     self.expected(error.disposition(), &error);
@@ -560,7 +614,7 @@ impl<'a> Life<'a> {
         assert_eq!(tip.halted.is_some(), self.lost, "W6: outflow halted: {:?}", tip.halted);
         self.tally.halts += u64::from(self.lost);
 
-        let paid = self.chain.paid(tip.start, TRACES);
+        let paid = self.chain.paid(tip.start);
         self.compare_sightings(&paid).await;
         let credits = self.compare_credits(&paid).await;
         self.compare_with_fresh(tip.start, credits).await;
@@ -586,7 +640,7 @@ impl<'a> Life<'a> {
     }
 
     /// W1, W2: what was seen is what was paid.
-    async fn compare_sightings(&mut self, paid: &[(u64, B256, crate::scripted::Moved)]) {
+    async fn compare_sightings(&mut self, paid: &[(u64, B256, Moved)]) {
         let expected: BTreeSet<_> = paid.iter().map(|(_, block, moved)| (*block, moved.clone())).collect();
         let found = books::sightings(&self.daemon.db, self.spec.id).await;
         let distinct: BTreeSet<_> = found.iter().cloned().collect();
@@ -603,7 +657,7 @@ impl<'a> Life<'a> {
 
     /// W1, W2: what is credited is what is deep enough and came from outside. Gives the sum at each
     /// address.
-    async fn compare_credits(&mut self, paid: &[(u64, B256, crate::scripted::Moved)]) -> BTreeMap<(Address, Asset), U256> {
+    async fn compare_credits(&mut self, paid: &[(u64, B256, Moved)]) -> BTreeMap<(Address, Asset), U256> {
         let deep = self.chain.height() + 1 - self.threshold;
         let due = paid.iter().filter(|(number, _, moved)| *number <= deep && !self.chain.is_ours(moved.sender));
         let mut expected = Vec::new();
@@ -624,8 +678,15 @@ impl<'a> Life<'a> {
     /// the chain paid in.
     async fn compare_with_fresh(&mut self, start: u64, credits: BTreeMap<(Address, Asset), U256>) {
         let chain = self.spec.id;
-        let options = ScanOptions { start: Some(BlockNumber(start)), ..ScanOptions::default() };
-        let fresh = Daemon::start(&self.ground.fresh, &self.node, &self.spec, &self.book, options);
+        // Every other time in ranges, which needs no more than that the final blocks lie a window below.
+        let ranges = self.random.one_in(2);
+        let (chunk_blocks, reorg_window) = if ranges { (2, 4) } else { (50, WINDOW) };
+        let options = ScanOptions { start: Some(BlockNumber(start)), chunk_blocks, ..ScanOptions::default() };
+        let spec = spec_of(chain, reorg_window);
+        let fresh = Daemon::start(&self.ground.fresh, &self.node, &spec, &self.book, options);
+        if ranges {
+            self.tally.fault("read afresh in ranges");
+        }
         read_afresh(&fresh, &self.ground.fresh, chain, self.now).await;
         let (live, fresh) = (books::balances(&self.daemon.db, chain).await, books::balances(&self.ground.fresh.db, chain).await);
         books::assert_sides_equal(&live);

@@ -24,7 +24,7 @@ pub(super) struct Tally {
 }
 
 /// What every run of some hundred histories must have met.
-const KINDS: [&str; 24] = [
+const KINDS: [&str; 33] = [
     "429",
     "branch returned",
     "chain moved during a tick",
@@ -33,10 +33,18 @@ const KINDS: [&str; 24] = [
     "head went back",
     "included again",
     "lag",
+    "lie: failed as succeeded",
+    "lie: log hidden",
+    "lie: longer chain",
+    "lie: other amount",
+    "lie: transaction hidden",
+    "lie: transaction invented",
     "null",
     "one by one",
+    "one liar of three",
     "other result",
     "provider lag",
+    "read afresh in ranges",
     "refused",
     "reorg below the window",
     "reorg of the first block",
@@ -48,6 +56,7 @@ const KINDS: [&str; 24] = [
     "status or HTML",
     "tick twice",
     "transient faults",
+    "wrong chain id",
     "wrong id",
 ];
 

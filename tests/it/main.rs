@@ -20,6 +20,7 @@ mod schema;
 mod scripted;
 mod shutdown;
 mod signing;
+mod sim;
 mod simulator;
 mod station;
 mod units;

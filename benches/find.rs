@@ -120,7 +120,7 @@ async fn read_headers(bare: &Bare, plan: Plan) -> Vec<NewBlock> {
             let header = &answer.result;
             let block = BlockRef { number: BlockNumber(number(header.number)), hash: word(header.hash) };
             let time = OffsetDateTime::from_unix_timestamp(number(header.timestamp).cast_signed()).expect("a date");
-            NewBlock { link: Link { block, parent_hash: word(header.parent_hash) }, time }
+            NewBlock { link: Link { block, parent_hash: word(header.parent_hash) }, time, internal_read: false }
         }));
     }
     blocks.sort_unstable_by_key(|block| block.link.block.number);
@@ -138,7 +138,9 @@ fn hits(text: &[u8], token: Address, watched: &WatchedSet) -> Vec<Hit> {
             (transaction, first) = (log.transaction_hash, number(log.log_index));
         }
         let Some(recipient) = log.topics.get(2).map(|topic| account(topic)) else { continue };
-        let Some(derived_address) = watched.find(recipient) else { continue };
+        if !watched.contains(recipient) {
+            continue;
+        }
         if log.topics.len() != 3 || log.data.len() != 66 || log.address.parse() != Ok(token) {
             continue;
         }
@@ -151,7 +153,6 @@ fn hits(text: &[u8], token: Address, watched: &WatchedSet) -> Vec<Hit> {
             sender,
             recipient,
             amount: U256::from_be_bytes(word(log.data).0),
-            derived_address,
             internal: watched.contains(sender),
         };
         hits.push((number(log.block_number), transfer));

@@ -12,13 +12,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy::primitives::Address;
 use amanatd::chains::{ChainBook, ChainSpec};
 use amanatd::db::{Database, DatabaseLimits};
-use amanatd::deposit::WatchedSet;
+use amanatd::deposit::Watched;
 use amanatd::devkit::postgres::{APP, PostgresOptions, PrivatePostgres, SUPERUSER};
 use amanatd::devkit::schema;
 use amanatd::devkit::workload::{self, Kind, Recipe, Sighting, Workload};
@@ -263,7 +263,7 @@ impl<'a> Place<'a> {
         let url = SecretString::from(self.workload.chain.url());
         let node = Arc::new(Node::new(CHAIN, &[url], NodeOptions::default()).expect("a node"));
         let cost = self.timed(mode.finds, async |database| {
-            let watched = Arc::new(RwLock::new(WatchedSet::default()));
+            let watched = Arc::new(Watched::default());
             let scanner = Scanner::new(database.clone(), node.clone(), watched, &spec, options);
             // Ends at the head, which does not move.
             while scanner.tick(NOW).await.expect("a good node") == Progress::Worked {}

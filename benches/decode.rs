@@ -7,9 +7,10 @@ use std::hint::black_box;
 
 use alloy::consensus::{Header as HashedHeader, Transaction as _};
 use alloy::network::{AnyRpcBlock, AnyTransactionReceipt};
+use alloy::primitives::map::AddressSet;
 use alloy::primitives::{Address, B64, B256, Bloom, Bytes, U256, b256, hex};
 use alloy::rpc::types::{Block as AlloyBlock, Log as AlloyLog, TransactionReceipt};
-use amanatd::rpc::{Block, Header, Log, Receipt, Transaction, decode};
+use amanatd::rpc::{Block, Header, Log, RangeLog, Receipt, Transaction, decode};
 use amanatd::units::{BlockNumber, BlockRef};
 use pair::{Bench, Equal, Pair, Random, Side};
 use serde::de::DeserializeOwned;
@@ -18,6 +19,11 @@ mod pair;
 
 const SEED: u64 = 3;
 const LOGS: usize = 10_000;
+/// Of a range: so many of each block's logs pass the filter, and so many of a hundred pay us.
+const LOGS_OF_A_BLOCK: usize = 50;
+const OURS_PERCENT: u64 = 7;
+const BATCH: usize = 100;
+const LOGS_OF_AN_ANSWER: usize = 400;
 const TRANSACTIONS: usize = 300;
 /// `Transfer(address,address,uint256)`.
 const TRANSFER: B256 = b256!("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef");
@@ -26,10 +32,12 @@ const PASS: &str = "one pass over the bytes";
 fn main() {
     let bench = Bench::start("decode");
     bench.note(&format!(
-        "seed {SEED}, compact JSON as a node writes it; both sides use serde_json; limit: {PASS} with the standard library's search"
+        "seed {SEED}, compact JSON as a node writes it; theirs through serde_json; limit: {PASS} with the standard library's search"
     ));
     let mut random = Random::seeded(SEED);
     logs(&bench, &mut random);
+    range(&bench, &mut random);
+    batch(&bench, &mut random);
     block(&bench, &mut random);
     receipts(&bench, &mut random);
 }
@@ -56,6 +64,90 @@ fn logs(bench: &Bench, random: &mut Random) {
         Side::timed(LOGS, || keep(theirs())),
         Some(pass(LOGS, &[&text])),
     );
+}
+
+/// As [`logs`], but few of the logs pay us. Theirs decodes all of them and then looks.
+fn range(bench: &Bench, random: &mut Random) {
+    let contracts = [Address::from(random.bytes::<20>()), Address::from(random.bytes::<20>())];
+    let mut block = Place { hash: random.bytes::<32>().into(), number: 21_000_000 };
+    let all: Vec<String> = (0..LOGS)
+        .map(|index| {
+            if index % LOGS_OF_A_BLOCK == 0 {
+                block = Place { hash: random.bytes::<32>().into(), number: block.number + 1 };
+            }
+            let tx_hash = B256::from(random.bytes::<32>());
+            log_text(random, &block, tx_hash, index / 4, index, contracts[index % contracts.len()])
+        })
+        .collect();
+    let text = format!("[{}]", all.join(","));
+    let theirs = || read::<Vec<AlloyLog>>(&text);
+    let recipient = |log: &AlloyLog| log.topics().get(2).map(|topic| Address::from_word(*topic));
+    let ours: AddressSet = theirs().iter().filter(|_| random.below(100) < OURS_PERCENT).filter_map(recipient).collect();
+    bench.note(&format!(
+        "range: {LOGS} transfers of {} blocks, {} bytes, {} of them to addresses of ours",
+        LOGS / LOGS_OF_A_BLOCK,
+        pair::grouped(text.len() as u128),
+        ours.len()
+    ));
+
+    let sifted = || decode::logs_where(&text, |recipient| ours.contains(recipient)).expect("good logs");
+    let filtered = || -> Vec<AlloyLog> {
+        theirs().into_iter().filter(|log| recipient(log).is_some_and(|recipient| ours.contains(&recipient))).collect()
+    };
+    let lean: Vec<RangeLog> =
+        filtered().iter().map(|log| RangeLog { number: BlockNumber(log.block_number.expect("a mined log")), log: lean_log(log) }).collect();
+    let (count, kept) = sifted();
+    Equal::proved("range", &[count], &[LOGS]);
+    let equal = Equal::proved("range", &kept, &lean);
+    bench.compare(
+        &Pair { variant: "range", baseline: "alloy 2.5 Log", equal },
+        Side::timed(LOGS, || keep(sifted())),
+        Side::timed(LOGS, || keep(filtered())),
+        Some(pass(LOGS, &[&text])),
+    );
+}
+
+/// The answer to many requests at once, taken apart without decoding the results.
+fn batch(bench: &Bench, random: &mut Random) {
+    let block = Place { hash: random.bytes::<32>().into(), number: 21_000_000 };
+    let contract = Address::from(random.bytes::<20>());
+    let results: Vec<String> = (0..BATCH)
+        .map(|_| {
+            let logs: Vec<String> = (0..LOGS_OF_AN_ANSWER)
+                .map(|index| {
+                    let tx_hash = B256::from(random.bytes::<32>());
+                    log_text(random, &block, tx_hash, index, index, contract)
+                })
+                .collect();
+            format!("[{}]", logs.join(","))
+        })
+        .collect();
+    // The last answer comes first, as from a node that works on several at once.
+    let answers: Vec<String> =
+        results.iter().enumerate().rev().map(|(id, result)| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#)).collect();
+    let body = format!("[{}]", answers.join(","));
+    bench.note(&format!("batch: {BATCH} answers of {LOGS_OF_AN_ANSWER} logs, {} bytes", pair::grouped(body.len() as u128)));
+
+    let ours = || decode::batch(body.as_bytes(), 0..BATCH as u64).expect("a good batch");
+    let theirs = || {
+        let mut answers: Vec<RawAnswer<'_>> = serde_json::from_slice(body.as_bytes()).expect("good JSON");
+        answers.sort_by_key(|answer| answer.id);
+        answers.into_iter().map(|answer| answer.result.get()).collect::<Vec<&str>>()
+    };
+    let equal = Equal::proved("batch", &ours(), &theirs());
+    bench.compare(
+        &Pair { variant: "batch", baseline: "serde_json RawValue", equal },
+        Side::timed(BATCH, || keep(ours())),
+        Side::timed(BATCH, || keep(theirs())),
+        Some(pass(BATCH, &[&body])),
+    );
+}
+
+#[derive(serde::Deserialize)]
+struct RawAnswer<'a> {
+    id: u64,
+    #[serde(borrow)]
+    result: &'a serde_json::value::RawValue,
 }
 
 fn block(bench: &Bench, random: &mut Random) {

@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use alloy::primitives::{Address, B256, U256};
 use alloy::rpc::types::Log as AlloyLog;
-use amanatd::account;
 use amanatd::db::{Database, DbError};
-use amanatd::deposit::WatchedSet;
+use amanatd::deposit::Watched;
 use amanatd::devkit::workload::{Kind, Sighting};
 use amanatd::scan::store::{self, NewBlock};
 use amanatd::scan::{Position, Transfer, tip::Link};
@@ -104,10 +103,9 @@ pub(crate) async fn ranges(
     assert_eq!(done, blocks.len(), "a range was not read");
 }
 
-async fn watched(database: &Database) -> WatchedSet {
-    let mut set = WatchedSet::default();
-    let rows = account::store::list_watched(&mut *database.connection().await.expect("a connection"), None).await.expect("rows");
-    set.extend(rows);
+async fn watched(database: &Database) -> Watched {
+    let set = Watched::default();
+    set.refresh(database).await.expect("rows");
     set
 }
 
@@ -127,7 +125,8 @@ async fn read_headers(bare: &Bare, plan: Plan) -> Vec<NewBlock> {
     blocks
 }
 
-fn hits(text: &[u8], token: Address, watched: &WatchedSet) -> Vec<Hit> {
+fn hits(text: &[u8], token: Address, watched: &Watched) -> Vec<Hit> {
+    let watched = watched.read();
     let answer: Answer<Vec<LogText<'_>>> = serde_json::from_slice(text).expect("logs");
     let mut hits = Vec::new();
     // In this chain all logs of a transaction are in the answer, so the first one's index gives the place

@@ -4,11 +4,18 @@
 //! private side never leaves the device. Paths and indices the device would refuse to sign for
 //! cannot be expressed.
 
+mod capacity;
 mod path;
+mod rebuild;
+mod second;
 pub mod store;
+pub mod worker;
 mod xpub;
 
+pub use capacity::{Capacity, Counter, Room};
 pub use path::{AccountIndex, AddressIndex, Branch, DerivationPath, PathError};
+pub use rebuild::{Comparison, Difference, StoredAddress};
+pub use second::{SecondDeriver, TwoDerivers};
 pub use xpub::{AccountXpub, DeriveError, Deriver, Fingerprint, XpubError, is_secret};
 
 use alloy::primitives::Address;
@@ -23,6 +30,7 @@ pub struct TrezorAccount {
     pub id: TrezorAccountId,
     pub label: String,
     pub xpub: AccountXpub,
+    pub fingerprint: Fingerprint,
     pub next_deposit_index: u32,
 }
 
@@ -77,8 +85,17 @@ pub enum AccountError {
     Derive(#[from] DeriveError),
     #[error("no Trezor account is enrolled; run `amanatd account enrol`")]
     NoAccount,
-    #[error("account {label:?} has issued all its 1000001 addresses; enrol the next account")]
-    Exhausted { label: String },
+    /// Claiming goes on with the account of this number once it is enrolled. `None`: this seed has no more.
+    #[error("every enrolled account has issued all its 1000001 addresses (the last is {last:?}); {}", capacity::remedy(*.next))]
+    Exhausted { last: String, next: Option<AccountIndex> },
+    #[error("no account is labelled {label:?}; `amanatd account list` shows them")]
+    Unknown { label: String },
+    /// The row of an index below the counter is not there: an address that was issued would not be watched.
+    #[error("{path} of account {label:?} was issued and its row is missing; run `amanatd account rebuild --missing`")]
+    RowMissing { label: String, path: DerivationPath },
+    /// What is missing may be filled in, what is there is never changed.
+    #[error("account {label:?}: {what}; nothing was written")]
+    Differs { label: String, what: Difference },
     #[error("this xpub is enrolled already, as account {label:?}")]
     XpubTaken { label: String },
     #[error("an account labelled {label:?} exists already; choose another label")]
@@ -89,9 +106,16 @@ impl AccountError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Db(error) => error.disposition(),
-            Self::Derive(_) | Self::NoAccount | Self::Exhausted { .. } | Self::XpubTaken { .. } | Self::LabelTaken { .. } => {
-                Disposition::Officer
-            }
+            // Two implementations that disagree: neither may be believed, and nothing may be issued.
+            Self::Derive(DeriveError::Disagree { .. }) => Disposition::Stop,
+            Self::Derive(DeriveError::Branch { .. } | DeriveError::Invalid { .. })
+            | Self::NoAccount
+            | Self::Exhausted { .. }
+            | Self::Unknown { .. }
+            | Self::RowMissing { .. }
+            | Self::Differs { .. }
+            | Self::XpubTaken { .. }
+            | Self::LabelTaken { .. } => Disposition::Officer,
         }
     }
 }

@@ -48,7 +48,7 @@ pub enum Command {
     Migrate,
     /// Check the configuration and everything it points to, and say what was found.
     Check,
-    /// Trezor accounts: enrol one, list them.
+    /// Trezor accounts: enrol one, list them, prove their addresses.
     #[command(subcommand)]
     Account(account::AccountCommand),
     /// People with a role: officers and marketplace users.

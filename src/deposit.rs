@@ -3,8 +3,10 @@
 
 pub mod store;
 mod watched;
+mod worker;
 
 pub use watched::WatchedSet;
+pub use worker::Watched;
 
 use alloy::primitives::Address;
 use uuid::Uuid;

@@ -14,6 +14,7 @@ pub struct Metrics {
     worker_errors: IntCounterVec,
     chain_scanned: IntGaugeVec,
     outflow_halted: IntGaugeVec,
+    deposit_indices: IntGaugeVec,
     chain_final: IntGaugeVec,
     chain_internal_unread: IntGaugeVec,
     endpoint_requests: IntCounterVec,
@@ -54,6 +55,11 @@ impl Metrics {
         let chain_scanned = gauges("amanatd_chain_scanned_block", "Number of the last block stored.", &["chain"]);
         let outflow_halted =
             gauges("amanatd_chain_outflow_halted", "1 while nothing may leave this chain until an officer acts.", &["chain"]);
+        let deposit_indices = gauges(
+            "amanatd_deposit_indices_remaining",
+            "Deposit addresses that an account can still issue; at 0 of all of them no payment can be created.",
+            &["account"],
+        );
         let counters = |name: &str, help: &str| {
             IntCounterVec::new(Opts::new(name, help), &["chain", "endpoint"]).expect("metric names and labels are constants of this file")
         };
@@ -79,11 +85,12 @@ impl Metrics {
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let all: [Box<dyn prometheus::core::Collector>; 13] = [
+        let all: [Box<dyn prometheus::core::Collector>; 14] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
             Box::new(chain_scanned.clone()),
             Box::new(outflow_halted.clone()),
+            Box::new(deposit_indices.clone()),
             Box::new(chain_final.clone()),
             Box::new(chain_internal_unread.clone()),
             Box::new(endpoint_requests.clone()),
@@ -103,6 +110,7 @@ impl Metrics {
             worker_errors,
             chain_scanned,
             outflow_halted,
+            deposit_indices,
             chain_final,
             chain_internal_unread,
             endpoint_requests,
@@ -126,6 +134,10 @@ impl Metrics {
         let chain = chain.to_string();
         self.chain_scanned.with_label_values(&[&chain]).set(scanned.cast_signed());
         self.outflow_halted.with_label_values(&[&chain]).set(i64::from(halted));
+    }
+
+    pub fn account_seen(&self, account: &str, remaining: u32) {
+        self.deposit_indices.with_label_values(&[account]).set(i64::from(remaining));
     }
 
     pub fn chain_depth_seen(&self, chain: ChainId, final_block: Option<u64>, internal_unread: u64) {
@@ -186,8 +198,10 @@ mod tests {
         metrics.tick_finished("scan", ChainId::new(1), 7);
         metrics.tick_failed("scan", None, "retry");
         metrics.chain_seen(ChainId::new(1).unwrap(), 9, true);
+        metrics.account_seen("vault", 1_000_001);
         let text = metrics.render();
         assert!(text.contains("amanatd_worker_last_tick_timestamp_seconds{chain=\"1\",worker=\"scan\"} 7"));
         assert!(text.contains("amanatd_chain_outflow_halted{chain=\"1\"} 1"));
+        assert!(text.contains("amanatd_deposit_indices_remaining{account=\"vault\"} 1000001"));
     }
 }

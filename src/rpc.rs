@@ -26,6 +26,9 @@ mod node;
 mod pace;
 mod questions;
 mod read;
+#[cfg(test)]
+mod reference;
+mod sift;
 mod trace;
 mod verify;
 

@@ -17,6 +17,7 @@ pub mod tip;
 mod transfer;
 mod worker;
 
+use crate::account::AccountError;
 use crate::db::DbError;
 use crate::rpc::RpcError;
 use crate::units::{BlockNumber, BlockRef, ChainId, Disposition};
@@ -32,6 +33,8 @@ pub use worker::{ScanOptions, Scanner};
 pub enum ScanError {
     #[error(transparent)]
     Db(#[from] DbError),
+    #[error("the watched addresses cannot be brought up to date")]
+    Watched(#[from] AccountError),
     #[error(transparent)]
     Rpc(#[from] RpcError),
     #[error("chain {chain}: the node's branch changed while it was read: {what}")]
@@ -61,6 +64,7 @@ impl ScanError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Db(error) => error.disposition(),
+            Self::Watched(error) => error.disposition(),
             Self::Rpc(error) => error.disposition(),
             Self::Moved { .. } | Self::Contradiction { .. } | Self::TwoBlocks { .. } | Self::Timestamp { .. } => Disposition::Retry,
             Self::FarBehind { .. } | Self::TooDeep { .. } => Disposition::Officer,

@@ -115,6 +115,10 @@ pub enum Branch {
 }
 
 impl Branch {
+    /// How many of the operator's own addresses an account has, from index 0: see `Purpose::OPERATOR`.
+    pub const OPERATOR_INDICES: u32 = 2;
+    pub const ALL: [Self; 2] = [Self::Deposit, Self::Operator];
+
     /// The number of the change level.
     pub const fn change(self) -> u32 {
         match self {

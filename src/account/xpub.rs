@@ -51,6 +51,11 @@ impl AccountXpub {
         Fingerprint(first)
     }
 
+    /// The key, for deriving below it.
+    pub(super) fn key(&self) -> &XPub {
+        &self.key
+    }
+
     /// The text itself: for the database row and for comparing with the device, never for a log.
     pub fn expose(&self) -> &str {
         &self.text
@@ -228,6 +233,13 @@ pub enum DeriveError {
     /// Happens once in 2^127. The index is skipped for ever, never replaced by its neighbour.
     #[error("{path} has no valid key; the index must be skipped")]
     Invalid { path: DerivationPath },
+    /// Two implementations give different addresses: one of them, or this machine, computes wrongly.
+    #[error("{path}: two derivations disagree ({} and {}); nothing was issued. Check this machine's memory and the binary", or_none(*.first), or_none(*.second))]
+    Disagree { path: DerivationPath, first: Option<Address>, second: Option<Address> },
+}
+
+fn or_none(address: Option<Address>) -> String {
+    address.map_or_else(|| "none".to_owned(), |address| address.to_string())
 }
 
 /// HMAC-SHA512 with the key block and the constant part of the message already hashed in.

@@ -153,7 +153,12 @@ impl From<AccountError> for Problem {
         match error {
             AccountError::Db(error) => error.into(),
             AccountError::NoAccount | AccountError::Exhausted { .. } => Self::unavailable(error.to_string()),
-            AccountError::Derive(_) | AccountError::XpubTaken { .. } | AccountError::LabelTaken { .. } => {
+            AccountError::Derive(_)
+            | AccountError::Unknown { .. }
+            | AccountError::RowMissing { .. }
+            | AccountError::Differs { .. }
+            | AccountError::XpubTaken { .. }
+            | AccountError::LabelTaken { .. } => {
                 tracing::error!(error = &error as &dyn std::error::Error, "request failed in the account");
                 Self::internal()
             }

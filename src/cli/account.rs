@@ -1,4 +1,6 @@
-//! `account enrol` and `account list`.
+//! `account enrol`, `list` and `rebuild`.
+
+mod rebuild;
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +12,7 @@ use super::console::{say, table};
 use super::database;
 use super::sign::desk::Desk;
 use crate::account::store::DeviceHint;
-use crate::account::{self, AccountError, AccountIndex, AccountXpub, AddressIndex, Branch, DerivationPath, Deriver};
+use crate::account::{self, AccountError, AccountIndex, AccountXpub, AddressIndex, Branch, Capacity, DerivationPath, Deriver, Room};
 use crate::config::Config;
 use crate::db::Database;
 use crate::signing::DeviceAddress;
@@ -18,6 +20,7 @@ use crate::signing::DeviceAddress;
 #[derive(Debug, Subcommand)]
 pub enum AccountCommand {
     /// Read an account's public key from the Trezor and start issuing addresses under it.
+    #[command(visible_alias = "add")]
     Enrol {
         /// A name for people.
         #[arg(long)]
@@ -35,8 +38,20 @@ pub enum AccountCommand {
         #[arg(long)]
         no_compare: bool,
     },
-    /// List accounts and the operator's own addresses.
+    /// List accounts, how many addresses each has left, and the operator's own addresses.
     List,
+    /// Derive every address ever issued again, from the public keys and the counters, and compare the table row by row.
+    Rebuild {
+        /// Only the account with this label.
+        #[arg(long)]
+        account: Option<String>,
+        /// Insert rows that are missing. A row that is there is never changed.
+        #[arg(long)]
+        missing: bool,
+        /// Count every deposit index below N as issued, also where the database has forgotten it: after the restore of an older backup.
+        #[arg(long, value_name = "N", requires = "missing", requires = "account", value_parser = clap::value_parser!(u32).range(1..=1_000_001))]
+        issued_below: Option<u32>,
+    },
 }
 
 pub(super) async fn run(command: AccountCommand, config: &Config) -> anyhow::Result<()> {
@@ -51,6 +66,9 @@ pub(super) async fn run(command: AccountCommand, config: &Config) -> anyhow::Res
                 None => from_device(account, device, !no_compare).await?,
             };
             store(&db, label, xpub, hint).await?;
+        }
+        AccountCommand::Rebuild { account, missing, issued_below } => {
+            return rebuild::run(&db, account.as_deref(), missing.then_some(issued_below.unwrap_or(0))).await;
         }
         AccountCommand::List => {
             if !list(&db).await? {
@@ -108,18 +126,27 @@ async fn list(db: &Database) -> anyhow::Result<bool> {
         say("no account is enrolled; connect the Trezor and run `amanatd account enrol --label NAME`");
         return Ok(false);
     }
+    let counters = account::store::list_counters(&mut connection).await?;
+    let issuing = counters.iter().find(|counter| counter.remaining() > 0).map(|counter| counter.id);
     let rows: Vec<Vec<String>> = accounts
         .iter()
-        .map(|account| {
+        .zip(&counters)
+        .map(|(account, counter)| {
             vec![
                 account.label.clone(),
                 format!("m/44'/60'/{}'", account.xpub.account()),
                 account.xpub.fingerprint().to_string(),
-                account.next_deposit_index.to_string(),
+                counter.next_deposit_index.to_string(),
+                counter.remaining().to_string(),
+                if issuing == Some(account.id) { "issuing" } else { "" }.to_owned(),
             ]
         })
         .collect();
-    table(&["label", "path", "fingerprint", "addresses issued"], &rows, &[3]);
+    table(&["label", "path", "fingerprint", "issued", "remaining", ""], &rows, &[3, 4]);
+    let capacity = Capacity::of(&counters);
+    if capacity.room != Room::Enough {
+        say(format!("\n{}", capacity.advice()));
+    }
     say("");
     Ok(true)
 }

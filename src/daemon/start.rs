@@ -1,7 +1,7 @@
 //! From a configuration to a running daemon, in the order in which things must be true.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,13 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::supervise::{Workers, chain_of};
 use super::{admin, now, serve_http};
+use crate::account::{self, Capacity, Room};
 use crate::api::{self, ApiState};
 use crate::broadcast::{BroadcastError, Broadcaster};
 use crate::chains::{ChainBook, ChainSpec};
 use crate::config::Config;
 use crate::confirm::{ConfirmError, Confirmer, Sightings};
-use crate::db::{Database, DatabaseLimits, InstanceLease, LeaseError, SelfTestError, place_of};
-use crate::deposit::WatchedSet;
+use crate::db::{Database, DatabaseLimits, DbError, InstanceLease, LeaseError, SelfTestError, place_of};
+use crate::deposit::Watched;
 use crate::intent::{IntentError, Planner};
 use crate::ledger::{Bookkeeper, LedgerError};
 use crate::metrics::{EndpointTotals, Metrics};
@@ -85,7 +86,8 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
         let sightings = Arc::clone(&sightings);
         async move { sightings.tick().await }
     });
-    let watched = Arc::new(RwLock::new(WatchedSet::default()));
+    account_metrics(&mut workers, &db, &metrics);
+    let watched = Arc::new(Watched::default());
     let bookkeeper = Arc::new(Bookkeeper::new(db.clone(), Arc::clone(&book)));
     for (chain, node) in &nodes {
         let spec = book.get(*chain).context("a configured chain is in the chain book")?;
@@ -177,6 +179,32 @@ fn hold_lease(workers: &mut Workers, lease: InstanceLease) {
             async move { lease.lock().await.check(LEASE_LIMIT).await.map(|()| Progress::Idle) }
         },
     );
+}
+
+/// Exports how many deposit addresses are left, and says when an officer has to enrol the next account.
+fn account_metrics(workers: &mut Workers, db: &Database, metrics: &Metrics) {
+    let (db, metrics) = (db.clone(), metrics.clone());
+    // Told once when it changes, not at every tick.
+    let told = Arc::new(std::sync::Mutex::new(Room::Enough));
+    workers.tick("account_metrics", None, DbError::disposition, move || {
+        let (db, metrics, told) = (db.clone(), metrics.clone(), Arc::clone(&told));
+        async move {
+            let counters = account::store::list_counters(&mut *db.connection().await?).await?;
+            for counter in &counters {
+                metrics.account_seen(&counter.label, counter.remaining());
+            }
+            let capacity = Capacity::of(&counters);
+            let before = std::mem::replace(&mut *told.lock().unwrap_or_else(PoisonError::into_inner), capacity.room);
+            if before != capacity.room {
+                match capacity.room {
+                    Room::Enough => tracing::info!(remaining = capacity.remaining, "deposit addresses are left"),
+                    Room::Low => tracing::warn!(remaining = capacity.remaining, "{}", capacity.advice()),
+                    Room::None => tracing::error!(remaining = 0, "no payment can be created: {}", capacity.advice()),
+                }
+            }
+            Ok(Progress::Idle)
+        }
+    });
 }
 
 struct ChainWorkers {

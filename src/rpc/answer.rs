@@ -5,10 +5,10 @@
 
 use alloy::consensus::Header as HashedHeader;
 use alloy::primitives::{Address, B256, Bloom, BloomInput, Bytes, U256};
-use serde::Deserialize;
 
 use super::error::Fault;
 use super::hex::{Account, Data, Fixed, Quantity};
+use super::json::{Flaw, Reader, Wire, once, wire};
 use crate::units::{BlockNumber, BlockRef};
 
 /// A block without its transactions.
@@ -65,6 +65,14 @@ pub struct Log {
     pub removed: bool,
 }
 
+/// A log out of the answer for many blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeLog {
+    /// Of the log's block, as the node says; the block's hash is in the log.
+    pub number: BlockNumber,
+    pub log: Log,
+}
+
 /// What became of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
@@ -89,13 +97,6 @@ impl Receipt {
     }
 }
 
-/// A log out of a range, with its height.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RangeLog {
-    pub number: BlockNumber,
-    pub log: Log,
-}
-
 /// What a unit of gas costs now, in wei.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeeEstimate {
@@ -107,97 +108,107 @@ pub struct FeeEstimate {
 
 // === as the node writes them ===
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct RawHeader {
-    hash: Fixed<32>,
-    parent_hash: Fixed<32>,
-    #[serde(rename = "sha3Uncles")]
-    ommers_hash: Fixed<32>,
-    miner: Account,
-    state_root: Fixed<32>,
-    transactions_root: Fixed<32>,
-    receipts_root: Fixed<32>,
-    logs_bloom: Fixed<256>,
-    difficulty: Quantity,
-    number: Quantity,
-    gas_limit: Quantity,
-    gas_used: Quantity,
-    timestamp: Quantity,
-    extra_data: Data,
-    mix_hash: Fixed<32>,
-    nonce: Fixed<8>,
-    base_fee_per_gas: Option<Quantity>,
-    withdrawals_root: Option<Fixed<32>>,
-    blob_gas_used: Option<Quantity>,
-    excess_blob_gas: Option<Quantity>,
-    parent_beacon_block_root: Option<Fixed<32>>,
-    requests_hash: Option<Fixed<32>>,
-    block_access_list_hash: Option<Fixed<32>>,
-    slot_number: Option<Quantity>,
+wire! {
+    pub(super) struct RawHeader {
+        hash: Fixed<32> = "hash",
+        parent_hash: Fixed<32> = "parentHash",
+        ommers_hash: Fixed<32> = "sha3Uncles",
+        miner: Account = "miner",
+        state_root: Fixed<32> = "stateRoot",
+        transactions_root: Fixed<32> = "transactionsRoot",
+        receipts_root: Fixed<32> = "receiptsRoot",
+        logs_bloom: Fixed<256> = "logsBloom",
+        difficulty: Quantity = "difficulty",
+        number: Quantity = "number",
+        gas_limit: Quantity = "gasLimit",
+        gas_used: Quantity = "gasUsed",
+        timestamp: Quantity = "timestamp",
+        extra_data: Data = "extraData",
+        mix_hash: Fixed<32> = "mixHash",
+        nonce: Fixed<8> = "nonce",
+        base_fee_per_gas: Option<Quantity> = "baseFeePerGas",
+        withdrawals_root: Option<Fixed<32>> = "withdrawalsRoot",
+        blob_gas_used: Option<Quantity> = "blobGasUsed",
+        excess_blob_gas: Option<Quantity> = "excessBlobGas",
+        parent_beacon_block_root: Option<Fixed<32>> = "parentBeaconBlockRoot",
+        requests_hash: Option<Fixed<32>> = "requestsHash",
+        block_access_list_hash: Option<Fixed<32>> = "blockAccessListHash",
+        slot_number: Option<Quantity> = "slotNumber",
+    }
+
+    pub(super) struct RawTransaction {
+        hash: Fixed<32> = "hash",
+        from: Account = "from",
+        to: Option<Account> = "to",
+        value: Quantity = "value",
+        block_hash: Option<Fixed<32>> = "blockHash",
+        transaction_index: Option<Quantity> = "transactionIndex",
+    }
+
+    pub(super) struct RawLog {
+        block_hash: Option<Fixed<32>> = "blockHash",
+        transaction_hash: Fixed<32> = "transactionHash",
+        log_index: Option<Quantity> = "logIndex",
+        address: Account = "address",
+        topics: Vec<Fixed<32>> = "topics",
+        data: Data = "data",
+        #[cfg_attr(test, serde(default))]
+        removed: bool = "removed",
+    }
+
+    pub(super) struct RawReceipt {
+        transaction_hash: Fixed<32> = "transactionHash",
+        status: Quantity = "status",
+        block_hash: Fixed<32> = "blockHash",
+        block_number: Quantity = "blockNumber",
+        transaction_index: Quantity = "transactionIndex",
+        gas_used: Quantity = "gasUsed",
+        effective_gas_price: Option<Quantity> = "effectiveGasPrice",
+        l1_fee: Option<Quantity> = "l1Fee",
+        logs: Vec<RawLog> = "logs",
+    }
 }
 
-#[derive(Deserialize)]
+/// The fields of a header, and the transactions among them.
 pub(super) struct RawBlock {
-    #[serde(flatten)]
-    header: RawHeader,
-    transactions: Vec<RawTransaction>,
+    pub(super) header: RawHeader,
+    pub(super) transactions: Vec<RawTransaction>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawTransaction {
-    hash: Fixed<32>,
-    from: Account,
-    to: Option<Account>,
-    value: Quantity,
-    block_hash: Option<Fixed<32>>,
-    transaction_index: Option<Quantity>,
+impl Wire for RawBlock {
+    fn from_wire(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
+        const NAME: &str = "transactions";
+        let mut transactions = None;
+        let header = RawHeader::read_with(reader, |name, reader| match name {
+            NAME => once(&mut transactions, NAME, reader),
+            _ => reader.skip(),
+        })?;
+        Ok(Self { header, transactions: transactions.ok_or(Flaw::Missing(NAME))? })
+    }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct RawLog {
-    block_hash: Option<Fixed<32>>,
-    transaction_hash: Fixed<32>,
-    log_index: Option<Quantity>,
-    address: Account,
-    topics: Vec<Fixed<32>>,
-    data: Data,
-    #[serde(default)]
-    removed: bool,
-}
-
-/// A log that also tells its height.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// A log of a range, where the block's number is needed too.
 pub(super) struct RawRangeLog {
-    block_number: Option<Quantity>,
-    #[serde(flatten)]
-    log: RawLog,
+    pub(super) log: RawLog,
+    pub(super) block_number: Quantity,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct RawReceipt {
-    transaction_hash: Fixed<32>,
-    status: Quantity,
-    block_hash: Fixed<32>,
-    block_number: Quantity,
-    transaction_index: Quantity,
-    gas_used: Quantity,
-    effective_gas_price: Option<Quantity>,
-    l1_fee: Option<Quantity>,
-    logs: Vec<RawLog>,
+impl Wire for RawRangeLog {
+    fn from_wire(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
+        const NAME: &str = "blockNumber";
+        let mut block_number = None;
+        let log = RawLog::read_with(reader, |name, reader| match name {
+            NAME => once(&mut block_number, NAME, reader),
+            _ => reader.skip(),
+        })?;
+        Ok(Self { log, block_number: block_number.ok_or(Flaw::Missing(NAME))? })
+    }
 }
 
 impl RawHeader {
     /// Checks the header; `verify` says whether its hash must be the hash of its fields.
     pub(super) fn read(self, verify: bool) -> Result<Header, Fault> {
-        let number = small("number", self.number)?;
-        if i64::try_from(number).is_err() {
-            return Err(Fault::malformed(format!("a block with number {number}, above 2^63 - 1")));
-        }
+        let BlockNumber(number) = height("number", self.number)?;
         let header = Header {
             block: BlockRef { number: BlockNumber(number), hash: self.hash.0 },
             parent_hash: self.parent_hash.0,
@@ -293,8 +304,7 @@ impl RawLog {
 
 impl RawRangeLog {
     pub(super) fn read(self) -> Result<RangeLog, Fault> {
-        let number = self.block_number.ok_or_else(|| Fault::malformed("a log of a range that is in no block"))?;
-        Ok(RangeLog { number: BlockNumber(small("blockNumber", number)?), log: self.log.read()? })
+        Ok(RangeLog { number: height("blockNumber", self.block_number)?, log: self.log.read()? })
     }
 }
 
@@ -341,6 +351,15 @@ fn small(field: &'static str, quantity: Quantity) -> Result<u64, Fault> {
     quantity.to_u64().ok_or_else(|| Fault::malformed(format!("{field} {} above 2^64 - 1", quantity.0)))
 }
 
+/// A block's number; databases hold no higher one.
+pub(super) fn height(field: &'static str, quantity: Quantity) -> Result<BlockNumber, Fault> {
+    let number = small(field, quantity)?;
+    match i64::try_from(number) {
+        Ok(_) => Ok(BlockNumber(number)),
+        Err(_) => Err(Fault::malformed(format!("a block with number {number}, above 2^63 - 1"))),
+    }
+}
+
 fn medium(field: &'static str, quantity: Quantity) -> Result<u128, Fault> {
     quantity.to_u128().ok_or_else(|| Fault::malformed(format!("{field} {} above 2^128 - 1", quantity.0)))
 }
@@ -350,6 +369,7 @@ mod tests {
     use alloy::primitives::{address, b256};
 
     use super::*;
+    use crate::rpc::json::read_whole;
 
     fn header_with(bloom: Bloom) -> Header {
         let block = BlockRef { number: BlockNumber(1), hash: B256::ZERO };
@@ -369,5 +389,39 @@ mod tests {
         assert!(!header_with(bloom).excludes(&[token, other], topic));
         bloom.accrue(BloomInput::Raw(token.as_slice()));
         assert!(!header_with(bloom).excludes(&[token], topic));
+    }
+
+    /// Headers of the chains we know, as their nodes write them: what a chain adds to a header is either
+    /// in its hash, and then we must know it, or no part of the header.
+    #[test]
+    fn w2_the_headers_of_real_chains_hash_as_their_nodes_say() {
+        #[derive(serde::Deserialize)]
+        struct Sample<'a> {
+            chain: String,
+            #[serde(borrow)]
+            header: &'a serde_json::value::RawValue,
+        }
+        let samples: Vec<Sample<'_>> = serde_json::from_str(include_str!("../../tests/data/headers.json")).unwrap();
+        let mut chains = Vec::new();
+        for Sample { chain, header } in samples {
+            let text = header.get();
+            let read = |text: &str| read_whole::<RawHeader>(text).unwrap().read(true);
+            let good = read(text).unwrap_or_else(|fault| panic!("{chain}: {fault}"));
+            chains.push((chain, good.block.number.0));
+            // Each field that is hashed is really looked at: the next higher gas used gives another hash.
+            let gas = format!("\"gasUsed\": \"{:#x}\"", read_whole::<RawHeader>(text).unwrap().gas_used.0);
+            let other = format!("\"gasUsed\": \"{:#x}\"", read_whole::<RawHeader>(text).unwrap().gas_used.0 + U256::ONE);
+            assert!(text.contains(&gas) && read(&text.replace(&gas, &other)).is_err());
+        }
+        let expected = [
+            ("Ethereum", 21_925_176),
+            ("BNB Smart Chain", 26_803),
+            ("Polygon", 43_352_696),
+            ("Polygon", 89_174_945),
+            ("Base", 50_546_271),
+            ("OP Mainnet", 151_534_589),
+            ("Arbitrum One", 408_874_813),
+        ];
+        assert_eq!(chains, expected.map(|(chain, number)| (chain.to_owned(), number)));
     }
 }

@@ -19,7 +19,7 @@ use super::endpoint::{Endpoint, TraceKind};
 use super::error::{Fault, RpcError, is_missing_method, read_range_refusal};
 use super::node::Node;
 use super::questions::{BY_NUMBER, hex_number};
-use super::read::{HashOnly, read_json, read_logs_where, read_present, same_number};
+use super::read::{HashOnly, read_json, read_present, read_range, same_number};
 use super::trace::{Call, read_frames, read_rows};
 use crate::units::{BlockNumber, BlockRef};
 
@@ -355,7 +355,7 @@ async fn logs_once(endpoint: &Endpoint, span: Span, query: LogQuery<'_>) -> Resu
     };
     let read_logs = |text: &str| {
         let mut present = BTreeSet::new();
-        let logs = read_logs_where(text, span, query, &mut present)?;
+        let logs = read_range(text, span, query, &mut present)?;
         Ok(FoundLogs { logs, present, ends: Vec::new() })
     };
     if endpoint.batch.get() > 1 {

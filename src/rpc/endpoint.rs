@@ -356,17 +356,6 @@ impl Tracing {
     }
 }
 
-/// Where and how JSON was broken, without quoting it.
-pub(super) fn json_fault(error: &serde_json::Error) -> String {
-    match error.classify() {
-        serde_json::error::Category::Eof => "cut off".to_owned(),
-        serde_json::error::Category::Syntax => "not JSON".to_owned(),
-        serde_json::error::Category::Io | serde_json::error::Category::Data => {
-            error.to_string().chars().filter(|c| !c.is_control()).take(200).collect()
-        }
-    }
-}
-
 fn fault_of(error: reqwest::Error) -> Fault {
     if error.is_timeout() {
         return Fault::Timeout;

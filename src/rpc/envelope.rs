@@ -50,7 +50,6 @@ pub(super) fn read_single(body: &[u8], id: u64) -> Result<&str, EnvelopeFault> {
 /// any order, but each exactly once and no others.
 ///
 /// A node that refuses the batch as a whole answers with one object, or with an error of no id of ours.
-#[allow(dead_code, reason = "batches are asked for by the endpoint's next version")]
 pub(super) fn read_batch(body: &[u8], ids: Range<u64>) -> Result<Vec<Result<&str, ErrorObject>>, EnvelopeFault> {
     let mut reader = Reader::new(text_of(body)?);
     if reader.peek()? == b'{' {
@@ -124,13 +123,13 @@ struct Code(i64);
 struct Message(String);
 
 impl Wire for Code {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
+    fn from_wire(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
         reader.raw()?.parse().map(Self).map_err(|_| Flaw::Unlike("the code of an error"))
     }
 }
 
 impl Wire for Message {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
+    fn from_wire(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
         reader.string("the message of an error").map(|message| Self(message.into_owned()))
     }
 
@@ -140,7 +139,7 @@ impl Wire for Message {
 }
 
 impl Wire for ErrorObject {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
+    fn from_wire(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
         let (mut code, mut message) = (None, None);
         let mut first = true;
         reader.open(b'{', "an error")?;

@@ -9,6 +9,8 @@
 
 use std::borrow::Cow;
 
+use super::error::Fault;
+
 /// Deeper than any honest answer; a bit for each level fits one word.
 pub(super) const DEPTH_MAX: u32 = 128;
 
@@ -31,9 +33,15 @@ pub(super) enum Flaw {
     Twice(&'static str),
 }
 
+impl From<Flaw> for Fault {
+    fn from(flaw: Flaw) -> Self {
+        Self::malformed(flaw.to_string())
+    }
+}
+
 /// A value that can be read from JSON, in its one form.
 pub(super) trait Wire: Sized {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Flaw>;
+    fn from_wire(reader: &mut Reader<'_>) -> Result<Self, Flaw>;
 
     /// What it means that an object lacks the field.
     fn missing(name: &'static str) -> Result<Self, Flaw> {
@@ -44,9 +52,25 @@ pub(super) trait Wire: Sized {
 /// Reads a whole text; nothing but white space may follow the value.
 pub(super) fn read_whole<T: Wire>(text: &str) -> Result<T, Flaw> {
     let mut reader = Reader::new(text);
-    let value = T::read(&mut reader)?;
+    let value = T::from_wire(&mut reader)?;
     reader.end()?;
     Ok(value)
+}
+
+/// Reads a list one by one, so that what it holds is never twice in memory; false where there is `null`
+/// instead.
+pub(super) fn read_list<'a>(text: &'a str, mut read: impl FnMut(&mut Reader<'a>) -> Result<(), Fault>) -> Result<bool, Fault> {
+    let mut reader = Reader::new(text);
+    let absent = reader.null()?;
+    if !absent {
+        let mut first = true;
+        reader.open(b'[', "a list")?;
+        while reader.another(b']', &mut first)? {
+            read(&mut reader)?;
+        }
+    }
+    reader.end()?;
+    Ok(!absent)
 }
 
 /// A place in a text. Between two calls it stands before a value, or before what follows one.
@@ -62,8 +86,17 @@ impl<'a> Reader<'a> {
     }
 
     /// The next byte that is not white space; it is not consumed.
-    #[inline]
+    #[inline(always)]
     pub(super) fn peek(&mut self) -> Result<u8, Flaw> {
+        match self.text.as_bytes().get(self.at) {
+            Some(&byte) if byte > b' ' => Ok(byte),
+            Some(_) | None => self.peek_past_space(),
+        }
+    }
+
+    /// Nodes write none; people do.
+    #[cold]
+    fn peek_past_space(&mut self) -> Result<u8, Flaw> {
         loop {
             match self.text.as_bytes().get(self.at) {
                 Some(b' ' | b'\t' | b'\n' | b'\r') => self.at += 1,
@@ -82,14 +115,14 @@ impl<'a> Reader<'a> {
     }
 
     /// What is left of the text, white space before the next value taken off.
-    #[inline]
+    #[inline(always)]
     pub(super) fn rest(&mut self) -> &'a [u8] {
         let _ = self.peek();
         self.text.as_bytes().get(self.at..).unwrap_or_default()
     }
 
     /// Goes past bytes that the caller has seen in [`Reader::rest`]; they end at a quotation mark.
-    #[inline]
+    #[inline(always)]
     pub(super) fn advance(&mut self, bytes: usize) {
         self.at += bytes;
     }
@@ -97,7 +130,7 @@ impl<'a> Reader<'a> {
     // === objects and lists ===
 
     /// Goes into an object, or says what should be there instead.
-    #[inline]
+    #[inline(always)]
     pub(super) fn open(&mut self, bracket: u8, wanted: &'static str) -> Result<(), Flaw> {
         if self.peek()? != bracket {
             return Err(self.unlike(wanted));
@@ -107,7 +140,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next name of an object, its colon consumed; `None` at the end of the object.
-    #[inline]
+    #[inline(always)]
     pub(super) fn name(&mut self, first: &mut bool) -> Result<Option<Cow<'a, str>>, Flaw> {
         if !self.another(b'}', first)? {
             return Ok(None);
@@ -118,7 +151,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Whether a list or an object, which ends with `close`, goes on.
-    #[inline]
+    #[inline(always)]
     pub(super) fn another(&mut self, close: u8, first: &mut bool) -> Result<bool, Flaw> {
         let begins = std::mem::take(first);
         let byte = self.peek()?;
@@ -136,7 +169,7 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
-    #[inline]
+    #[inline(always)]
     fn colon(&mut self) -> Result<(), Flaw> {
         if self.peek()? != b':' {
             return Err(Flaw::NotJson);
@@ -148,7 +181,7 @@ impl<'a> Reader<'a> {
     // === values ===
 
     /// Consumes `null` if it is next.
-    #[inline]
+    #[inline(always)]
     pub(super) fn null(&mut self) -> Result<bool, Flaw> {
         if self.peek()? != b'n' {
             return Ok(false);
@@ -166,7 +199,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A string, its escapes resolved.
-    #[inline]
+    #[inline(always)]
     pub(super) fn string(&mut self, wanted: &'static str) -> Result<Cow<'a, str>, Flaw> {
         if self.peek()? != b'"' {
             return Err(self.unlike(wanted));
@@ -199,7 +232,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Goes past the next value, checking that it is JSON.
+    #[inline(always)]
     pub(super) fn skip(&mut self) -> Result<(), Flaw> {
+        // Almost always a string.
+        if self.peek()? == b'"' { self.skip_string() } else { self.skip_any() }
+    }
+
+    fn skip_any(&mut self) -> Result<(), Flaw> {
         // One bit for each open bracket, the innermost lowest: set for an object.
         let mut objects: u128 = 0;
         let mut depth = 0;
@@ -261,13 +300,33 @@ impl<'a> Reader<'a> {
     }
 
     /// Stands at what should be a quotation mark.
-    #[inline]
+    #[inline(always)]
     fn skip_string(&mut self) -> Result<(), Flaw> {
         let bytes = self.text.as_bytes();
         if bytes.get(self.at) != Some(&b'"') {
             return Err(Flaw::NotJson);
         }
         self.at += 1;
+        // A hash or an address ends where it must.
+        let rest = bytes.get(self.at..).unwrap_or_default();
+        let length = if ends_there::<64>(rest) {
+            66
+        } else if ends_there::<40>(rest) {
+            42
+        } else {
+            plain_length(rest)
+        };
+        self.at += length;
+        if rest.get(length) == Some(&b'"') {
+            self.at += 1;
+            return Ok(());
+        }
+        self.skip_rest_of_string()
+    }
+
+    #[cold]
+    fn skip_rest_of_string(&mut self) -> Result<(), Flaw> {
+        let bytes = self.text.as_bytes();
         loop {
             self.at += plain_length(bytes.get(self.at..).unwrap_or_default());
             match bytes.get(self.at) {
@@ -348,37 +407,117 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Defines an object and how it is read: each field by its name on the wire, once, and other names
+/// ignored. In tests the object can also be read by serde, which is what ours is held against.
+macro_rules! wire {
+    ($($(#[$note:meta])* $vis:vis struct $object:ident {
+        $($(#[$of_field:meta])* $field_vis:vis $field:ident: $type:ty = $name:literal,)*
+    })*) => {$(
+        $(#[$note])*
+        #[cfg_attr(test, derive(serde::Deserialize))]
+        $vis struct $object {
+            $($(#[$of_field])* #[cfg_attr(test, serde(rename = $name))] $field_vis $field: $type,)*
+        }
+
+        impl $object {
+            /// `other` gets the names that are not fields, and must go past their values.
+            #[inline]
+            fn read_with<'a>(
+                reader: &mut $crate::rpc::json::Reader<'a>,
+                mut other: impl FnMut(&str, &mut $crate::rpc::json::Reader<'a>) -> Result<(), $crate::rpc::json::Flaw>,
+            ) -> Result<Self, $crate::rpc::json::Flaw> {
+                use $crate::rpc::json::{Wire, once};
+                $(let mut $field: Option<$type> = None;)*
+                let mut first = true;
+                reader.open(b'{', "an object")?;
+                while let Some(name) = reader.name(&mut first)? {
+                    match &*name {
+                        $($name => once(&mut $field, $name, reader)?,)*
+                        name => other(name, reader)?,
+                    }
+                }
+                Ok(Self { $($field: match $field {
+                    Some(value) => value,
+                    None => <$type>::missing($name)?,
+                },)* })
+            }
+        }
+
+        impl $crate::rpc::json::Wire for $object {
+            #[inline]
+            fn from_wire(reader: &mut $crate::rpc::json::Reader<'_>) -> Result<Self, $crate::rpc::json::Flaw> {
+                Self::read_with(reader, |_, reader| reader.skip())
+            }
+        }
+    )*};
+}
+pub(super) use wire;
+
 /// How many bytes of a string's content are before its end, an escape, or a control character, which
-/// a string may not hold. Eight bytes at a time, as serde_json does it.
-#[inline]
+/// a string may not hold.
+#[inline(always)]
 fn plain_length(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
-    const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
-    let (words, tail) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        // A byte's top bit is set where subtracting borrows. A borrow may also mark the byte above the
-        // first match, never one below it.
-        let control = word.wrapping_sub(ONES * 0x20) & !word;
-        let quote = word ^ (ONES * u64::from(b'"'));
-        let quote = quote.wrapping_sub(ONES) & !quote;
-        let backslash = word ^ (ONES * u64::from(b'\\'));
-        let backslash = backslash.wrapping_sub(ONES) & !backslash;
-        let found = (control | quote | backslash) & TOPS;
-        if found != 0 {
-            return index * 8 + found.trailing_zeros() as usize / 8;
+    const WIDE: usize = 16;
+    let mut at = 0;
+    // Names and small numbers end within the first words; hashes and data go on.
+    while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let marks = marks(word);
+        if marks != 0 {
+            return at + marks.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+        if at == WIDE {
+            while bytes.get(at..).and_then(<[u8]>::first_chunk::<WIDE>).is_some_and(is_plain) {
+                at += WIDE;
+            }
         }
     }
-    let in_tail = tail.iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'));
-    words.len() * 8 + in_tail.unwrap_or(tail.len())
+    let tail = bytes.get(at..).unwrap_or_default();
+    at + tail.iter().position(|&byte| ends_plain(byte)).unwrap_or(tail.len())
+}
+
+/// Whether a string's content is `0x` and so many bytes more, all plain.
+#[inline(always)]
+fn ends_there<const DIGITS: usize>(content: &[u8]) -> bool {
+    content.get(DIGITS + 2) == Some(&b'"')
+        && content.starts_with(b"0x")
+        && content.get(2..).and_then(<[u8]>::first_chunk::<DIGITS>).is_some_and(is_plain)
+}
+
+/// The top bit of each byte that is not plain; other bits are clear.
+#[inline(always)]
+fn marks(word: &[u8; 8]) -> u64 {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
+    let word = u64::from_le_bytes(*word);
+    // A byte's top bit is set where subtracting borrows. A borrow may also mark the byte above the
+    // first match, never one below it.
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    let quote = word ^ (ONES * 0x22);
+    let quote = quote.wrapping_sub(ONES) & !quote;
+    let backslash = word ^ (ONES * 0x5c);
+    let backslash = backslash.wrapping_sub(ONES) & !backslash;
+    (control | quote | backslash) & TOPS
+}
+
+/// Looks at every byte, also after one that is not plain: without a way out the compiler takes many at
+/// a time.
+#[inline(always)]
+fn is_plain<const N: usize>(bytes: &[u8; N]) -> bool {
+    !bytes.iter().fold(false, |found, &byte| found | ends_plain(byte))
+}
+
+#[inline(always)]
+const fn ends_plain(byte: u8) -> bool {
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
 }
 
 // === values made of values ===
 
 impl<T: Wire> Wire for Option<T> {
     #[inline]
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
-        if reader.null()? { Ok(None) } else { T::read(reader).map(Some) }
+    fn from_wire(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
+        if reader.null()? { Ok(None) } else { T::from_wire(reader).map(Some) }
     }
 
     fn missing(_: &'static str) -> Result<Self, Flaw> {
@@ -386,25 +525,36 @@ impl<T: Wire> Wire for Option<T> {
     }
 }
 
+/// A flag that a node may leave out.
+impl Wire for bool {
+    fn from_wire(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
+        reader.boolean()
+    }
+
+    fn missing(_: &'static str) -> Result<Self, Flaw> {
+        Ok(false)
+    }
+}
+
 impl<T: Wire> Wire for Vec<T> {
-    fn read(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
+    fn from_wire(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
         let mut list = Self::new();
         let mut first = true;
         reader.open(b'[', "a list")?;
         while reader.another(b']', &mut first)? {
-            list.push(T::read(reader)?);
+            list.push(T::from_wire(reader)?);
         }
         Ok(list)
     }
 }
 
 /// Reads the field of an object that may come once.
-#[inline]
+#[inline(always)]
 pub(super) fn once<T: Wire>(field: &mut Option<T>, name: &'static str, reader: &mut Reader<'_>) -> Result<(), Flaw> {
     if field.is_some() {
         return Err(Flaw::Twice(name));
     }
-    *field = Some(T::read(reader)?);
+    *field = Some(T::from_wire(reader)?);
     Ok(())
 }
 

@@ -3,34 +3,32 @@
 use std::collections::BTreeSet;
 
 use alloy::primitives::{Address, B256, U256};
-use serde::de::DeserializeOwned;
 
-use super::answer::{Block, FeeEstimate, Log, RangeLog, RawBlock, RawLog, RawRangeLog, RawReceipt, Receipt};
+use super::answer::{Block, FeeEstimate, Log, RangeLog, RawBlock, RawLog, RawReceipt, Receipt};
 use super::bulk::{LogQuery, Span};
-use super::endpoint::json_fault;
 use super::error::Fault;
 use super::hex::{Data, Fixed, Quantity};
+use super::json::{Wire, read_list, read_whole, wire};
+use super::sift;
 use crate::units::{BlockNumber, BlockRef};
 
-#[derive(serde::Deserialize)]
-pub(super) struct HashOnly {
-    pub(super) hash: Fixed<32>,
+wire! {
+    pub(super) struct HashOnly {
+        pub(super) hash: Fixed<32> = "hash",
+    }
+
+    struct FeeHistory {
+        base_fee_per_gas: Vec<Quantity> = "baseFeePerGas",
+        reward: Option<Vec<Vec<Quantity>>> = "reward",
+    }
 }
 
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct FeeHistory {
-    base_fee_per_gas: Vec<Quantity>,
-    #[serde(default)]
-    reward: Option<Vec<Vec<Quantity>>>,
-}
-
-pub(super) fn read_json<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
-    serde_json::from_str(text).map_err(|error| Fault::malformed(json_fault(&error)))
+pub(super) fn read_json<T: Wire>(text: &str) -> Result<T, Fault> {
+    Ok(read_whole(text)?)
 }
 
 /// Reads what must be there: `null` means that the node does not have it.
-pub(super) fn read_present<R: DeserializeOwned, T>(what: &str, text: &str, read: impl FnOnce(R) -> Result<T, Fault>) -> Result<T, Fault> {
+pub(super) fn read_present<R: Wire, T>(what: &str, text: &str, read: impl FnOnce(R) -> Result<T, Fault>) -> Result<T, Fault> {
     match read_json::<Option<R>>(text)? {
         Some(raw) => read(raw),
         None => Err(Fault::NotFound { what: what.to_owned() }),
@@ -46,41 +44,45 @@ pub(super) fn read_block(text: &str, hash: B256, verify: bool) -> Result<Block, 
 
 /// The logs of one block that were asked for, and no others.
 pub(super) fn read_logs(text: &str, hash: B256, contracts: &[Address], topic: B256) -> Result<Vec<Log>, Fault> {
-    let raw = read_present(&format!("logs of block {hash}"), text, Ok::<Vec<RawLog>, Fault>)?;
-    let mut logs = raw.into_iter().map(RawLog::read).collect::<Result<Vec<_>, _>>()?;
-    for log in &logs {
+    let mut logs = Vec::new();
+    let present = read_list(text, |reader| {
+        let log = RawLog::from_wire(reader)?.read()?;
         if log.block_hash.is_some_and(|found| found != hash) {
             return Err(Fault::malformed(format!("a log of another block than {hash}")));
         }
         if !contracts.contains(&log.address) || log.topics.first() != Some(&topic) {
             return Err(Fault::malformed(format!("a log in block {hash} that was not asked for")));
         }
+        logs.push(log);
+        Ok(())
+    })?;
+    if !present {
+        return Err(Fault::NotFound { what: format!("logs of block {hash}") });
     }
     logs.sort_by_key(|log| log.log_index);
     Ok(logs)
 }
 
 /// The logs of interest in a range, by height and index, and every height that has a log at all.
-pub(super) fn read_logs_where(
-    text: &str,
-    span: Span,
-    query: LogQuery<'_>,
-    present: &mut BTreeSet<BlockNumber>,
-) -> Result<Vec<RangeLog>, Fault> {
-    let raw = read_present("the logs of a range", text, Ok::<Vec<RawRangeLog>, Fault>)?;
-    let mut logs = Vec::new();
-    for raw in raw {
-        let RangeLog { number, log } = raw.read()?;
-        if !(span.from..=span.to).contains(&number) {
-            return Err(Fault::malformed(format!("a log of block {number}, outside of {} to {}", span.from, span.to)));
+pub(super) fn read_range(text: &str, span: Span, query: LogQuery<'_>, present: &mut BTreeSet<BlockNumber>) -> Result<Vec<RangeLog>, Fault> {
+    let mut outside = None;
+    let mut last = None;
+    let (_, mut logs) = sift::read_logs_where(text, |number, recipient| {
+        // Logs come by height, so most are of the block of the one before.
+        if last != Some(number) {
+            last = Some(number);
+            present.insert(number);
+            if !(span.from..=span.to).contains(&number) {
+                outside = Some(number);
+            }
         }
-        if !query.contracts.contains(&log.address) || log.topics.first() != Some(&query.topic) {
-            return Err(Fault::malformed(format!("a log in block {number} that was not asked for")));
-        }
-        present.insert(number);
-        if log.topics.get(2).is_some_and(|topic| (query.wanted)(Address::from_slice(&topic[12..]))) {
-            logs.push(RangeLog { number, log });
-        }
+        recipient.is_some_and(|recipient| (query.wanted)(*recipient))
+    })?;
+    if let Some(number) = outside {
+        return Err(Fault::malformed(format!("a log of block {number}, outside of {} to {}", span.from, span.to)));
+    }
+    if logs.iter().any(|found| !query.contracts.contains(&found.log.address) || found.log.topics.first() != Some(&query.topic)) {
+        return Err(Fault::malformed("a log in a range that was not asked for"));
     }
     logs.sort_by_key(|found| (found.number, found.log.log_index));
     Ok(logs)

@@ -3,10 +3,10 @@
 //! with `callTracer`: geth and its relatives). Pure. What of it moves value is decided by `scan`.
 
 use alloy::primitives::{Address, B256, U256};
-use serde::Deserialize;
 
 use super::error::Fault;
 use super::hex::{Account, Fixed, Quantity};
+use super::json::{Flaw, Reader, Wire, wire};
 use super::read::read_present;
 use crate::units::BlockRef;
 
@@ -39,39 +39,72 @@ pub enum CallKind {
     Other,
 }
 
+wire! {
+    struct RawRow {
+        kind: Word = "type",
+        action: RawAction = "action",
+        result: Option<RawResult> = "result",
+        error: Option<Word> = "error",
+        trace_address: Vec<Step> = "traceAddress",
+        // Rewards belong to no transaction.
+        transaction_hash: Option<Fixed<32>> = "transactionHash",
+        block_hash: Fixed<32> = "blockHash",
+    }
+
+    struct RawAction {
+        call_type: Option<Word> = "callType",
+        from: Option<Account> = "from",
+        to: Option<Account> = "to",
+        value: Option<Quantity> = "value",
+        // Of a contract that ends.
+        address: Option<Account> = "address",
+        refund_address: Option<Account> = "refundAddress",
+        balance: Option<Quantity> = "balance",
+    }
+
+    struct RawResult {
+        address: Option<Account> = "address",
+    }
+
+    struct RawTraced {
+        tx_hash: Fixed<32> = "txHash",
+        result: Option<RawFrame> = "result",
+        error: Option<Word> = "error",
+    }
+
+    // The reader's own bound on depth holds for frames too: the text was gone through once, as part of
+    // its envelope, before it is read here.
+    struct RawFrame {
+        kind: Word = "type",
+        from: Account = "from",
+        to: Option<Account> = "to",
+        value: Option<Quantity> = "value",
+        error: Option<Word> = "error",
+        calls: Option<Vec<RawFrame>> = "calls",
+    }
+}
+
+/// A word that is no hexadecimal.
+#[cfg_attr(test, derive(serde::Deserialize))]
+struct Word(String);
+
+impl Wire for Word {
+    fn from_wire(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
+        reader.string("a word").map(|word| Self(word.into_owned()))
+    }
+}
+
+/// A step of a path, which is a number in JSON too.
+#[cfg_attr(test, derive(serde::Deserialize))]
+struct Step(u32);
+
+impl Wire for Step {
+    fn from_wire(reader: &mut Reader<'_>) -> Result<Self, Flaw> {
+        reader.raw()?.parse().map(Self).map_err(|_| Flaw::Unlike("a step of a path"))
+    }
+}
+
 // === flat rows ===
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawRow {
-    #[serde(rename = "type")]
-    kind: String,
-    action: RawAction,
-    result: Option<RawResult>,
-    error: Option<String>,
-    trace_address: Vec<u32>,
-    /// Rewards belong to no transaction.
-    transaction_hash: Option<Fixed<32>>,
-    block_hash: Fixed<32>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawAction {
-    call_type: Option<String>,
-    from: Option<Account>,
-    to: Option<Account>,
-    value: Option<Quantity>,
-    // Of a contract that ends.
-    address: Option<Account>,
-    refund_address: Option<Account>,
-    balance: Option<Quantity>,
-}
-
-#[derive(Deserialize)]
-struct RawResult {
-    address: Option<Account>,
-}
 
 /// The answer to `trace_block`, which is asked by number, so each row must name the block that is meant.
 pub(super) fn read_rows(text: &str, block: BlockRef) -> Result<Vec<Call>, Fault> {
@@ -83,10 +116,10 @@ pub(super) fn read_rows(text: &str, block: BlockRef) -> Result<Vec<Call>, Fault>
         }
         let Some(tx_hash) = row.transaction_hash.map(B256::from) else { continue };
         let action = row.action;
-        let missing = || Fault::malformed(format!("a {} trace in {block} that lacks a field", row.kind));
-        let (kind, from, to, value) = match row.kind.as_str() {
+        let missing = || Fault::malformed(format!("a {} trace in {block} that lacks a field", row.kind.0));
+        let (kind, from, to, value) = match row.kind.0.as_str() {
             "call" => {
-                let kind = match action.call_type.as_deref() {
+                let kind = match action.call_type.as_ref().map(|word| word.0.as_str()) {
                     Some("call") => CallKind::Call,
                     Some(_) | None => CallKind::Other,
                 };
@@ -98,7 +131,7 @@ pub(super) fn read_rows(text: &str, block: BlockRef) -> Result<Vec<Call>, Fault>
         };
         calls.push(Call {
             tx_hash,
-            path: row.trace_address,
+            path: row.trace_address.into_iter().map(|step| step.0).collect(),
             kind,
             from: from.ok_or_else(missing)?.0,
             to: to.map(|account| account.0),
@@ -110,26 +143,6 @@ pub(super) fn read_rows(text: &str, block: BlockRef) -> Result<Vec<Call>, Fault>
 }
 
 // === nested frames ===
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawTraced {
-    tx_hash: Fixed<32>,
-    result: Option<RawFrame>,
-    error: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RawFrame {
-    #[serde(rename = "type")]
-    kind: String,
-    from: Account,
-    to: Option<Account>,
-    value: Option<Quantity>,
-    error: Option<String>,
-    #[serde(default)]
-    calls: Vec<RawFrame>,
-}
 
 /// The answer to `debug_traceBlockByHash` with `callTracer`.
 pub(super) fn read_frames(text: &str, block: BlockRef) -> Result<Vec<Call>, Fault> {
@@ -143,12 +156,12 @@ pub(super) fn read_frames(text: &str, block: BlockRef) -> Result<Vec<Call>, Faul
         // A stack of our own: what is read was bounded by the JSON reader, and stays so.
         let mut open = vec![(Vec::new(), top)];
         while let Some((path, frame)) = open.pop() {
-            for (step, below) in (0_u32..).zip(frame.calls) {
+            for (step, below) in (0_u32..).zip(frame.calls.into_iter().flatten()) {
                 let mut deeper: Vec<u32> = path.clone();
                 deeper.push(step);
                 open.push((deeper, below));
             }
-            let kind = match frame.kind.as_str() {
+            let kind = match frame.kind.0.as_str() {
                 "CALL" => CallKind::Call,
                 "CREATE" | "CREATE2" => CallKind::Create,
                 "SELFDESTRUCT" => CallKind::SelfDestruct,

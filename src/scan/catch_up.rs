@@ -6,7 +6,6 @@
 //! of its logs cannot pass (W2).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use alloy::primitives::{Address, B256};
@@ -65,7 +64,7 @@ impl Scanner {
         if self.tokens.is_empty() {
             return Ok(FoundLogs::default());
         }
-        let wanted = |address: Address| self.watched.read().unwrap_or_else(PoisonError::into_inner).contains(address);
+        let wanted = |address: Address| self.watched.read().contains(address);
         self.node.find_logs(span, LogQuery { contracts: &self.tokens, topic: TRANSFER_TOPIC, wanted: &wanted }).await
     }
 
@@ -96,7 +95,7 @@ impl Scanner {
     /// and did not.
     async fn read_again(&self, reads: &mut [Read], present: &BTreeSet<BlockNumber>) -> Result<(), ScanError> {
         let wanted: Vec<usize> = {
-            let watched = self.watched.read().unwrap_or_else(PoisonError::into_inner);
+            let watched = self.watched.read();
             let scope = self.scope(&watched);
             let needed = |read: &Read| {
                 let header = &read.block.header;

@@ -5,8 +5,8 @@
 //! address that was committed before somebody paid it is in the set when the paying block is matched.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use alloy::primitives::{Address, B256};
 use time::OffsetDateTime;
@@ -15,10 +15,9 @@ use super::matching::{self, Ignored, Scope, TRANSFER_TOPIC, View};
 use super::store::{self, Cursor, NewBlock, Orphaned};
 use super::tip::{self, Link, StoredLine, TipChange};
 use super::{ScanError, Transfer};
-use crate::account;
 use crate::chains::{ChainSpec, Finality};
 use crate::db::{Database, DbError};
-use crate::deposit::WatchedSet;
+use crate::deposit::{Watched, WatchedSet};
 use crate::rpc::{Block, Call, Fault, FinalityTag, Log, Node, Receipt, Span};
 use crate::settings;
 use crate::units::{BlockNumber, BlockRef, ChainId, Progress};
@@ -49,7 +48,7 @@ impl Default for ScanOptions {
 pub struct Scanner {
     pub(super) database: Database,
     pub(super) node: Arc<Node>,
-    pub(super) watched: Arc<RwLock<WatchedSet>>,
+    pub(super) watched: Arc<Watched>,
     pub(super) chain: ChainId,
     pub(super) tokens: Vec<Address>,
     reorg_window: u32,
@@ -85,7 +84,7 @@ pub(super) struct Read {
 }
 
 impl Scanner {
-    pub fn new(database: Database, node: Arc<Node>, watched: Arc<RwLock<WatchedSet>>, spec: &ChainSpec, options: ScanOptions) -> Self {
+    pub fn new(database: Database, node: Arc<Node>, watched: Arc<Watched>, spec: &ChainSpec, options: ScanOptions) -> Self {
         Self {
             database,
             node,
@@ -316,23 +315,9 @@ impl Scanner {
         whole
     }
 
-    /// Brings the watched set up to what is committed now. Incremental; when a clock that jumped has
-    /// hidden a row, the count differs and all rows are read.
+    /// Brings the watched set up to what is committed now.
     pub(super) async fn refresh_watched(&self) -> Result<(), ScanError> {
-        let since = self.watched.read().unwrap_or_else(PoisonError::into_inner).since();
-        let mut connection = self.database.connection().await?;
-        let rows = account::store::list_watched(&mut connection, since).await?;
-        let issued = account::store::count_watched(&mut connection).await?;
-        let complete = {
-            let mut watched = self.watched.write().unwrap_or_else(PoisonError::into_inner);
-            watched.extend(rows);
-            watched.len() as u64 >= issued
-        };
-        if !complete {
-            let rows = account::store::list_watched(&mut connection, None).await?;
-            self.watched.write().unwrap_or_else(PoisonError::into_inner).extend(rows);
-        }
-        Ok(())
+        Ok(self.watched.refresh(&self.database).await?)
     }
 
     // === matching and committing ===
@@ -381,7 +366,7 @@ impl Scanner {
     pub(super) async fn transfers_of(&self, read: &Read) -> Result<Vec<Transfer>, ScanError> {
         let view = View { block: &read.block, logs: &read.logs, calls: read.calls.as_deref().unwrap_or_default() };
         let hits = {
-            let watched = self.watched.read().unwrap_or_else(PoisonError::into_inner);
+            let watched = self.watched.read();
             matching::hits(view, self.scope(&watched))
         };
         if hits.is_empty() {
@@ -398,7 +383,7 @@ impl Scanner {
             }
         }
         let receipts: Vec<Receipt> = receipts.into_values().collect();
-        let watched = self.watched.read().unwrap_or_else(PoisonError::into_inner);
+        let watched = self.watched.read();
         let block = read.block.header.block;
         let (found, ignored) = matching::transfers(view, &receipts, self.scope(&watched)).map_err(|source| ScanError::Contradiction {
             chain: self.chain,

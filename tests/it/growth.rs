@@ -1,11 +1,18 @@
 //! What must not become dearer as the books grow: counts of what the database reads, never times.
 
-use alloy::primitives::{Address, U256};
+use alloy::primitives::{Address, B256, U256};
+use amanatd::account::{self, Branch};
 use amanatd::devkit::postgres::APP;
 use amanatd::devkit::schema::FreshDatabase;
 use amanatd::ledger::{AccountKey, Entry, EntryType, store};
-use amanatd::units::{Asset, AssetId, ChainId, TokenAmount};
+use amanatd::scan::store::NewBlock;
+use amanatd::scan::tip::Link;
+use amanatd::scan::{self, Position, Transfer};
+use amanatd::settings::{self, ChangeNote};
+use amanatd::units::{Asset, AssetId, BlockNumber, BlockRef, ChainId, Confirmations, TokenAmount};
 use sqlx::{Connection, PgConnection};
+
+use crate::watching::NOW;
 
 /// Money of nobody at one of many addresses: each has an account.
 fn unidentified(number: u64) -> Entry {
@@ -48,4 +55,97 @@ async fn a_posting_reads_no_accounts_but_its_own() {
     let after = read_in_passing(&mut transaction).await;
     transaction.commit().await.unwrap();
     assert_eq!(after - before, 0, "rows read that no index led to");
+}
+
+// === addresses ===
+
+/// Accounts of nobody with 60,000 addresses each.
+fn many_addresses(base: &FreshDatabase) {
+    let rows = "insert into trezor_accounts (label, account_index, path, xpub, fingerprint, next_deposit_index) \
+             select n::text, n, format('m/44''/60''/%s''', n), 'xpub' || rpad(translate(md5(n::text), '0', 'x'), 107, 'a'), '\\x00000000', \
+                 60000 from generate_series(0, 1) n; \
+         insert into trezor_derived_addresses (account_id, branch, address_index, address, purpose) \
+             select a.id, b, i, substr(sha256(convert_to(format('%s/%s/%s', a.label, b, i), 'UTF8')), 1, 20), \
+                 case b when 0 then 'deposit' else 'gas' end::derived_address_purpose \
+             from trezor_accounts a, generate_series(0, 1) b, generate_series(0, case b when 0 then 59999 else 1 end) i; \
+         analyze";
+    base.sql(rows).unwrap();
+}
+
+/// Rows of the address table that this transaction has read without an index, and through one.
+async fn addresses_read(connection: &mut PgConnection) -> (i64, i64) {
+    let read: (i64, i64) = sqlx::query_as(
+        "select coalesce(sum(seq_tup_read), 0)::bigint, coalesce(sum(idx_tup_fetch), 0)::bigint from pg_stat_xact_user_tables \
+         where relname = 'trezor_derived_addresses'",
+    )
+    .fetch_one(connection)
+    .await
+    .unwrap();
+    read
+}
+
+/// Each chain asks before each chunk which addresses are new. That may not cost more because there are
+/// many old ones.
+#[tokio::test]
+async fn w9_a_refresh_reads_new_addresses_and_no_old_one() {
+    let base = FreshDatabase::create().unwrap();
+    many_addresses(&base);
+    let mut connection = PgConnection::connect(&base.url(APP)).await.unwrap();
+    // Often enough that the server settles on a plan for any range.
+    for _ in 0..10 {
+        let mut transaction = connection.begin().await.unwrap();
+        // Earlier transactions may still be in these numbers.
+        let before = addresses_read(&mut transaction).await;
+        let counters = account::store::list_counters(&mut transaction).await.unwrap();
+        assert_eq!(addresses_read(&mut transaction).await, before, "the counters are read without an address");
+        for counter in &counters {
+            let new = account::store::list_range(&mut transaction, counter.id, Branch::Deposit, 59_990..60_000).await.unwrap();
+            assert_eq!(new.len(), 10);
+        }
+        let after = addresses_read(&mut transaction).await;
+        assert_eq!((after.0 - before.0, after.1 - before.1), (0, 20), "rows read without an index, and through one");
+    }
+}
+
+/// Storing what a block shows looks up the row of each recipient, and no other.
+#[tokio::test]
+async fn w9_storing_observations_reads_the_rows_of_their_recipients() {
+    const SEEN: u64 = 100;
+    let base = FreshDatabase::create().unwrap();
+    many_addresses(&base);
+    let mut connection = PgConnection::connect(&base.url(APP)).await.unwrap();
+    let chain = ChainId::new(1).unwrap();
+    let value = Confirmations::new(3).unwrap();
+    let note = ChangeNote { changed_by: "test".to_owned(), reason: "test".to_owned() };
+    settings::store::set_threshold(&mut connection, chain, value, &note).await.unwrap();
+    let threshold = settings::store::get_threshold(&mut connection, chain).await.unwrap();
+    let account = account::store::list_counters(&mut connection).await.unwrap()[1].id;
+
+    for round in 0..10_u64 {
+        let block = BlockRef { number: BlockNumber(round), hash: B256::left_padding_from(&round.to_be_bytes()) };
+        let first = u32::try_from(round * SEEN).unwrap();
+        let ours = account::store::list_range(&mut connection, account, Branch::Deposit, first..first + 100).await.unwrap();
+        let seen: Vec<(BlockRef, Transfer)> = ours
+            .iter()
+            .map(|row| {
+                let transfer = Transfer {
+                    tx_hash: B256::from(U256::from(row.index.get())),
+                    position: Position::TOP,
+                    asset: Asset::Native,
+                    sender: Address::repeat_byte(0x55),
+                    recipient: row.address,
+                    amount: U256::ONE,
+                    internal: false,
+                };
+                (block, transfer)
+            })
+            .collect();
+        let mut transaction = connection.begin().await.unwrap();
+        let stored = NewBlock { link: Link { block, parent_hash: B256::ZERO }, time: NOW, internal_read: false };
+        scan::store::insert_blocks(&mut transaction, chain, &[stored], threshold.history_id).await.unwrap();
+        let before = addresses_read(&mut transaction).await.0;
+        scan::store::insert_observations(&mut transaction, chain, &seen).await.unwrap();
+        assert_eq!(addresses_read(&mut transaction).await.0 - before, 0, "rows read that no index led to");
+        transaction.commit().await.unwrap();
+    }
 }

@@ -8,6 +8,7 @@ mod db;
 mod ground;
 mod growth;
 mod house;
+mod issuing;
 mod lease;
 mod ledger;
 mod node;

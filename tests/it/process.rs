@@ -29,14 +29,14 @@ const PATIENCE: Duration = Duration::from_secs(90);
 // === tools ===
 
 /// A folder with a configuration, gone after the test.
-struct Place {
-    folder: PathBuf,
-    api_port: u16,
-    metrics_port: u16,
+pub(crate) struct Place {
+    pub(crate) folder: PathBuf,
+    pub(crate) api_port: u16,
+    pub(crate) metrics_port: u16,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         // Whoever was first is right.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -48,16 +48,16 @@ impl Place {
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).unwrap();
     }
 
     /// The configuration of a daemon on the local chain.
-    fn configure(&self, database: &str, rpc: &str) {
+    pub(crate) fn configure(&self, database: &str, rpc: &str) {
         self.write("amanatd.toml", &self.configuration(database, rpc));
     }
 
@@ -77,18 +77,18 @@ impl Place {
         command
     }
 
-    fn run(&self, words: &[&str]) -> Ended {
+    pub(crate) fn run(&self, words: &[&str]) -> Ended {
         Ended::of(words, self.command(words).output().unwrap())
     }
 
     /// What it printed; it must have succeeded.
-    fn succeed(&self, words: &[&str]) -> String {
+    pub(crate) fn succeed(&self, words: &[&str]) -> String {
         let ended = self.run(words);
         assert_eq!(ended.code, Some(0), "{ended:?}");
         ended.stdout.trim().to_owned()
     }
 
-    fn serve(&self, log: &str) -> Daemon {
+    pub(crate) fn serve(&self, log: &str) -> Daemon {
         self.serve_with(log, |_| {})
     }
 
@@ -103,13 +103,13 @@ impl Place {
         Daemon { child: Some(child::spawn(command).unwrap()), log }
     }
 
-    async fn is_ready(&self) -> bool {
+    pub(crate) async fn is_ready(&self) -> bool {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let ready = client.get(format!("http://127.0.0.1:{}/readyz", self.metrics_port)).send().await;
         ready.is_ok_and(|response| response.status().is_success())
     }
 
-    fn client(&self, token: &str) -> Client {
+    pub(crate) fn client(&self, token: &str) -> Client {
         Client::new(&format!("http://127.0.0.1:{}", self.api_port), SecretString::from(token)).unwrap()
     }
 }
@@ -122,11 +122,11 @@ impl Drop for Place {
 
 /// A process that has ended.
 #[derive(Debug)]
-struct Ended {
+pub(crate) struct Ended {
     what: String,
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
@@ -139,7 +139,7 @@ impl Ended {
     }
 
     /// It failed as the world's faults do: status 1, the words on standard error.
-    fn assert_failed(&self, said: &[&str]) {
+    pub(crate) fn assert_failed(&self, said: &[&str]) {
         assert_eq!(self.code, Some(1), "{self:?}");
         for word in said {
             assert!(self.stderr.contains(word), "`{}` does not say {word:?}: {self:?}", self.what);
@@ -157,19 +157,19 @@ fn assert_calm(text: &str) {
 }
 
 /// A daemon that runs. Dropping it ends it.
-struct Daemon {
+pub(crate) struct Daemon {
     child: Option<Child>,
     log: PathBuf,
 }
 
 impl Daemon {
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap();
         assert_calm(&text);
         text
     }
 
-    fn said(&self, words: &str) -> bool {
+    pub(crate) fn said(&self, words: &str) -> bool {
         self.log().contains(words)
     }
 
@@ -191,8 +191,16 @@ impl Daemon {
         Ended { what: "serve".to_owned(), code: status.code(), stdout: String::new(), stderr: self.log() }
     }
 
+    /// SIGKILL: it can do nothing about it.
+    pub(crate) fn kill(mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        self.log();
+    }
+
     /// SIGTERM, and what it ends with.
-    fn terminate(mut self) -> ExitStatus {
+    pub(crate) fn terminate(mut self) -> ExitStatus {
         let mut child = self.child.take().unwrap();
         let status = child::stop(&mut child, Signal::TERM, PATIENCE).unwrap();
         self.log();
@@ -208,12 +216,12 @@ impl Drop for Daemon {
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Asks until it is so. The daemon must go on meanwhile.
-async fn until(daemon: &mut Daemon, what: &str, mut reached: impl AsyncFnMut(&Daemon) -> bool) {
+pub(crate) async fn until(daemon: &mut Daemon, what: &str, mut reached: impl AsyncFnMut(&Daemon) -> bool) {
     let started = Instant::now();
     while !reached(daemon).await {
         if let Some(status) = daemon.has_ended() {
@@ -225,7 +233,7 @@ async fn until(daemon: &mut Daemon, what: &str, mut reached: impl AsyncFnMut(&Da
 }
 
 /// A local chain with the two tokens of chains.toml.
-async fn chain(port: u16) -> LocalChain {
+pub(crate) async fn chain(port: u16) -> LocalChain {
     let chain = LocalChain::start(ChainOptions { port, ..ChainOptions::default() }).await.unwrap();
     chain.deploy(contracts::test_usdc().bytecode).await.unwrap();
     chain.deploy(contracts::test_usdt().bytecode).await.unwrap();
@@ -233,7 +241,7 @@ async fn chain(port: u16) -> LocalChain {
 }
 
 /// A URL where nobody listens.
-fn nobody() -> String {
+pub(crate) fn nobody() -> String {
     format!("http://127.0.0.1:{}", free_port())
 }
 
@@ -312,9 +320,7 @@ async fn y3_a_second_daemon_is_refused() {
     until(&mut daemon, "the first is ready", async |_| first.is_ready().await).await;
     second.serve("log").ended().await.assert_failed(&["another amanatd already serves this database"]);
     // With the first killed, its lease is free at once.
-    let mut killed = daemon.child.take().unwrap();
-    killed.kill().unwrap();
-    killed.wait().unwrap();
+    daemon.kill();
     let mut third = second.serve("log");
     until(&mut third, "the next is ready", async |_| second.is_ready().await).await;
     assert_eq!(third.terminate().code(), Some(0));

@@ -1,7 +1,7 @@
 //! What the tests of the watching rooms stand in: a database, a node, a scanner and a confirmer, moved
 //! by hand.
 
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use amanatd::account;
@@ -11,7 +11,7 @@ use amanatd::chains::{ChainBook, ChainSpec};
 use amanatd::confirm::store::TransferProgress;
 use amanatd::confirm::{self, Confirmer};
 use amanatd::db::{Database, DatabaseLimits, DbError};
-use amanatd::deposit::WatchedSet;
+use amanatd::deposit::Watched;
 use amanatd::devkit::postgres::APP;
 use amanatd::devkit::schema::FreshDatabase;
 use amanatd::rpc::{EndpointLimits, Node, NodeOptions};
@@ -162,6 +162,6 @@ impl Watching {
 }
 
 fn workers(database: &Database, node: &Arc<Node>, spec: &ChainSpec, options: ScanOptions) -> (Scanner, Confirmer) {
-    let watched = Arc::new(RwLock::new(WatchedSet::default()));
+    let watched = Arc::new(Watched::default());
     (Scanner::new(database.clone(), node.clone(), watched, spec, options), Confirmer::new(database.clone(), node.clone(), spec.id))
 }

@@ -7,7 +7,7 @@ mod mending;
 mod outflows;
 mod reorgs;
 
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::sol_types::SolCall;
@@ -18,7 +18,7 @@ use amanatd::broadcast::{BroadcastError, Broadcaster};
 use amanatd::chains::ChainSpec;
 use amanatd::confirm::{Confirmer, Sightings};
 use amanatd::daemon;
-use amanatd::deposit::WatchedSet;
+use amanatd::deposit::Watched;
 use amanatd::devkit::chain::{ChainOptions, DEPLOYER, LocalChain, PAYERS};
 use amanatd::devkit::contracts::{self, Token};
 use amanatd::devkit::trezor::{SimulatedTrezor, SimulatorOptions};
@@ -367,7 +367,7 @@ impl Way {
 
 fn workers(api: &ApiHouse, spec: &Arc<ChainSpec>) -> Workers {
     let (db, node) = (api.db.clone(), Arc::clone(&api.node));
-    let watched = Arc::new(RwLock::new(WatchedSet::default()));
+    let watched = Arc::new(Watched::default());
     assert_eq!(spec.confirmation_threshold, Confirmations::new(3).unwrap());
     let policy = PlanPolicy { approvals_required: 1, max_fee_per_gas_max: 500_000_000_000 };
     Workers {

@@ -2,10 +2,8 @@
 
 use alloy::primitives::{Bloom, Bytes};
 use proptest::prelude::*;
-use time::OffsetDateTime;
 
 use super::*;
-use crate::account::store::WatchedAddress;
 use crate::rpc::{Header, Transaction};
 use crate::units::BlockNumber;
 
@@ -24,8 +22,7 @@ fn stranger(n: u8) -> Address {
 
 fn watched() -> WatchedSet {
     let mut set = WatchedSet::default();
-    let created_at = OffsetDateTime::UNIX_EPOCH;
-    set.extend((1..=3).map(|n| WatchedAddress { address: ours(n), created_at }));
+    set.extend((1..=3).map(ours));
     set
 }
 

@@ -275,7 +275,7 @@ async fn count_again(connection: &mut PgConnection, payment: &Payment, birth_blo
     let standing = posting::standing_credits(&entries);
     for (verdict, _) in &standing {
         // Its own reversal comes, and ends here again. Nothing is made whole with it meanwhile.
-        if !confirm::store::is_standing(connection, *verdict).await? {
+        if !confirm::store::is_credit_standing(connection, *verdict).await? {
             return Ok(());
         }
     }
@@ -288,7 +288,7 @@ async fn count_again(connection: &mut PgConnection, payment: &Payment, birth_blo
             continue;
         }
         let page = Page { after: verdict - 1, limit: 1 };
-        let found = confirm::store::list_confirmed(connection, credit.amount.asset.chain, page).await?;
+        let found = confirm::store::list_credited(connection, credit.amount.asset.chain, page).await?;
         let Some(sighting) = found.into_iter().find(|found| found.verdict == verdict) else { continue };
         if posting::read(payment, birth_block, &confirmed(&sighting, credit.decimals)) != Reading::Counts {
             continue;

@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use alloy::primitives::{Address, B256, U256};
 use alloy::rpc::types::Log as AlloyLog;
-use amanatd::account;
 use amanatd::db::{Database, DbError};
-use amanatd::deposit::WatchedSet;
+use amanatd::deposit::Watched;
 use amanatd::devkit::workload::{Kind, Sighting};
 use amanatd::scan::store::{self, NewBlock};
 use amanatd::scan::{Position, Transfer, tip::Link};
@@ -104,10 +103,9 @@ pub(crate) async fn ranges(
     assert_eq!(done, blocks.len(), "a range was not read");
 }
 
-async fn watched(database: &Database) -> WatchedSet {
-    let mut set = WatchedSet::default();
-    let rows = account::store::list_watched(&mut *database.connection().await.expect("a connection"), None).await.expect("rows");
-    set.extend(rows);
+async fn watched(database: &Database) -> Watched {
+    let set = Watched::default();
+    set.refresh(database).await.expect("rows");
     set
 }
 
@@ -120,14 +118,15 @@ async fn read_headers(bare: &Bare, plan: Plan) -> Vec<NewBlock> {
             let header = &answer.result;
             let block = BlockRef { number: BlockNumber(number(header.number)), hash: word(header.hash) };
             let time = OffsetDateTime::from_unix_timestamp(number(header.timestamp).cast_signed()).expect("a date");
-            NewBlock { link: Link { block, parent_hash: word(header.parent_hash) }, time }
+            NewBlock { link: Link { block, parent_hash: word(header.parent_hash) }, time, internal_read: false }
         }));
     }
     blocks.sort_unstable_by_key(|block| block.link.block.number);
     blocks
 }
 
-fn hits(text: &[u8], token: Address, watched: &WatchedSet) -> Vec<Hit> {
+fn hits(text: &[u8], token: Address, watched: &Watched) -> Vec<Hit> {
+    let watched = watched.read();
     let answer: Answer<Vec<LogText<'_>>> = serde_json::from_slice(text).expect("logs");
     let mut hits = Vec::new();
     // In this chain all logs of a transaction are in the answer, so the first one's index gives the place
@@ -138,7 +137,9 @@ fn hits(text: &[u8], token: Address, watched: &WatchedSet) -> Vec<Hit> {
             (transaction, first) = (log.transaction_hash, number(log.log_index));
         }
         let Some(recipient) = log.topics.get(2).map(|topic| account(topic)) else { continue };
-        let Some(derived_address) = watched.find(recipient) else { continue };
+        if !watched.contains(recipient) {
+            continue;
+        }
         if log.topics.len() != 3 || log.data.len() != 66 || log.address.parse() != Ok(token) {
             continue;
         }
@@ -151,7 +152,6 @@ fn hits(text: &[u8], token: Address, watched: &WatchedSet) -> Vec<Hit> {
             sender,
             recipient,
             amount: U256::from_be_bytes(word(log.data).0),
-            derived_address,
             internal: watched.contains(sender),
         };
         hits.push((number(log.block_number), transfer));

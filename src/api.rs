@@ -12,6 +12,7 @@ mod payments;
 mod problem;
 mod server;
 mod store;
+mod thresholds;
 pub mod wire;
 
 pub use client::{Client, ClientError};

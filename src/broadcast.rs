@@ -56,6 +56,10 @@ pub enum BroadcastError {
     NotApproved { intent: IntentId, source: Box<CheckError> },
     #[error("outflow on chain {chain} is halted: {reason}")]
     Halted { chain: ChainId, reason: String },
+    #[error(
+        "money of intent {intent} is credited and has not passed the release gate; it waits for that (`amanatd confirm explain` says for how long)"
+    )]
+    OnlyCredited { intent: IntentId },
     #[error("{what}: {source}")]
     Item { what: String, source: Box<BroadcastError> },
     #[error("intent {intent} is with station {station:?}; take it over only if that station is gone for good")]
@@ -75,7 +79,7 @@ impl BroadcastError {
             Self::Rpc(error) => error.disposition(),
             Self::Intent(error) => error.disposition(),
             Self::Item { source, .. } => source.disposition(),
-            Self::Halted { .. } | Self::OtherStation { .. } => Disposition::Skip,
+            Self::Halted { .. } | Self::OnlyCredited { .. } | Self::OtherStation { .. } => Disposition::Skip,
             Self::NoGasPrice { .. }
             | Self::Request { .. }
             | Self::NotApproved { .. }

@@ -24,6 +24,8 @@ pub struct ChainSpec {
     pub block_time_ms: u32,
     pub finality: Finality,
     pub confirmation_threshold: Confirmations,
+    /// Blocks until credited money may leave, where the node names no final block. Not below the above.
+    pub release_threshold: Confirmations,
     /// How many stored blocks are compared with the node's when looking for a common ancestor.
     pub reorg_window: u32,
     pub tokens: Vec<TokenSpec>,
@@ -39,10 +41,23 @@ pub struct NativeSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finality {
-    /// The node answers the block tags `safe` and `finalized`.
-    Tags,
+    /// The node's block tag `finalized`.
+    Finalized,
+    /// The node's block tag `safe`: on a rollup, the data is on the chain below.
+    Safe,
     /// Only a number of blocks says how final a block is.
     Depth,
+}
+
+impl Finality {
+    /// The tag by which the node names its final block.
+    pub const fn tag(self) -> Option<&'static str> {
+        match self {
+            Self::Finalized => Some("finalized"),
+            Self::Safe => Some("safe"),
+            Self::Depth => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -103,6 +118,20 @@ impl ChainSpec {
         self.tokens.iter().find(|token| token.symbol == symbol)
     }
 
+    /// The coin or token of a symbol, which means something on this chain only.
+    pub fn find_asset(&self, symbol: &str) -> Option<(AssetId, AssetFacts<'_>)> {
+        if symbol == self.native.symbol {
+            return Some((self.native_asset(), AssetFacts { symbol: &self.native.symbol, decimals: self.native.decimals }));
+        }
+        let token = self.token(symbol)?;
+        Some((self.token_asset(token), AssetFacts { symbol: &token.symbol, decimals: token.decimals }))
+    }
+
+    /// Every listed symbol, the chain's own coin first.
+    pub fn symbols(&self) -> Vec<&str> {
+        std::iter::once(self.native.symbol.as_str()).chain(self.tokens.iter().map(|token| token.symbol.as_str())).collect()
+    }
+
     pub fn native_asset(&self) -> AssetId {
         AssetId { chain: self.id, asset: Asset::Native }
     }
@@ -137,6 +166,12 @@ impl ChainSpec {
         }
         let confirmation_threshold = Confirmations::new(raw.confirmation_threshold)
             .map_err(|_| bad("confirmation_threshold", raw.confirmation_threshold.to_string(), "use 1 to 10000"))?;
+        let release_threshold = Confirmations::new(raw.release_threshold)
+            .map_err(|_| bad("release_threshold", raw.release_threshold.to_string(), "use 1 to 10000"))?;
+        if release_threshold < confirmation_threshold {
+            let remedy = "use at least confirmation_threshold: what is not credited cannot be released";
+            return Err(bad("release_threshold", raw.release_threshold.to_string(), remedy));
+        }
         if raw.reorg_window < 1 || raw.reorg_window > 100_000 {
             return Err(bad("reorg_window", raw.reorg_window.to_string(), "use 1 to 100000"));
         }
@@ -164,6 +199,7 @@ impl ChainSpec {
             block_time_ms: raw.block_time_ms,
             finality: raw.finality,
             confirmation_threshold,
+            release_threshold,
             reorg_window: raw.reorg_window,
             tokens,
         })
@@ -200,6 +236,7 @@ struct RawChain {
     block_time_ms: u32,
     finality: Finality,
     confirmation_threshold: i64,
+    release_threshold: i64,
     reorg_window: u32,
     #[serde(default)]
     token: Vec<RawToken>,
@@ -258,10 +295,13 @@ mod tests {
         let chain_of = |error: &ChainBookError| error.to_string();
         assert!(chain_of(&edit("confirmation_threshold = 12", "confirmation_threshold = 0")).contains("confirmation_threshold = 0"));
         assert!(chain_of(&edit("confirmation_threshold = 12", "confirmation_threshold = 10001")).contains("10001"));
+        assert!(chain_of(&edit("release_threshold = 96", "release_threshold = 11")).contains("release_threshold = 11; use at least"));
+        assert!(chain_of(&edit("release_threshold = 96", "release_threshold = 10001")).contains("release_threshold = 10001"));
+        assert!(matches!(edit("release_threshold = 96\n", ""), ChainBookError::Form(_)));
         assert!(chain_of(&edit("id = 1\n", "id = 0\n")).contains("id = 0"));
         assert!(matches!(edit("id = 56", "id = 1"), ChainBookError::Twice { chain: 1, .. }));
         assert!(matches!(edit("831ec7", "831eC7"), ChainBookError::Contract { chain: 1, .. }));
-        assert!(matches!(edit("finality = \"tags\"", "finality = \"soon\""), ChainBookError::Form(_)));
+        assert!(matches!(edit("finality = \"finalized\"", "finality = \"soon\""), ChainBookError::Form(_)));
         assert!(matches!(edit("name = \"Ethereum\"", "name = \"Ethereum\"\ncolour = 1"), ChainBookError::Form(_)));
         assert!(matches!(edit("decimals = 6", "decimals = 19"), ChainBookError::Field { field: "token.decimals", .. }));
         assert!(matches!(ChainBook::parse(""), Err(ChainBookError::Empty)));

@@ -6,6 +6,7 @@
 mod account;
 mod books;
 mod chain;
+mod confirm;
 mod console;
 mod database;
 mod intents;
@@ -57,9 +58,12 @@ pub enum Command {
     /// Bearer tokens of services, officers and signing stations.
     #[command(subcommand)]
     Token(people::TokenCommand),
-    /// Confirmation thresholds, with their history.
+    /// Thresholds of the credit and the release gate, with their history.
     #[command(subcommand)]
     Threshold(threshold::ThresholdCommand),
+    /// Why a payment's transfers count, may leave, or wait.
+    #[command(subcommand)]
+    Confirm(confirm::ConfirmCommand),
     /// The breaker of a chain: status, halt, resume.
     #[command(subcommand)]
     Chain(chain::ChainCommand),
@@ -70,7 +74,8 @@ pub enum Command {
     Sign(sign::SignArgs),
     /// Compare every custody account with the chain.
     Reconcile,
-    /// Prove that balances equal their entries and that the books balance.
+    /// Prove that balances equal their entries, that the books balance, and that every verdict follows from
+    /// the history of its thresholds.
     Verify,
     /// Show the whole way on this machine, with a simulated Trezor.
     #[cfg(feature = "devkit")]
@@ -125,6 +130,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::User(command) => people::run_user(command, &config()?).await,
         Command::Token(command) => people::run_token(command, &config()?).await,
         Command::Threshold(command) => threshold::run(command, &config()?).await,
+        Command::Confirm(command) => confirm::run(command, &config()?).await,
         Command::Chain(command) => chain::run(command, &config()?).await,
         Command::Intent(command) => intents::run(command).await,
         Command::Sign(args) => sign::run(args).await,

@@ -1,15 +1,19 @@
-//! Transfers to verdicts: when is a sighting deep enough to become a credit?
+//! Transfers to verdicts: when does a sighting count, and when may its money leave again?
 //!
-//! Depth counts from the including block, which is the first confirmation. Required is the larger of two
-//! thresholds: the one in force when the block was first stored, and the one in force now. Raising a
-//! threshold protects what is pending; lowering it touches only later blocks. Before a verdict is
-//! written the node is asked again, in the same round: is the tip still there, is the block, and does
-//! the receipt still say that the transaction succeeded in it. The verdict keeps all that it rests on.
+//! Two gates. Credit counts blocks from the including one, which is the first confirmation. Release goes
+//! by the block that the node calls final, or counts blocks where it names none. Required is the larger
+//! of what was in force when the block was first stored and what is in force now, each the largest of the
+//! base and the tiers that the amount reaches. Raising a threshold protects what is pending; lowering it
+//! touches only later blocks. Before a verdict is written the node is asked again, in the same round: is
+//! the tip still there, is the block, and does the receipt still say that the transaction succeeded in it.
+//! The verdict keeps all that it rests on, so that it can be decided again at any time.
 //!
-//! A verdict whose sighting a reorg took away is broken: it stays until the ledger has reversed the
-//! credit and revokes it ([`store::list_broken`], [`store::revoke`]). From the first broken one on nothing
-//! leaves on that chain.
+//! A credit whose sighting a reorg took away is broken: it stays until the ledger has reversed it and
+//! revokes it ([`store::list_broken_credits`], [`store::revoke`]), and its release goes with it. From the
+//! first broken one on nothing leaves on that chain.
 
+pub mod explain;
+pub mod rule;
 pub mod store;
 pub mod verdict;
 mod worker;
@@ -19,7 +23,8 @@ use crate::payment::PaymentError;
 use crate::rpc::RpcError;
 use crate::units::Disposition;
 
-pub use verdict::Verdict;
+pub use rule::{Replay, Rule, Sighting, StoredVerdict};
+pub use verdict::{Bar, Verdict};
 pub use worker::{Confirmer, Sightings};
 
 /// What kept a tick from deciding. Verdicts that were reached are stored.

@@ -32,6 +32,8 @@ const IO_FILES: &[(&str, &str)] = &[
 /// [`WIRE_ROOMS`].
 const RAW_FIELDS: &[(&str, &str, &str)] = &[
     ("src/chains.rs", "chain", "chains.toml is parsed here, and its errors repeat the number that it says"),
+    ("src/confirm/explain.rs", "chain_id", "an explanation is a document for people, with the number as it is written"),
+    ("src/confirm/explain.rs", "amount", "the same: with its symbol, to be read and never computed with"),
     ("src/payment/draft.rs", "chain_id", "a draft is what was asked; checking it gives the ChainId"),
     ("src/payment/draft.rs", "amount", "in the buyer's currency, kept as asked; what is due is a TokenAmount"),
 ];

@@ -11,9 +11,9 @@ use uuid::Uuid;
 
 use super::wire::{
     ApproveIntent, ChainView, ClaimIntent, CreatePayment, DeclineIntent, EntryPage, IntentView, PaymentPage, PaymentView, ProblemView,
-    Reconciliation, SigningQueue, SubmitSignature, VoidIntent,
+    Reconciliation, SetThreshold, SigningQueue, SubmitSignature, ThresholdView, ThresholdsView, VoidIntent,
 };
-use crate::units::{IntentId, PaymentId};
+use crate::units::{ChainId, IntentId, PaymentId};
 
 /// A caller of one daemon with one token.
 #[derive(Clone, Debug)]
@@ -130,6 +130,14 @@ impl Client {
 
     pub async fn chains(&self) -> Result<Vec<ChainView>, ClientError> {
         self.read("/v1/chains").await
+    }
+
+    pub async fn thresholds(&self, chain: ChainId) -> Result<Vec<ThresholdsView>, ClientError> {
+        self.read(&format!("/v1/chains/{chain}/thresholds")).await
+    }
+
+    pub async fn set_threshold(&self, chain: ChainId, change: &SetThreshold, key: &str) -> Result<ThresholdView, ClientError> {
+        self.write(&format!("/v1/chains/{chain}/thresholds"), change, key).await
     }
 
     pub async fn entries(&self, cursor: Option<&str>) -> Result<EntryPage, ClientError> {

@@ -242,6 +242,7 @@ async fn transfers(connection: &mut PgConnection, address: Uuid) -> Result<Vec<T
             state: row.state.name().to_owned(),
             depth: row.have.map_or(0, |depth| depth.0),
             threshold: row.need.get(),
+            may_leave: row.release.is_some(),
         })
         .collect())
 }

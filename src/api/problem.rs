@@ -4,6 +4,8 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use time::format_description::well_known::Rfc3339;
+
 use super::wire::{FieldProblem, ProblemView};
 use crate::account::AccountError;
 use crate::approval::ApprovalError;
@@ -12,6 +14,7 @@ use crate::db::DbError;
 use crate::intent::IntentError;
 use crate::payment::{FieldError, PaymentError};
 use crate::reconcile::ReconcileError;
+use crate::settings::SettingsError;
 
 /// A refusal with its reason.
 #[derive(Debug)]
@@ -206,6 +209,7 @@ impl From<BroadcastError> for Problem {
             BroadcastError::Db(error) => error.into(),
             BroadcastError::Intent(error) => error.into(),
             BroadcastError::Halted { .. } => Self::conflict("outflow_halted", error.to_string()),
+            BroadcastError::OnlyCredited { .. } => Self::conflict("only_credited", error.to_string()),
             BroadcastError::OtherStation { .. } => Self::conflict("other_station", error.to_string()),
             BroadcastError::NotApproved { intent, source } => {
                 tracing::error!(intent.id = %intent, error = &*source as &dyn std::error::Error, "a station sent a signature over something else");
@@ -230,6 +234,19 @@ impl From<ReconcileError> for Problem {
             ReconcileError::Db(error) => error.into(),
             ReconcileError::Rpc(error) => Self::unavailable(format!("a chain cannot be read: {error}")),
             ReconcileError::NotScanned(_) => Self::unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<SettingsError> for Problem {
+    fn from(error: SettingsError) -> Self {
+        let problem = error.to_string();
+        match error {
+            SettingsError::Db(error) => error.into(),
+            SettingsError::Past { asked, .. } => Self::field("effective_at", asked.format(&Rfc3339).unwrap_or_default(), problem),
+            SettingsError::Length { field, found, .. } => Self::field(field, format!("{found} characters"), problem),
+            SettingsError::BaseOff(_) | SettingsError::NoTier(_) => Self::field("blocks", "null", problem),
+            SettingsError::NoBase(_) => Self::conflict("no_base", problem),
         }
     }
 }

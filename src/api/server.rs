@@ -16,7 +16,7 @@ use tower_http::trace::TraceLayer;
 use tracing::Span;
 
 use super::problem::Problem;
-use super::{ApiState, intents, ledger, payments};
+use super::{ApiState, intents, ledger, payments, thresholds};
 
 /// Larger bodies are refused unread.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -42,6 +42,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/intents/{id}/void", post(intents::void))
         .route("/v1/signing-queue", get(intents::signing_queue))
         .route("/v1/chains", get(ledger::chains))
+        .route("/v1/chains/{chain}/thresholds", get(thresholds::list).post(thresholds::set))
+        .route("/v1/chains/{chain}/thresholds/history", get(thresholds::history))
         .route("/v1/ledger/entries", get(ledger::entries))
         .route("/v1/reconciliation", get(ledger::reconciliation))
         .fallback(async || Problem::not_found("no such route; the API is under /v1"))

@@ -78,8 +78,11 @@ pub struct TransferView {
     pub state: String,
     /// Blocks on it now, its own being the first; 0 for an orphaned one.
     pub depth: u64,
-    /// Blocks it needs.
+    /// Blocks it needs to be confirmed.
     pub threshold: u32,
+    /// Whether it has passed the release gate too: nothing leaves for money that is only confirmed.
+    #[serde(default)]
+    pub may_leave: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -288,6 +291,56 @@ pub struct EntryPage {
     pub entries: Vec<EntryView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
+}
+
+/// `POST /v1/chains/{chain}/thresholds`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetThreshold {
+    /// credit or release
+    pub gate: String,
+    /// 1 to 10000; absent switches a tier off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<i64>,
+    /// A tier: the symbol of the coin or token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asset: Option<String>,
+    /// A tier: from this amount on, in units of the asset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_amount: Option<String>,
+    /// At once when absent. Never in the past.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub effective_at: Option<OffsetDateTime>,
+    pub reason: String,
+}
+
+/// The thresholds of one gate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ThresholdsView {
+    pub gate: String,
+    pub in_force: Vec<ThresholdView>,
+    /// What takes effect later, soonest first.
+    pub coming: Vec<ThresholdView>,
+}
+
+/// A row of the history.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ThresholdView {
+    pub history_id: i64,
+    pub gate: String,
+    pub key: String,
+    pub asset: Option<String>,
+    pub from_amount: Option<String>,
+    pub from_units: Option<String>,
+    pub old_blocks: Option<u32>,
+    /// Absent: the tier is off.
+    pub blocks: Option<u32>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub effective_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    pub changed_by: String,
+    pub reason: String,
 }
 
 /// An RFC 9457 problem.

@@ -31,6 +31,9 @@ const TAKEN_OVER: &str = " > ";
 pub async fn claim(connection: &mut PgConnection, id: IntentId, claim: &StationClaim) -> Result<Intent, BroadcastError> {
     let intent = intent::store::lock(connection, id).await?;
     refuse_when_halted(connection, intent.chain()).await?;
+    if !intent::store::is_released(connection, &intent).await? {
+        return Err(BroadcastError::OnlyCredited { intent: id });
+    }
     let station = match &intent.station {
         None => claim.station.clone(),
         Some(holder) if holder_of(holder) == claim.station => holder.clone(),

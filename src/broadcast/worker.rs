@@ -105,14 +105,28 @@ impl Broadcaster {
             self.dropped(&outbound).await?;
             return Ok(Progress::Worked);
         }
-        // What was never sent stays here while outflow is halted; what was sent may be repeated.
+        // What was never sent stays here while outflow is halted, or money behind it is only credited; what
+        // was sent may be repeated.
         let first = outbound.send_attempts == 0;
         let due = outbound.last_sent_at.is_none_or(|last| now - last >= RESEND_AFTER);
-        if (first && halted) || !due {
+        if (first && (halted || !self.is_released(&outbound).await?)) || !due {
             return Ok(Progress::Idle);
         }
         self.send(outbound, now).await?;
         Ok(Progress::Worked)
+    }
+
+    async fn is_released(&self, outbound: &Outbound) -> Result<bool, BroadcastError> {
+        let mut connection = self.db.connection().await?;
+        let intent = intent::store::get(&mut connection, outbound.intent).await?;
+        let released = intent::store::is_released(&mut connection, &intent).await?;
+        if !released {
+            tracing::debug!(
+                intent.id = %outbound.intent, chain.id = outbound.chain.get(), tx.hash = %outbound.tx_hash,
+                "money behind a signed transaction is only credited; it is not sent yet"
+            );
+        }
+        Ok(released)
     }
 
     async fn send(&self, outbound: Outbound, now: OffsetDateTime) -> Result<(), BroadcastError> {

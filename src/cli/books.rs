@@ -73,10 +73,12 @@ pub(super) async fn verify(config: &Config) -> anyhow::Result<()> {
     } else {
         table(&["chain", "asset", "where it is", "whose it is", ""], &rows, &[0, 2, 3]);
     }
-    if faults > 0 {
-        anyhow::bail!("{faults} faults in the books");
+    let (verdicts, differing) = super::confirm::replay_all(&mut *db.connection().await?).await?;
+    if faults > 0 || differing > 0 {
+        anyhow::bail!("{faults} faults in the books, {differing} of {verdicts} verdicts differ from the history");
     }
     say("balances equal their entries");
+    say(format!("{verdicts} verdicts replayed from the history, differences 0"));
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! The loop that confirms the transfers of one chain. A tick looks at one page of what may be deep
-//! enough, asks the node again, and commits the verdicts that hold.
+//! The loop that passes the transfers of one chain through both gates. A tick looks at one page of what
+//! waits at each, asks the node again, and commits the verdicts that hold.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,17 +9,19 @@ use alloy::primitives::B256;
 use time::OffsetDateTime;
 
 use super::ConfirmError;
-use super::store::{self, Due, NewVerdict, Page};
-use super::verdict::{Case, Evidence, Verdict, decide};
+use super::rule::Rule;
+use super::store::{self, Due, NewVerdict, Page, Round};
+use super::verdict::{Bar, Evidence, Verdict, decide};
+use crate::chains::{ChainSpec, Finality};
 use crate::db::{Database, DbError};
 use crate::event::{self, Event};
 use crate::payment::{self, PaymentEvent, PaymentState};
 use crate::rpc::{Node, RpcError};
-use crate::scan;
-use crate::settings::{self, Threshold};
+use crate::scan::{self, Cursor};
+use crate::settings::{self, Gate};
 use crate::units::{BlockNumber, BlockRef, ChainId, PaymentId, Progress};
 
-/// How many sightings one tick looks at.
+/// How many sightings one tick looks at, per gate.
 const PAGE: i64 = 200;
 
 /// One odd transaction must not hold the others up; a node that is away must not be asked 200 times.
@@ -31,33 +33,41 @@ pub struct Confirmer {
     database: Database,
     node: Arc<Node>,
     chain: ChainId,
-    /// Where the next page begins, so that sightings that keep waiting never hide others.
-    after: AtomicI64,
+    finality: Finality,
+    /// Where the next page of each gate begins, so that sightings that keep waiting never hide others.
+    credit_after: AtomicI64,
+    release_after: AtomicI64,
 }
 
 /// What the node said in this round, asked once per block.
 #[derive(Default)]
 struct Asked {
     canonical: BTreeMap<BlockNumber, Option<B256>>,
-    thresholds: BTreeMap<i64, Threshold>,
 }
 
 impl Confirmer {
-    pub fn new(database: Database, node: Arc<Node>, chain: ChainId) -> Self {
-        Self { database, node, chain, after: AtomicI64::new(0) }
+    pub fn new(database: Database, node: Arc<Node>, spec: &ChainSpec) -> Self {
+        let (credit_after, release_after) = (AtomicI64::new(0), AtomicI64::new(0));
+        Self { database, node, chain: spec.id, finality: spec.finality, credit_after, release_after }
     }
 
-    /// Decides one page. Safe to repeat at any time.
+    /// Decides one page of each gate. Safe to repeat at any time.
     pub async fn tick(&self, now: OffsetDateTime) -> Result<Progress, ConfirmError> {
         self.node.set_clock(now);
         let Some(cursor) = scan::store::find_cursor(&mut *self.database.connection().await?, self.chain).await? else {
             return Ok(Progress::Idle);
         };
         self.halt_on_broken(cursor.outflow_halted.is_some(), now).await?;
+        let credited = self.pass(Gate::Credit, &cursor, now).await?;
+        // What was credited just now may be deep enough to leave, too.
+        let released = self.pass(Gate::Release, &cursor, now).await?;
+        Ok(credited.or(released))
+    }
 
-        let (threshold, page) = self.page(cursor.tip).await?;
+    async fn pass(&self, gate: Gate, cursor: &Cursor, now: OffsetDateTime) -> Result<Progress, ConfirmError> {
+        let (rule, page) = self.page(gate, cursor, now).await?;
         let full = i64::try_from(page.len()).unwrap_or(PAGE) >= PAGE;
-        self.after.store(page.last().filter(|_| full).map_or(0, |due| due.observation), Ordering::Relaxed);
+        self.after(gate).store(page.last().filter(|_| full).map_or(0, |due| due.observation), Ordering::Relaxed);
         if page.is_empty() {
             return Ok(Progress::Idle);
         }
@@ -65,38 +75,52 @@ impl Confirmer {
         if self.node.header_by_number(cursor.tip.number).await?.map(|header| header.block) != Some(cursor.tip) {
             return Ok(Progress::Idle);
         }
-        let (verdicts, failure) = self.decide_page(&page, cursor.tip, threshold).await?;
-        let stored = self.commit(cursor.tip, threshold, verdicts).await?;
+        let (verdicts, failure) = self.decide_page(&page, cursor.tip, &rule).await?;
+        let stored = self.commit(cursor.tip, &rule, verdicts).await?;
         match failure {
             Some(error) => Err(error.into()),
             None => Ok(Progress::of(stored > 0 || full)),
         }
     }
 
-    /// The threshold in force, and sightings that reach at least that.
-    async fn page(&self, tip: BlockRef) -> Result<(Threshold, Vec<Due>), ConfirmError> {
-        let mut connection = self.database.connection().await?;
-        let threshold = settings::store::get_threshold(&mut connection, self.chain).await?;
-        // The block at this height has exactly `threshold` confirmations, its own included.
-        let Some(highest) = (tip.number.0 + 1).checked_sub(u64::from(threshold.value.get())) else {
-            return Ok((threshold, Vec::new()));
-        };
-        let page = Page { after: self.after.load(Ordering::Relaxed), limit: PAGE };
-        let due = store::list_due(&mut connection, self.chain, BlockNumber(highest), page).await?;
-        Ok((threshold, due))
+    fn after(&self, gate: Gate) -> &AtomicI64 {
+        match gate {
+            Gate::Credit => &self.credit_after,
+            Gate::Release => &self.release_after,
+        }
     }
 
-    async fn decide_page(&self, page: &[Due], head: BlockRef, now: Threshold) -> Result<(Vec<NewVerdict>, Option<RpcError>), ConfirmError> {
+    /// What the gate asks for now, and sightings that reach at least its base.
+    async fn page(&self, gate: Gate, cursor: &Cursor, now: OffsetDateTime) -> Result<(Rule, Vec<Due>), ConfirmError> {
+        let mut connection = self.database.connection().await?;
+        let history = settings::store::get_history(&mut connection, gate, self.chain).await?;
+        let present = history.present(now);
+        let bar = Bar::of(gate, self.finality, cursor.final_block);
+        let rule = Rule { history, present, bar };
+        let base = rule.history.base(present).ok_or_else(|| settings::store::unset(gate, self.chain))?;
+        let highest = match bar {
+            // The block at this height has exactly `base` confirmations, its own included.
+            Bar::Depth => (cursor.tip.number.0 + 1).checked_sub(u64::from(base.value.get())).map(BlockNumber),
+            // A final block that is not in our line says nothing about it. Not read yet, or on a branch that
+            // the node has left: it is asked again, and until then nothing leaves.
+            Bar::Final(block) => {
+                let ours = scan::store::find_canonical(&mut connection, self.chain, block.number).await? == Some(block.hash);
+                ours.then_some(block.number)
+            }
+        };
+        let Some(highest) = highest else { return Ok((rule, Vec::new())) };
+        let page = Page { after: self.after(gate).load(Ordering::Relaxed), limit: PAGE };
+        let due = store::list_due(&mut connection, gate, self.chain, highest, page).await?;
+        Ok((rule, due))
+    }
+
+    async fn decide_page(&self, page: &[Due], head: BlockRef, rule: &Rule) -> Result<(Vec<NewVerdict>, Option<RpcError>), ConfirmError> {
         let mut asked = Asked::default();
         let mut verdicts = Vec::new();
         let mut failure = None;
         let mut failures = 0;
         for due in page {
-            let seen = self.threshold_of(due.seen_history_id, &mut asked).await?;
-            let case = Case { block: due.block, head, seen, now };
-            if !case.is_deep_enough() {
-                continue;
-            }
+            let Some(case) = rule.case(&due.sighting, head).filter(|case| case.is_deep_enough()) else { continue };
             let evidence = match self.evidence(due, &mut asked).await {
                 Ok(evidence) => evidence,
                 Err(error) => {
@@ -109,10 +133,10 @@ impl Confirmer {
                 }
             };
             match decide(&case, &evidence) {
-                Verdict::Confirmed { depth, threshold, seen_history_id, now_history_id } => {
+                Verdict::Confirmed { depth, threshold, seen_history_id, now_history_id, final_block: _ } => {
                     verdicts.push(NewVerdict { due: *due, depth, threshold, seen_history_id, now_history_id });
                 }
-                Verdict::Waiting { .. } => {}
+                Verdict::Waiting { .. } | Verdict::NotFinal { .. } => {}
                 Verdict::Orphaned => {
                     tracing::info!(chain.id = self.chain.get(), tx.hash = %due.tx_hash, block = %due.block, "deep enough, but the node has it no longer there");
                 }
@@ -135,33 +159,24 @@ impl Confirmer {
         Ok(Evidence { canonical, receipt: receipt.map(|receipt| (receipt.succeeded, receipt.block)) })
     }
 
-    async fn threshold_of(&self, history_id: i64, asked: &mut Asked) -> Result<Threshold, DbError> {
-        if let Some(known) = asked.thresholds.get(&history_id) {
-            return Ok(*known);
-        }
-        let threshold = settings::store::get_threshold_row(&mut *self.database.connection().await?, history_id).await?;
-        asked.thresholds.insert(history_id, threshold);
-        Ok(threshold)
-    }
-
-    /// Stores what was reached, unless the threshold has changed since the round read it.
-    async fn commit(&self, head: BlockRef, now: Threshold, verdicts: Vec<NewVerdict>) -> Result<u64, ConfirmError> {
-        if verdicts.is_empty() {
-            return Ok(0);
-        }
-        let (chain, reached) = (self.chain, verdicts.len());
+    /// Stores what was reached, unless a threshold of the gate was changed since the round read them.
+    async fn commit(&self, head: BlockRef, rule: &Rule, verdicts: Vec<NewVerdict>) -> Result<u64, ConfirmError> {
+        let Some(history_head_id) = rule.history.head_id().filter(|_| !verdicts.is_empty()) else { return Ok(0) };
+        let (chain, gate, reached) = (self.chain, rule.history.gate, verdicts.len());
+        let round = Round { gate, chain, head, final_block: rule.bar.final_block(), judged_at: rule.present, history_head_id };
         let stored = self
             .database
             .unit::<_, DbError, _>(move |connection| {
                 Box::pin(async move {
-                    if settings::store::get_threshold(connection, chain).await? != now {
+                    let history = settings::store::lock_history(connection, gate, chain).await?;
+                    if history.head_id() != Some(history_head_id) {
                         return Ok(0);
                     }
-                    store::insert_verdicts(connection, chain, head, &verdicts).await
+                    store::insert_verdicts(connection, &round, &verdicts).await
                 })
             })
             .await?;
-        tracing::info!(chain.id = chain.get(), %head, reached, stored, "confirmed");
+        tracing::info!(chain.id = chain.get(), gate = gate.name(), %head, reached, stored, "confirmed");
         Ok(stored)
     }
 
@@ -170,7 +185,7 @@ impl Confirmer {
         if halted {
             return Ok(());
         }
-        let broken = store::list_broken(&mut *self.database.connection().await?, self.chain, 1).await?;
+        let broken = store::list_broken_credits(&mut *self.database.connection().await?, self.chain, 1).await?;
         let Some(first) = broken.first() else { return Ok(()) };
         let chain = self.chain;
         let reason = format!("a reorg took away a confirmed transfer in {}", first.block);

@@ -9,8 +9,8 @@ use secrecy::ExposeSecret;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::supervise::{Workers, chain_of};
-use super::{admin, now, serve_http};
+use super::supervise::{Loop, Wake, Woken, Workers, chain_of};
+use super::{admin, notices, now, serve_http};
 use crate::account::{self, Capacity, Room};
 use crate::api::{self, ApiState};
 use crate::broadcast::{BroadcastError, Broadcaster};
@@ -24,7 +24,7 @@ use crate::ledger::{Bookkeeper, LedgerError};
 use crate::metrics::{EndpointTotals, Metrics};
 use crate::rpc::{Node, VerifyError};
 use crate::scan::{self, ScanError, ScanOptions, Scanner};
-use crate::settings::{self, ChangeNote};
+use crate::settings::{self, ChangeNote, Gate, NewChange, SettingsError, ThresholdKey};
 use crate::settle::{SettleError, Settler};
 use crate::units::{ChainId, Disposition, Progress};
 
@@ -87,6 +87,8 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
         async move { sightings.tick().await }
     });
     account_metrics(&mut workers, &db, &metrics);
+    let settings_changed = Wake::new();
+    notices::forward(&mut workers, url.to_owned(), settings::CHANGED, settings_changed.clone(), stop.clone());
     let watched = Arc::new(Watched::default());
     let bookkeeper = Arc::new(Bookkeeper::new(db.clone(), Arc::clone(&book)));
     for (chain, node) in &nodes {
@@ -104,6 +106,7 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
                 planner,
                 bookkeeper: Arc::clone(&bookkeeper),
                 metrics: metrics.clone(),
+                settings_changed: settings_changed.clone(),
             },
         );
     }
@@ -148,21 +151,23 @@ async fn open(url: &str) -> Result<Database, SelfTestError> {
     Ok(db)
 }
 
-/// Writes the threshold of chains.toml as the first history row of a chain that has none, so that every
-/// verdict can name the row it rests on.
+/// Writes the thresholds of chains.toml as the first history rows of a chain that has none, so that every
+/// verdict can name the rows it rests on.
 async fn first_thresholds(db: &Database, book: &ChainBook, chains: impl Iterator<Item = ChainId>) -> anyhow::Result<()> {
-    for chain in chains {
-        let Some(default) = book.get(chain).map(|spec| spec.confirmation_threshold) else { continue };
-        db.unit(move |connection| {
-            Box::pin(async move {
-                if settings::store::find_threshold(connection, chain).await?.is_none() {
-                    let note = ChangeNote { changed_by: "daemon".to_owned(), reason: "default of chains.toml".to_owned() };
-                    settings::store::set_threshold(connection, chain, default, &note).await?;
-                }
-                Ok::<(), crate::db::DbError>(())
+    for spec in chains.filter_map(|chain| book.get(chain)) {
+        for (gate, blocks) in [(Gate::Credit, spec.confirmation_threshold), (Gate::Release, spec.release_threshold)] {
+            let key = ThresholdKey::base(gate, spec.id);
+            db.unit(move |connection| {
+                Box::pin(async move {
+                    if settings::store::get_history(connection, key.gate, key.chain).await?.head_id().is_none() {
+                        let note = ChangeNote { changed_by: "daemon".to_owned(), user: None, reason: "default of chains.toml".to_owned() };
+                        settings::store::set(connection, &NewChange { key, blocks: Some(blocks), effective_at: None, note }).await?;
+                    }
+                    Ok::<(), SettingsError>(())
+                })
             })
-        })
-        .await?;
+            .await?;
+        }
     }
     Ok(())
 }
@@ -215,6 +220,7 @@ struct ChainWorkers {
     planner: Planner,
     bookkeeper: Arc<Bookkeeper>,
     metrics: Metrics,
+    settings_changed: Wake,
 }
 
 /// The workers of one chain. None of them does anything before the node has proved that it serves the
@@ -222,7 +228,7 @@ struct ChainWorkers {
 fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
     let chain = parts.spec.id;
     let verified = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let gate = Gate { verified: Arc::clone(&verified) };
+    let gate = Door { verified: Arc::clone(&verified) };
 
     let (node, spec, open) = (Arc::clone(&parts.node), Arc::clone(&parts.spec), gate.clone());
     workers.tick("verify", Some(chain), VerifyError::disposition, move || {
@@ -244,8 +250,9 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
         let scanner = Arc::clone(&scanner);
         async move { scanner.tick(now()).await }
     });
-    let confirmer = Arc::new(Confirmer::new(parts.db.clone(), Arc::clone(&parts.node), chain));
-    gated(workers, &gate, "confirm", chain, ConfirmError::disposition, move || {
+    let confirmer = Arc::new(Confirmer::new(parts.db.clone(), Arc::clone(&parts.node), &parts.spec));
+    let confirm = Loop { name: "confirm", chain: Some(chain), woken: parts.settings_changed.listen() };
+    gated_woken(workers, &gate, confirm, ConfirmError::disposition, move || {
         let confirmer = Arc::clone(&confirmer);
         async move { confirmer.tick(now()).await }
     });
@@ -296,11 +303,11 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
 }
 
 #[derive(Clone, Debug)]
-struct Gate {
+struct Door {
     verified: Arc<std::sync::atomic::AtomicBool>,
 }
 
-impl Gate {
+impl Door {
     fn is_open(&self) -> bool {
         self.verified.load(std::sync::atomic::Ordering::Acquire)
     }
@@ -310,8 +317,18 @@ impl Gate {
     }
 }
 
-/// A worker that waits for its chain's gate.
-fn gated<F, Fut, E>(workers: &mut Workers, gate: &Gate, name: &'static str, chain: ChainId, disposition: fn(&E) -> Disposition, tick: F)
+/// A worker that waits for its chain's gate, and then for its poll.
+fn gated<F, Fut, E>(workers: &mut Workers, gate: &Door, name: &'static str, chain: ChainId, disposition: fn(&E) -> Disposition, tick: F)
+where
+    F: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Progress, E>> + Send + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    gated_woken(workers, gate, Loop { name, chain: Some(chain), woken: Woken::never() }, disposition, tick);
+}
+
+/// As [`gated`], and it is woken too.
+fn gated_woken<F, Fut, E>(workers: &mut Workers, gate: &Door, turning: Loop, disposition: fn(&E) -> Disposition, tick: F)
 where
     F: Fn() -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Progress, E>> + Send + 'static,
@@ -319,7 +336,7 @@ where
 {
     let gate = gate.clone();
     let tick = Arc::new(tick);
-    workers.tick(name, Some(chain), disposition, move || {
+    workers.tick_woken(turning, disposition, move || {
         let (gate, tick) = (gate.clone(), Arc::clone(&tick));
         async move { if gate.is_open() { tick().await } else { Ok(Progress::Idle) } }
     });

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,57 @@ const HANG: Duration = Duration::from_secs(300);
 const ENDING: Duration = Duration::from_secs(20);
 /// How long tasks that are cut off may take to notice.
 const CUT_OFF: Duration = Duration::from_secs(2);
+
+/// Wakes worker loops that have nothing to do. It carries no data: whoever is woken reads what there is, as at
+/// every poll. A wake-up during a tick is kept for after it, and a poll comes in any case.
+#[derive(Clone, Debug)]
+pub(super) struct Wake(watch::Sender<()>);
+
+/// One loop's ear for a [`Wake`].
+#[derive(Clone, Debug)]
+pub(super) struct Woken(Option<watch::Receiver<()>>);
+
+impl Wake {
+    pub(super) fn new() -> Self {
+        Self(watch::Sender::new(()))
+    }
+
+    /// Wakes every loop that listens, now or after the tick it is in.
+    pub(super) fn wake(&self) {
+        self.0.send_replace(());
+    }
+
+    pub(super) fn listen(&self) -> Woken {
+        Woken(Some(self.0.subscribe()))
+    }
+}
+
+impl Woken {
+    /// A loop that only polls.
+    pub(super) const fn never() -> Self {
+        Self(None)
+    }
+
+    /// Comes true at the next wake-up, or at once for one since the last time.
+    async fn woken(&mut self) {
+        let heard = match &mut self.0 {
+            Some(wake) => wake.changed().await.is_ok(),
+            None => false,
+        };
+        if !heard {
+            // Nobody is left who could wake us.
+            std::future::pending().await
+        }
+    }
+}
+
+/// A worker loop: its name, its chain, and what wakes it before its poll does.
+#[derive(Clone, Debug)]
+pub(super) struct Loop {
+    pub(super) name: &'static str,
+    pub(super) chain: Option<ChainId>,
+    pub(super) woken: Woken,
+}
 
 /// A loop's name and when it last turned.
 type Pulse = (&'static str, Arc<AtomicU64>);
@@ -52,13 +104,25 @@ impl Workers {
         self.tasks.spawn(task);
     }
 
-    /// Ticks a worker until the process stops.
+    /// Ticks a worker until the process stops, at every poll.
     pub(super) fn tick<F, Fut, E>(&mut self, name: &'static str, chain: Option<ChainId>, disposition: fn(&E) -> Disposition, tick: F)
     where
         F: Fn() -> Fut + Send + 'static,
         Fut: Future<Output = Result<Progress, E>> + Send + 'static,
         E: std::error::Error + Send + Sync + 'static,
     {
+        self.tick_woken(Loop { name, chain, woken: Woken::never() }, disposition, tick);
+    }
+
+    /// Ticks a worker until the process stops, at every poll and whenever it is woken. After an error it is
+    /// left alone for its pause: a node that is away is not asked more often because somebody knocks.
+    pub(super) fn tick_woken<F, Fut, E>(&mut self, turning: Loop, disposition: fn(&E) -> Disposition, tick: F)
+    where
+        F: Fn() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Progress, E>> + Send + 'static,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let Loop { name, chain, mut woken } = turning;
         let (stop, metrics, poll, started) = (self.stop.clone(), self.metrics.clone(), self.poll, self.started);
         let pulse = self.pulse(name);
         self.tasks.spawn(async move {
@@ -70,10 +134,14 @@ impl Workers {
                     Ok(progress) => {
                         metrics.tick_finished(name, chain, now().unix_timestamp());
                         pause = PAUSE_MIN;
-                        match progress {
-                            Progress::Worked => continue,
-                            Progress::Idle => poll,
+                        if progress == Progress::Idle {
+                            tokio::select! {
+                                () = tokio::time::sleep(poll) => {}
+                                () = woken.woken() => {}
+                                () = stop.cancelled() => {}
+                            }
                         }
+                        continue;
                     }
                     Err(error) => {
                         let what = disposition(&error);
@@ -217,6 +285,83 @@ mod tests {
     async fn joined(workers: Workers) -> Result<(), anyhow::Error> {
         let patience = Duration::from_secs(20);
         tokio::time::timeout(patience, workers.join_within(Duration::from_millis(100))).await.expect("the end must be bounded")
+    }
+
+    /// A loop that tells of each of its ticks.
+    fn counted(workers: &mut Workers, woken: Woken) -> tokio::sync::mpsc::UnboundedReceiver<()> {
+        let (told, ticks) = tokio::sync::mpsc::unbounded_channel();
+        workers.tick_woken(
+            Loop { name: "counted", chain: None, woken },
+            |_: &Gone| Disposition::Retry,
+            move || {
+                let told = told.clone();
+                async move {
+                    told.send(()).unwrap();
+                    Ok(Progress::Idle)
+                }
+            },
+        );
+        ticks
+    }
+
+    async fn ticked(ticks: &mut tokio::sync::mpsc::UnboundedReceiver<()>) {
+        let patience = Duration::from_secs(20);
+        tokio::time::timeout(patience, ticks.recv()).await.expect("woken long before its poll").unwrap();
+    }
+
+    #[tokio::test]
+    async fn w3_a_loop_that_is_woken_does_not_wait_for_its_poll() {
+        let stop = CancellationToken::new();
+        let mut workers = Workers::new(stop.clone(), Metrics::new(), Duration::from_secs(60));
+        let wake = Wake::new();
+        let mut ticks = counted(&mut workers, wake.listen());
+        ticked(&mut ticks).await;
+        for _ in 0..3 {
+            wake.wake();
+            ticked(&mut ticks).await;
+        }
+        stop.cancel();
+        joined(workers).await.unwrap();
+    }
+
+    #[cfg(feature = "devkit")]
+    #[tokio::test]
+    async fn w3_a_changed_threshold_wakes_a_loop_before_its_poll() {
+        use crate::daemon::notices;
+        use crate::db::{Database, DatabaseLimits};
+        use crate::devkit::{postgres::APP, schema::FreshDatabase};
+        use crate::settings::{self, ChangeNote, Gate, NewChange, SettingsError, ThresholdKey};
+        use crate::units::Confirmations;
+
+        let base = FreshDatabase::create().unwrap();
+        let db = Database::connect(&base.url(APP), DatabaseLimits { connections_max: 2, ..DatabaseLimits::default() }).await.unwrap();
+        let stop = CancellationToken::new();
+        let mut workers = Workers::new(stop.clone(), Metrics::new(), Duration::from_secs(60));
+        let wake = Wake::new();
+        let mut ticks = counted(&mut workers, wake.listen());
+        notices::forward(&mut workers, base.url(APP), settings::CHANGED, wake, stop.clone());
+        // Listening begins with a knock of its own: what was changed before it is read then.
+        for _ in 0..2 {
+            ticked(&mut ticks).await;
+        }
+        // A connection that is lost is made again.
+        for blocks in [3, 4, 5] {
+            let set = db.unit::<_, SettingsError, _>(move |connection| {
+                Box::pin(async move {
+                    let note = ChangeNote { changed_by: "test".to_owned(), user: None, reason: "test".to_owned() };
+                    let key = ThresholdKey::base(Gate::Credit, ChainId::new(1).expect("one"));
+                    let blocks = Confirmations::new(blocks).ok();
+                    settings::store::set(connection, &NewChange { key, blocks, effective_at: None, note }).await
+                })
+            });
+            set.await.unwrap();
+            ticked(&mut ticks).await;
+            base.sql("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'amanatd notices' and datname = current_database()")
+                .unwrap();
+            ticked(&mut ticks).await;
+        }
+        stop.cancel();
+        joined(workers).await.unwrap();
     }
 
     #[tokio::test]

@@ -36,23 +36,30 @@ pub enum SelfTestError {
 const APPEND_ONLY: [&str; 6] =
     ["config_setting_history", "derived_destination_sweeps", "events", "funds_ledger_entries", "intent_approvals", "payment_quotes"];
 
-/// Triggers that keep the balances, and those that hold the machines of what has a state.
+/// Triggers that keep the balances, those that hold the machines of what has a state, and the knock that
+/// wakes whoever waits on a setting.
 /// Each is named after the function that it calls.
-const STATE_TRIGGERS: [(&str, &str, i16); 5] = [
+const STATE_TRIGGERS: [(&str, &str, i16); 8] = [
     ("ledger_accounts", "ledger_accounts_open_balance", Guard::INSERT),
     ("funds_ledger_entries", "funds_ledger_entries_apply", Guard::INSERT),
     ("intents", "intents_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
     ("outbound_transactions", "outbound_transactions_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
     ("transfer_verdicts", "transfer_verdicts_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
+    ("transfer_verdicts", "transfer_verdicts_gate", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("transfer_verdicts", "transfer_verdicts_follow", Guard::INSERT | Guard::UPDATE | Guard::EACH_ROW),
+    ("config_setting_history", "config_setting_history_notify", Guard::INSERT | Guard::EACH_ROW),
 ];
 
-const GUARD_FUNCTIONS: [&str; 6] = [
+const GUARD_FUNCTIONS: [&str; 9] = [
     "forbid_change",
     "ledger_accounts_open_balance",
     "funds_ledger_entries_apply",
     "intents_guard",
     "outbound_transactions_guard",
     "transfer_verdicts_guard",
+    "transfer_verdicts_gate",
+    "transfer_verdicts_follow",
+    "config_setting_history_notify",
 ];
 
 pub async fn self_test(connection: &mut PgConnection) -> Result<(), SelfTestError> {

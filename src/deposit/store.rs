@@ -100,29 +100,6 @@ pub async fn find_by_derived_address(connection: &mut PgConnection, derived_addr
     row.map(Destination::try_from).transpose()
 }
 
-/// Payments of a chain whose release was asked for and whose own deposit has been swept, after an id. A
-/// release never spends another payment's deposit: what was not swept is not there to be paid out.
-pub async fn list_releasable(
-    connection: &mut PgConnection,
-    chain: ChainId,
-    after: PaymentId,
-    limit: i64,
-) -> Result<Vec<PaymentId>, DbError> {
-    let rows = sqlx::query_scalar!(
-        r#"
-        select p.id from payments p join derived_destinations d on d.payment_id = p.id
-        where p.escrow_state = 'releasable' and p.chain_id = $1::bigint and p.id > $2 and d.status = 'swept'
-        order by p.id limit $3
-        "#,
-        chain.as_i64(),
-        after.0,
-        limit
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows.into_iter().map(PaymentId).collect())
-}
-
 /// Addresses of destinations that still hold or expect money on a chain.
 pub async fn list_unswept(connection: &mut PgConnection, chain: ChainId, limit: i64) -> Result<Vec<Address>, DbError> {
     let rows = sqlx::query_scalar!(

@@ -24,7 +24,7 @@ use super::contracts::{self, Forwarder, MultiSend};
 use crate::account::store::DeviceHint;
 use crate::account::{self, AccountError, AccountXpub, AddressIndex, Branch, Deriver};
 use crate::db::{Database, DbError};
-use crate::settings::{self, ChangeNote};
+use crate::settings::{self, ChangeNote, Gate, NewChange, SettingsError, ThresholdKey};
 use crate::units::{Asset, ChainId, Confirmations};
 
 /// The account whose deposit addresses are watched: of the phrase that test devices are set up with.
@@ -374,9 +374,15 @@ pub async fn enrol(database: &Database, chain: ChainId, watched: u32) -> Result<
         Box::pin(async move {
             let xpub: AccountXpub = XPUB.parse().expect("the constant is an xpub");
             account::store::insert(connection, "workload", &xpub, &DeviceHint::default()).await?;
-            let threshold = Confirmations::new(3).expect("small");
-            let note = ChangeNote { changed_by: "workload".to_owned(), reason: "workload".to_owned() };
-            settings::store::set_threshold(connection, chain, threshold, &note).await?;
+            for (gate, blocks) in [(Gate::Credit, 3), (Gate::Release, 5)] {
+                let note = ChangeNote { changed_by: "workload".to_owned(), user: None, reason: "workload".to_owned() };
+                let (key, blocks) = (ThresholdKey::base(gate, chain), Confirmations::new(blocks).ok());
+                let set = settings::store::set(connection, &NewChange { key, blocks, effective_at: None, note }).await;
+                set.map_err(|error| match error {
+                    SettingsError::Db(error) => error,
+                    refused => unreachable!("an own threshold is refused: {refused}"),
+                })?;
+            }
             Ok::<(), AccountError>(())
         })
     });

@@ -12,6 +12,7 @@ use crate::account;
 use crate::db::codec::{address_from_sql, chain_from_sql, count_from_sql, hash_from_sql, units_from_sql, units_to_sql};
 use crate::db::{DbError, expect_one};
 use crate::units::{Asset, AssetId, ChainId, IntentId, PaymentId, TokenAmount};
+use crate::{confirm, deposit};
 
 /// Stores a planned intent. Its nonce, its payment's release and its destination's sweep are unique in
 /// the database, so two planners cannot both succeed.
@@ -162,6 +163,8 @@ pub async fn list(connection: &mut PgConnection, states: &[IntentState], limit: 
 }
 
 /// Payments of a chain whose deposit is whole and waits to be swept, with nothing on its way, after an id.
+/// Everything credited at the address has passed the release gate: nothing leaves for money that is only
+/// credited.
 pub async fn list_sweepable(
     connection: &mut PgConnection,
     chain: ChainId,
@@ -176,6 +179,10 @@ pub async fn list_sweepable(
               select from intents i
               where i.destination_id = d.id and i.kind in ('sweep', 'fuel') and i.state not in ('void', 'reverted', 'settled')
           )
+          and not exists (
+              select from transfer_observations o
+              where o.derived_address_id = d.derived_address_id and o.gate_passed = 'credit' and o.chain_id = d.chain_id
+          )
         order by p.id limit $3
         "#,
         chain.as_i64(),
@@ -185,6 +192,42 @@ pub async fn list_sweepable(
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(PaymentId).collect())
+}
+
+/// Payments of a chain whose release was asked for and whose own deposit has been swept, after an id. A
+/// release never spends another payment's deposit: what was not swept is not there to be paid out. And
+/// everything credited at the deposit's address has passed the release gate.
+pub async fn list_releasable(
+    connection: &mut PgConnection,
+    chain: ChainId,
+    after: PaymentId,
+    limit: i64,
+) -> Result<Vec<PaymentId>, DbError> {
+    let rows = sqlx::query_scalar!(
+        r#"
+        select p.id from payments p join derived_destinations d on d.payment_id = p.id
+        where p.escrow_state = 'releasable' and p.chain_id = $1::bigint and p.id > $2 and d.status = 'swept'
+          and not exists (
+              select from transfer_observations o
+              where o.derived_address_id = d.derived_address_id and o.gate_passed = 'credit' and o.chain_id = d.chain_id
+          )
+        order by p.id limit $3
+        "#,
+        chain.as_i64(),
+        after.0,
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(PaymentId).collect())
+}
+
+/// Whether an intent spends only money that has passed the release gate: that of its payment's deposit. One
+/// without a payment spends the operator's own.
+pub async fn is_released(connection: &mut PgConnection, intent: &Intent) -> Result<bool, DbError> {
+    let Some(payment) = intent.payment else { return Ok(true) };
+    let destination = deposit::store::get_by_payment(connection, payment).await?;
+    confirm::store::is_released(connection, intent.chain(), destination.derived_address).await
 }
 
 /// Nonces of an address that belong to one of our intents.

@@ -66,6 +66,8 @@ struct Due {
     terms: FeeTerms,
     payment: Payment,
     destination: Option<Destination>,
+    /// The deposit address whose money this is.
+    gated_by: Uuid,
 }
 
 impl Planner {
@@ -87,7 +89,7 @@ impl Planner {
         let sweeps = store::list_sweepable(&mut connection, self.chain.id, sweeps, ITEMS_PER_TICK).await?;
         turn_page(&self.sweeps_after, &sweeps);
         let releases = intent_page(&self.releases_after);
-        let releases = deposit::store::list_releasable(&mut connection, self.chain.id, releases, ITEMS_PER_TICK).await?;
+        let releases = store::list_releasable(&mut connection, self.chain.id, releases, ITEMS_PER_TICK).await?;
         turn_page(&self.releases_after, &releases);
         drop(connection);
         let mut outcomes = Outcomes::new();
@@ -119,12 +121,13 @@ impl Planner {
         let gas = account::store::get_operator_address(&mut connection, from.account, Purpose::Gas).await?;
         drop(connection);
         let Some(terms) = self.terms(from.address, treasury.address, token).await? else { return Ok(Progress::Idle) };
+        let gated_by = destination.derived_address;
         let destination = Some(destination);
         let due = match next_sweep_step(SweepSituation { token_units: token.units, native_units: native.units, terms }) {
             SweepStep::Nothing => return Ok(Progress::Idle),
             SweepStep::Sweep { units } => {
                 let amount = TokenAmount::new(token.asset, units);
-                Due { kind: IntentKind::Sweep, from, to: treasury.address, amount, terms, payment, destination }
+                Due { kind: IntentKind::Sweep, from, to: treasury.address, amount, terms, payment, destination, gated_by }
             }
             SweepStep::Fuel { units } => {
                 let amount = TokenAmount::new(self.chain.native_asset(), units);
@@ -132,7 +135,7 @@ impl Planner {
                 if !self.gas_suffices(&gas, amount, terms).await? {
                     return Ok(Progress::Idle);
                 }
-                Due { kind: IntentKind::Fuel, from: gas, to: from.address, amount, terms, payment, destination }
+                Due { kind: IntentKind::Fuel, from: gas, to: from.address, amount, terms, payment, destination, gated_by }
             }
         };
         self.store(due).await
@@ -185,7 +188,8 @@ impl Planner {
             }
             ReleaseStep::Release => {
                 let (to, amount) = (payment.seller_address, payment.due);
-                self.store(Due { kind: IntentKind::Release, from: treasury, to, amount, terms, payment, destination: None }).await
+                let gated_by = destination.derived_address;
+                self.store(Due { kind: IntentKind::Release, from: treasury, to, amount, terms, payment, destination: None, gated_by }).await
             }
         }
     }
@@ -229,6 +233,10 @@ impl Planner {
                 Box::pin(async move {
                     let chain = due.amount.asset.chain;
                     if confirm::store::find_halt(connection, chain).await?.is_some() {
+                        return Ok(Progress::Idle);
+                    }
+                    // Something may have been credited at the address since it was listed.
+                    if !confirm::store::is_released(connection, chain, due.gated_by).await? {
                         return Ok(Progress::Idle);
                     }
                     let taken = store::list_taken_nonces(connection, chain, due.from.address).await?;

@@ -57,7 +57,7 @@ impl Bookkeeper {
         let fresh = !self.looked_back.lock().unwrap_or_else(PoisonError::into_inner).contains(&chain);
         let (after, limit) =
             if fresh { ((cursor - LOOK_BACK).max(0), TRANSFERS_PER_TICK + LOOK_BACK) } else { (cursor, TRANSFERS_PER_TICK) };
-        let sightings = confirm::store::list_confirmed(&mut connection, chain, Page { after, limit }).await?;
+        let sightings = confirm::store::list_credited(&mut connection, chain, Page { after, limit }).await?;
         let keys: Vec<String> = sightings.iter().map(|sighting| posting::credit_key(sighting.verdict)).collect();
         let posted = store::list_posted_keys(&mut connection, &keys).await?;
         drop(connection);
@@ -103,7 +103,7 @@ impl Bookkeeper {
         for verdict in waiting {
             let page = Page { after: verdict - 1, limit: 1 };
             sightings.extend(
-                confirm::store::list_confirmed(&mut connection, chain, page).await?.into_iter().filter(|found| found.verdict == verdict),
+                confirm::store::list_credited(&mut connection, chain, page).await?.into_iter().filter(|found| found.verdict == verdict),
             );
         }
         drop(connection);
@@ -135,11 +135,11 @@ impl Bookkeeper {
     /// Each reversal also halts outflow, in the same transaction: `confirm` does so too, but it runs apart.
     async fn reverse_broken(&self, chain: ChainId, now: OffsetDateTime) -> Result<Progress, LedgerError> {
         let mut connection = self.db.connection().await?;
-        let broken = confirm::store::list_broken(&mut connection, chain, TRANSFERS_PER_TICK).await?;
+        let broken = confirm::store::list_broken_credits(&mut connection, chain, TRANSFERS_PER_TICK).await?;
         let mut sightings = Vec::with_capacity(broken.len());
         for verdict in &broken {
             let page = Page { after: verdict.verdict - 1, limit: 1 };
-            sightings.extend(confirm::store::list_confirmed(&mut connection, chain, page).await?);
+            sightings.extend(confirm::store::list_credited(&mut connection, chain, page).await?);
         }
         drop(connection);
         let mut outcomes = Outcomes::new();
@@ -167,7 +167,7 @@ fn confirmed(verdict: &ConfirmedSighting, decimals: u8) -> ConfirmedTransfer {
 }
 
 async fn post_one(connection: &mut PgConnection, verdict: &ConfirmedSighting, decimals: u8) -> Result<(), LedgerError> {
-    if !confirm::store::is_standing(connection, verdict.verdict).await? {
+    if !confirm::store::is_credit_standing(connection, verdict.verdict).await? {
         return Err(LedgerError::NotStanding { verdict: verdict.verdict });
     }
     let transfer = confirmed(verdict, decimals);

@@ -24,7 +24,7 @@ pub(super) async fn list_pending(connection: &mut PgConnection, chain: ChainId, 
         -- transfers from outside without a posted credit
         select o.recipient as "address!: Vec<u8>", o.asset as "asset!: Vec<u8>", o.amount::text as "units!", true as "incoming!"
         from transfer_observations o
-        left join transfer_verdicts v on v.observation_id = o.id and v.revoked_at is null
+        left join transfer_verdicts v on v.observation_id = o.id and v.revoked_at is null and v.gate = 'credit'
         where o.chain_id = $1::bigint and o.state = 'canonical' and not o.internal and o.block_number <= $2
           and not exists (select from funds_ledger_entries e where e.idempotency_key = 'verdict:' || v.id || ':credit')
         union all

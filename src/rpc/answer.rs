@@ -369,6 +369,7 @@ mod tests {
     use alloy::primitives::{address, b256};
 
     use super::*;
+    use crate::rpc::json::read_whole;
 
     fn header_with(bloom: Bloom) -> Header {
         let block = BlockRef { number: BlockNumber(1), hash: B256::ZERO };
@@ -388,5 +389,39 @@ mod tests {
         assert!(!header_with(bloom).excludes(&[token, other], topic));
         bloom.accrue(BloomInput::Raw(token.as_slice()));
         assert!(!header_with(bloom).excludes(&[token], topic));
+    }
+
+    /// Headers of the chains we know, as their nodes write them: what a chain adds to a header is either
+    /// in its hash, and then we must know it, or no part of the header.
+    #[test]
+    fn w2_the_headers_of_real_chains_hash_as_their_nodes_say() {
+        #[derive(serde::Deserialize)]
+        struct Sample<'a> {
+            chain: String,
+            #[serde(borrow)]
+            header: &'a serde_json::value::RawValue,
+        }
+        let samples: Vec<Sample<'_>> = serde_json::from_str(include_str!("../../tests/data/headers.json")).unwrap();
+        let mut chains = Vec::new();
+        for Sample { chain, header } in samples {
+            let text = header.get();
+            let read = |text: &str| read_whole::<RawHeader>(text).unwrap().read(true);
+            let good = read(text).unwrap_or_else(|fault| panic!("{chain}: {fault}"));
+            chains.push((chain, good.block.number.0));
+            // Each field that is hashed is really looked at: the next higher gas used gives another hash.
+            let gas = format!("\"gasUsed\": \"{:#x}\"", read_whole::<RawHeader>(text).unwrap().gas_used.0);
+            let other = format!("\"gasUsed\": \"{:#x}\"", read_whole::<RawHeader>(text).unwrap().gas_used.0 + U256::ONE);
+            assert!(text.contains(&gas) && read(&text.replace(&gas, &other)).is_err());
+        }
+        let expected = [
+            ("Ethereum", 21_925_176),
+            ("BNB Smart Chain", 26_803),
+            ("Polygon", 43_352_696),
+            ("Polygon", 89_174_945),
+            ("Base", 50_546_271),
+            ("OP Mainnet", 151_534_589),
+            ("Arbitrum One", 408_874_813),
+        ];
+        assert_eq!(chains, expected.map(|(chain, number)| (chain.to_owned(), number)));
     }
 }

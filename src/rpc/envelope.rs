@@ -50,7 +50,6 @@ pub(super) fn read_single(body: &[u8], id: u64) -> Result<&str, EnvelopeFault> {
 /// any order, but each exactly once and no others.
 ///
 /// A node that refuses the batch as a whole answers with one object, or with an error of no id of ours.
-#[allow(dead_code, reason = "batches are asked for by the endpoint's next version")]
 pub(super) fn read_batch(body: &[u8], ids: Range<u64>) -> Result<Vec<Result<&str, ErrorObject>>, EnvelopeFault> {
     let mut reader = Reader::new(text_of(body)?);
     if reader.peek()? == b'{' {

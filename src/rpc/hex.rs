@@ -158,7 +158,7 @@ const fn digit_of(byte: u8) -> Option<u8> {
 }
 
 /// Two digits to a byte; false where there are more or fewer than that, or others than digits.
-#[inline]
+#[inline(always)]
 fn decode(digits: &[u8], bytes: &mut [u8], case: Case) -> bool {
     if digits.len() != bytes.len() * 2 {
         return false;

@@ -9,6 +9,8 @@
 
 use std::borrow::Cow;
 
+use super::error::Fault;
+
 /// Deeper than any honest answer; a bit for each level fits one word.
 pub(super) const DEPTH_MAX: u32 = 128;
 
@@ -31,6 +33,12 @@ pub(super) enum Flaw {
     Twice(&'static str),
 }
 
+impl From<Flaw> for Fault {
+    fn from(flaw: Flaw) -> Self {
+        Self::malformed(flaw.to_string())
+    }
+}
+
 /// A value that can be read from JSON, in its one form.
 pub(super) trait Wire: Sized {
     fn from_wire(reader: &mut Reader<'_>) -> Result<Self, Flaw>;
@@ -49,6 +57,22 @@ pub(super) fn read_whole<T: Wire>(text: &str) -> Result<T, Flaw> {
     Ok(value)
 }
 
+/// Reads a list one by one, so that what it holds is never twice in memory; false where there is `null`
+/// instead.
+pub(super) fn read_list<'a>(text: &'a str, mut read: impl FnMut(&mut Reader<'a>) -> Result<(), Fault>) -> Result<bool, Fault> {
+    let mut reader = Reader::new(text);
+    let absent = reader.null()?;
+    if !absent {
+        let mut first = true;
+        reader.open(b'[', "a list")?;
+        while reader.another(b']', &mut first)? {
+            read(&mut reader)?;
+        }
+    }
+    reader.end()?;
+    Ok(!absent)
+}
+
 /// A place in a text. Between two calls it stands before a value, or before what follows one.
 #[derive(Clone, Debug)]
 pub(super) struct Reader<'a> {
@@ -64,6 +88,15 @@ impl<'a> Reader<'a> {
     /// The next byte that is not white space; it is not consumed.
     #[inline(always)]
     pub(super) fn peek(&mut self) -> Result<u8, Flaw> {
+        match self.text.as_bytes().get(self.at) {
+            Some(&byte) if byte > b' ' => Ok(byte),
+            Some(_) | None => self.peek_past_space(),
+        }
+    }
+
+    /// Nodes write none; people do.
+    #[cold]
+    fn peek_past_space(&mut self) -> Result<u8, Flaw> {
         loop {
             match self.text.as_bytes().get(self.at) {
                 Some(b' ' | b'\t' | b'\n' | b'\r') => self.at += 1,
@@ -199,7 +232,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Goes past the next value, checking that it is JSON.
+    #[inline(always)]
     pub(super) fn skip(&mut self) -> Result<(), Flaw> {
+        // Almost always a string.
+        if self.peek()? == b'"' { self.skip_string() } else { self.skip_any() }
+    }
+
+    fn skip_any(&mut self) -> Result<(), Flaw> {
         // One bit for each open bracket, the innermost lowest: set for an object.
         let mut objects: u128 = 0;
         let mut depth = 0;

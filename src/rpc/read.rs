@@ -8,7 +8,7 @@ use super::answer::{Block, FeeEstimate, Log, RangeLog, RawBlock, RawLog, RawRece
 use super::bulk::{LogQuery, Span};
 use super::error::Fault;
 use super::hex::{Data, Fixed, Quantity};
-use super::json::{Wire, read_whole, wire};
+use super::json::{Wire, read_list, read_whole, wire};
 use super::sift;
 use crate::units::{BlockNumber, BlockRef};
 
@@ -24,7 +24,7 @@ wire! {
 }
 
 pub(super) fn read_json<T: Wire>(text: &str) -> Result<T, Fault> {
-    read_whole(text).map_err(|flaw| Fault::malformed(flaw.to_string()))
+    Ok(read_whole(text)?)
 }
 
 /// Reads what must be there: `null` means that the node does not have it.
@@ -44,15 +44,20 @@ pub(super) fn read_block(text: &str, hash: B256, verify: bool) -> Result<Block, 
 
 /// The logs of one block that were asked for, and no others.
 pub(super) fn read_logs(text: &str, hash: B256, contracts: &[Address], topic: B256) -> Result<Vec<Log>, Fault> {
-    let raw = read_present(&format!("logs of block {hash}"), text, Ok::<Vec<RawLog>, Fault>)?;
-    let mut logs = raw.into_iter().map(RawLog::read).collect::<Result<Vec<_>, _>>()?;
-    for log in &logs {
+    let mut logs = Vec::new();
+    let present = read_list(text, |reader| {
+        let log = RawLog::from_wire(reader)?.read()?;
         if log.block_hash.is_some_and(|found| found != hash) {
             return Err(Fault::malformed(format!("a log of another block than {hash}")));
         }
         if !contracts.contains(&log.address) || log.topics.first() != Some(&topic) {
             return Err(Fault::malformed(format!("a log in block {hash} that was not asked for")));
         }
+        logs.push(log);
+        Ok(())
+    })?;
+    if !present {
+        return Err(Fault::NotFound { what: format!("logs of block {hash}") });
     }
     logs.sort_by_key(|log| log.log_index);
     Ok(logs)

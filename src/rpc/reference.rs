@@ -231,7 +231,7 @@ fn damaged(text: &str, all: &[Damage]) -> Option<String> {
         let near = |at: usize| {
             let borders: Vec<usize> =
                 (0..bytes.len()).filter(|&at| matches!(bytes.get(at), Some(b'"' | b',' | b':' | b'{' | b'}' | b'[' | b']'))).collect();
-            if at % 4 == 0 || borders.is_empty() { at % (bytes.len() + 1) } else { borders[at % borders.len()] + at / 7 % 2 }
+            if at.is_multiple_of(4) || borders.is_empty() { at % (bytes.len() + 1) } else { borders[at % borders.len()] + at / 7 % 2 }
         };
         match *one {
             Damage::Flip { at, bit } => {
@@ -320,7 +320,7 @@ fn f14_damaged_headers_are_read_as_serde_json_reads_them() {
 
 #[test]
 fn f14_damaged_receipts_are_read_as_serde_json_reads_them() {
-    agree(&receipt(), |text| read::read_receipt(text, TX).ok().flatten(), |text| receipt_by_serde(text));
+    agree(&receipt(), |text| read::read_receipt(text, TX).ok().flatten(), receipt_by_serde);
 }
 
 #[test]

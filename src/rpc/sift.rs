@@ -8,7 +8,7 @@ use alloy::primitives::Address;
 use super::answer::{RangeLog, RawRangeLog, height};
 use super::error::Fault;
 use super::hex::{Fixed, Quantity};
-use super::json::{Flaw, Reader, Wire, once};
+use super::json::{Flaw, Reader, Wire, once, read_list};
 use crate::units::BlockNumber;
 
 /// The position of a transfer's recipient among its topics.
@@ -19,33 +19,26 @@ const RECIPIENT: usize = 2;
 ///
 /// The recipient is the topic's last 20 bytes, whatever the others are: a token that leaves them dirty
 /// still moved money; a log without a third topic names none. A log that is not wanted must be JSON and
-/// have its height and its topics; its other fields are not looked at. The caller knows what it asked for and checks the
-/// contract, the first topic and the block of those that it gets.
+/// have its height and its topics; its other fields are not looked at. The caller knows what it asked for
+/// and checks the contract, the first topic and the block of those that it gets.
 pub(super) fn read_logs_where(
     text: &str,
     mut want: impl FnMut(BlockNumber, Option<&Address>) -> bool,
 ) -> Result<(usize, Vec<RangeLog>), Fault> {
-    let flawed = |flaw: Flaw| Fault::malformed(flaw.to_string());
-    let mut reader = Reader::new(text);
     let mut wanted = Vec::new();
     let mut count = 0;
-    if reader.null().map_err(flawed)? {
-        return reader.end().map_err(flawed).and(Err(Fault::NotFound { what: "logs of a range of blocks".to_owned() }));
-    }
-    let mut first = true;
-    reader.open(b'[', "a list").map_err(flawed)?;
-    while reader.another(b']', &mut first).map_err(flawed)? {
+    let present = read_list(text, |reader| {
         let start = reader.clone();
         count += 1;
-        let (number, recipient) = glance(&mut reader).map_err(flawed)?;
+        let (number, recipient) = glance(reader)?;
         if want(height("blockNumber", number)?, recipient.as_ref()) {
             // Once more from its beginning, now with every check.
-            reader = start;
-            wanted.push(RawRangeLog::from_wire(&mut reader).map_err(flawed)?.read()?);
+            *reader = start;
+            wanted.push(RawRangeLog::from_wire(reader)?.read()?);
         }
-    }
-    reader.end().map_err(flawed)?;
-    Ok((count, wanted))
+        Ok(())
+    })?;
+    if present { Ok((count, wanted)) } else { Err(Fault::NotFound { what: "logs of a range of blocks".to_owned() }) }
 }
 
 /// Goes past a log and says in which block it is and whom it pays, if it has such a topic.

@@ -3,107 +3,197 @@
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::{ChangeNote, Threshold, threshold_key};
+use super::{Change, ChangeNote, Gate, History, NewChange, SKEW_MAX, SettingsError, Threshold, ThresholdKey};
 use crate::db::DbError;
 use crate::units::{ChainId, Confirmations};
 
-/// The threshold in force: the newest history row. `None` before the first one.
+/// How many rows of a gate are read, newest first: people write them, a few a year.
+const ROWS_MAX: i64 = 10_000;
+
+/// The base of a chain's credit gate in force by the database's clock. `None` before the first row.
 pub async fn find_threshold(connection: &mut PgConnection, chain: ChainId) -> Result<Option<Threshold>, DbError> {
     let row = sqlx::query!(
-        r#"select id, new_value::bigint as "value!" from config_setting_history where key = $1 order by id desc limit 1"#,
-        threshold_key(chain)
+        r#"
+        select id, new_value::bigint as "value!" from config_setting_history
+        where key = $1
+          and effective_at <= greatest(now(), (select max(h.created_at) from config_setting_history h where h.key = $1))
+        order by id desc limit 1
+        "#,
+        ThresholdKey::base(Gate::Credit, chain).to_string()
     )
     .fetch_optional(connection)
     .await?;
-    row.map(|row| threshold(row.id, row.value)).transpose()
+    row.map(|row| Ok(Threshold { history_id: row.id, value: blocks_from_sql(row.value)? })).transpose()
 }
 
 /// As [`find_threshold`]; the daemon has written a first row for every chain it watches.
 pub async fn get_threshold(connection: &mut PgConnection, chain: ChainId) -> Result<Threshold, DbError> {
-    find_threshold(connection, chain).await?.ok_or_else(|| DbError::Corrupt {
+    find_threshold(connection, chain).await?.ok_or_else(|| unset(Gate::Credit, chain))
+}
+
+/// A gate without a row, which the daemon never leaves.
+pub fn unset(gate: Gate, chain: ChainId) -> DbError {
+    DbError::Corrupt {
         column: "config_setting_history.key",
-        found: format!("no row {}", threshold_key(chain)),
+        found: format!("no row {}", ThresholdKey::base(gate, chain)),
         wanted: "a threshold for every watched chain",
+    }
+}
+
+/// All changes of a gate, with the database's clock. Empty before the first.
+pub async fn get_history(connection: &mut PgConnection, gate: Gate, chain: ChainId) -> Result<History, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select id, key, old_value::bigint as old_value, new_value::bigint as "new_value!", changed_by, reason, effective_at, created_at
+        from config_setting_history
+        where split_part(key, ':', 1) || ':' || split_part(key, ':', 2) = $1
+        order by id desc limit $2
+        "#,
+        ThresholdKey::base(gate, chain).to_string(),
+        ROWS_MAX
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let read_at = sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(connection).await?;
+    let mut changes = Vec::with_capacity(rows.len());
+    for row in rows {
+        let key: ThresholdKey = row.key.parse().map_err(|_| DbError::Corrupt {
+            column: "config_setting_history.key",
+            found: row.key.clone(),
+            wanted: "the key of a threshold",
+        })?;
+        let off = key.tier.is_some();
+        changes.push(Change {
+            id: row.id,
+            key,
+            old_blocks: row.old_value.filter(|old| *old != 0).map(blocks_from_sql).transpose()?,
+            blocks: if off && row.new_value == 0 { None } else { Some(blocks_from_sql(row.new_value)?) },
+            effective_at: row.effective_at,
+            created_at: row.created_at,
+            changed_by: row.changed_by,
+            reason: row.reason,
+        });
+    }
+    Ok(History::new(gate, chain, changes, read_at))
+}
+
+/// As [`get_history`], and no row of the gate is added before the caller's transaction ends.
+pub async fn lock_history(connection: &mut PgConnection, gate: Gate, chain: ChainId) -> Result<History, DbError> {
+    sqlx::query_scalar!("select key from config_settings where key = $1 for share", ThresholdKey::base(gate, chain).to_string())
+        .fetch_optional(&mut *connection)
+        .await?;
+    get_history(connection, gate, chain).await
+}
+
+/// Writes one change: a history row, and for one that counts at once the value beside it.
+pub async fn set(connection: &mut PgConnection, change: &NewChange) -> Result<Change, SettingsError> {
+    change.note.check()?;
+    let NewChange { key, blocks, effective_at, note } = change;
+    // A gate's base is locked first, so that its changes, and verdicts under them, follow each other.
+    lock_base(connection, *key, *blocks).await?;
+    let history = get_history(connection, key.gate, key.chain).await?;
+    let now = history.present(OffsetDateTime::UNIX_EPOCH);
+    let effective_at = match effective_at {
+        Some(asked) if now - *asked > SKEW_MAX => return Err(SettingsError::Past { asked: *asked, now }),
+        Some(asked) if *asked > now => Some(*asked),
+        Some(_) | None => None,
+    };
+    let old = history.in_force(key, effective_at.unwrap_or(now)).cloned();
+    if blocks.is_none() {
+        if key.tier.is_none() {
+            return Err(SettingsError::BaseOff(*key));
+        }
+        if old.as_ref().is_none_or(|old| old.blocks.is_none()) {
+            return Err(SettingsError::NoTier(*key));
+        }
+    }
+    let value = blocks.map_or(0, |blocks| i64::from(blocks.get()));
+    let copy = if effective_at.is_none() { value } else { old.as_ref().and_then(|old| old.blocks).map_or(0, |old| i64::from(old.get())) };
+    sqlx::query!(
+        "insert into config_settings (key, value, description) values ($1, $2::bigint::numeric, $3)
+         on conflict (key) do update set value = excluded.value, updated_at = now()",
+        key.to_string(),
+        copy,
+        describe(key)
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(DbError::from)?;
+    let old_blocks = old.and_then(|old| old.blocks);
+    insert(connection, *key, old_blocks, *blocks, effective_at, note).await
+}
+
+async fn lock_base(connection: &mut PgConnection, key: ThresholdKey, blocks: Option<Confirmations>) -> Result<(), SettingsError> {
+    let base = ThresholdKey::base(key.gate, key.chain);
+    if let (None, Some(blocks)) = (key.tier, blocks) {
+        // Nobody else's first row of this base can come between.
+        sqlx::query!(
+            "insert into config_settings (key, value, description) values ($1, $2::bigint::numeric, $3) on conflict (key) do nothing",
+            base.to_string(),
+            i64::from(blocks.get()),
+            describe(&base)
+        )
+        .execute(&mut *connection)
+        .await
+        .map_err(DbError::from)?;
+    }
+    let found = sqlx::query_scalar!("select key from config_settings where key = $1 for update", base.to_string())
+        .fetch_optional(connection)
+        .await
+        .map_err(DbError::from)?;
+    if found.is_some() { Ok(()) } else { Err(SettingsError::NoBase(base)) }
+}
+
+async fn insert(
+    connection: &mut PgConnection,
+    key: ThresholdKey,
+    old_blocks: Option<Confirmations>,
+    blocks: Option<Confirmations>,
+    effective_at: Option<OffsetDateTime>,
+    note: &ChangeNote,
+) -> Result<Change, SettingsError> {
+    let row = sqlx::query!(
+        r#"
+        insert into config_setting_history (key, old_value, new_value, changed_by, changed_by_user_id, reason, effective_at)
+        values ($1, $2::bigint::numeric, $3::bigint::numeric, $4, $5, $6, coalesce($7, now()))
+        returning id, effective_at, created_at
+        "#,
+        key.to_string(),
+        old_blocks.map(|old| i64::from(old.get())),
+        blocks.map_or(0, |blocks| i64::from(blocks.get())),
+        note.changed_by,
+        note.user.map(|user| user.0),
+        note.reason,
+        effective_at
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(DbError::from)?;
+    Ok(Change {
+        id: row.id,
+        key,
+        old_blocks,
+        blocks,
+        effective_at: row.effective_at,
+        created_at: row.created_at,
+        changed_by: note.changed_by.clone(),
+        reason: note.reason.clone(),
     })
 }
 
-/// The threshold a given history row set.
-pub async fn get_threshold_row(connection: &mut PgConnection, history_id: i64) -> Result<Threshold, DbError> {
-    let value = sqlx::query_scalar!(r#"select new_value::bigint as "value!" from config_setting_history where id = $1"#, history_id)
-        .fetch_one(connection)
-        .await?;
-    threshold(history_id, value)
+fn describe(key: &ThresholdKey) -> &'static str {
+    match (key.gate, key.tier) {
+        (Gate::Credit, None) => "blocks until a transfer is credited",
+        (Gate::Release, None) => "blocks until credited money may leave",
+        (Gate::Credit, Some(_)) => "blocks until a transfer of at least so many units is credited; 0: off",
+        (Gate::Release, Some(_)) => "blocks until credited money of at least so many units may leave; 0: off",
+    }
 }
 
-/// Sets a chain's threshold: one history row, and the current value beside it.
-pub async fn set_threshold(
-    connection: &mut PgConnection,
-    chain: ChainId,
-    value: Confirmations,
-    note: &ChangeNote,
-) -> Result<Threshold, DbError> {
-    let key = threshold_key(chain);
-    // The settings row is locked first, so two changes of one key follow each other.
-    sqlx::query!(
-        "insert into config_settings (key, value, description) values ($1, $2::bigint::numeric, 'blocks until a transfer is credited')
-         on conflict (key) do update set updated_at = now()",
-        key,
-        i64::from(value.get())
-    )
-    .execute(&mut *connection)
-    .await?;
-    let old = find_threshold(connection, chain).await?;
-    sqlx::query!("update config_settings set value = $2::bigint::numeric, updated_at = now() where key = $1", key, i64::from(value.get()))
-        .execute(&mut *connection)
-        .await?;
-    let history_id = sqlx::query_scalar!(
-        r#"
-        insert into config_setting_history (key, old_value, new_value, changed_by, reason)
-        values ($1, $2::bigint::numeric, $3::bigint::numeric, $4, $5)
-        returning id
-        "#,
-        key,
-        old.map(|threshold| i64::from(threshold.value.get())),
-        i64::from(value.get()),
-        note.changed_by,
-        note.reason
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(Threshold { history_id, value })
-}
-
-/// One change, as auditors read it.
-#[derive(Debug)]
-pub struct ThresholdChange {
-    pub id: i64,
-    pub old_value: Option<i64>,
-    pub new_value: i64,
-    pub changed_by: String,
-    pub reason: String,
-    pub created_at: OffsetDateTime,
-}
-
-/// All changes of a chain's threshold, newest first.
-pub async fn list_threshold_changes(connection: &mut PgConnection, chain: ChainId) -> Result<Vec<ThresholdChange>, DbError> {
-    let rows = sqlx::query_as!(
-        ThresholdChange,
-        r#"
-        select id, old_value::bigint as old_value, new_value::bigint as "new_value!", changed_by, reason, created_at
-        from config_setting_history where key = $1 order by id desc limit 1000
-        "#,
-        threshold_key(chain)
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows)
-}
-
-fn threshold(history_id: i64, value: i64) -> Result<Threshold, DbError> {
-    let value = Confirmations::new(value).map_err(|_| DbError::Corrupt {
+fn blocks_from_sql(value: i64) -> Result<Confirmations, DbError> {
+    Confirmations::new(value).map_err(|_| DbError::Corrupt {
         column: "config_setting_history.new_value",
         found: value.to_string(),
         wanted: "a threshold from 1 to 10000",
-    })?;
-    Ok(Threshold { history_id, value })
+    })
 }

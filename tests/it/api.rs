@@ -785,3 +785,60 @@ async fn s3_a_station_gets_only_what_is_approved_and_hands_in_nothing_else() {
     assert_eq!(house.count("select count(*) from outbound_transactions"), 0);
     assert_eq!(house.count("select count(*) from intents where state = 'signing'"), 1);
 }
+
+// === thresholds ===
+
+#[tokio::test]
+async fn w3_officers_change_thresholds_over_the_api_and_nobody_else_does() {
+    let house = ApiHouse::start().await;
+    let guard = house.user("guard", UserRole::Guard).await;
+    let officer = house.token(&[Scope::PaymentsRead, Scope::IntentsApprove], Some(guard), 1).await;
+    let marketplace = house.marketplace().await;
+    let path = "/v1/chains/31337/thresholds";
+    let tier = r#"{"gate":"release","blocks":40,"asset":"USDC","from_amount":"1000.5","reason":"large"}"#;
+    let rows = || house.count("select count(*) from config_setting_history");
+    let before = rows();
+
+    let refused = answer(house.post(path, &marketplace, "k", tier)).await.problem();
+    assert_eq!(refused.status, 403);
+    // body, the field that is named, and the value that is repeated
+    for (body, field, value) in [
+        (r#"{"gate":"both","blocks":5,"reason":"x"}"#, "gate", "both"),
+        (r#"{"gate":"credit","blocks":0,"reason":"x"}"#, "blocks", "0"),
+        (r#"{"gate":"credit","blocks":10001,"reason":"x"}"#, "blocks", "10001"),
+        (r#"{"gate":"credit","reason":"x"}"#, "blocks", "null"),
+        (r#"{"gate":"credit","blocks":5,"reason":""}"#, "reason", "0 characters"),
+        (r#"{"gate":"credit","blocks":5,"asset":"DOGE","from_amount":"1","reason":"x"}"#, "asset", "DOGE"),
+        (r#"{"gate":"credit","blocks":5,"asset":"USDC","reason":"x"}"#, "from_amount", ""),
+        (r#"{"gate":"credit","blocks":5,"asset":"USDC","from_amount":"0","reason":"x"}"#, "from_amount", "0"),
+        (r#"{"gate":"credit","blocks":5,"asset":"USDC","from_amount":"0.0000001","reason":"x"}"#, "from_amount", "0.0000001"),
+        (r#"{"gate":"credit","asset":"USDC","from_amount":"7","reason":"x"}"#, "blocks", "null"),
+        (r#"{"gate":"credit","blocks":5,"effective_at":"2026-01-01T00:00:00Z","reason":"x"}"#, "effective_at", "2026-01-01T00:00:00Z"),
+    ] {
+        let problem = answer(house.post(path, &officer, "bad", body)).await.problem();
+        let fields: Vec<(&str, &str)> = problem.fields.iter().map(|field| (field.field.as_str(), field.value.as_str())).collect();
+        assert_eq!((problem.status, fields), (422, vec![(field, value)]), "{body}: {problem:?}");
+    }
+    let nowhere = answer(house.post("/v1/chains/5/thresholds", &officer, "bad", tier)).await.problem();
+    assert_eq!(nowhere.status, 404);
+    assert_eq!(rows(), before, "L8: what is refused leaves nothing");
+
+    for _ in 0..2 {
+        let set = answer(house.post(path, &officer, "tier", tier)).await;
+        assert_eq!(set.status, StatusCode::CREATED, "{set:?}");
+        assert_eq!(set.json()["from_units"], "1000500000");
+    }
+    assert_eq!(rows(), before + 1, "Y2: one effect per key");
+    let later = r#"{"gate":"credit","blocks":9,"effective_at":"2040-01-01T00:00:00Z","reason":"later"}"#;
+    assert_eq!(answer(house.post(path, &officer, "later", later)).await.status, StatusCode::CREATED);
+
+    let gates = answer(house.get(path, &marketplace)).await.json();
+    let blocks = |gate: usize, part: &str| -> Vec<u64> {
+        gates[gate][part].as_array().unwrap().iter().map(|row| row["blocks"].as_u64().unwrap()).collect()
+    };
+    assert_eq!((blocks(0, "in_force"), blocks(0, "coming")), (vec![3], vec![9]));
+    assert_eq!((blocks(1, "in_force"), blocks(1, "coming")), (vec![5, 40], vec![]));
+    let history = answer(house.get(&format!("{path}/history"), &marketplace)).await.json();
+    assert_eq!(history[0]["changed_by"], format!("user:{guard}"));
+    assert_eq!(history.as_array().unwrap().len(), 4);
+}

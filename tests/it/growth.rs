@@ -2,13 +2,14 @@
 
 use alloy::primitives::{Address, B256, U256};
 use amanatd::account::{self, Branch};
+use amanatd::confirm::store::{Page, list_due};
 use amanatd::devkit::postgres::APP;
 use amanatd::devkit::schema::FreshDatabase;
 use amanatd::ledger::{AccountKey, Entry, EntryType, store};
 use amanatd::scan::store::NewBlock;
 use amanatd::scan::tip::Link;
 use amanatd::scan::{self, Position, Transfer};
-use amanatd::settings::{self, ChangeNote};
+use amanatd::settings::{self, ChangeNote, Gate, NewChange, ThresholdKey};
 use amanatd::units::{Asset, AssetId, BlockNumber, BlockRef, ChainId, Confirmations, TokenAmount};
 use sqlx::{Connection, PgConnection};
 
@@ -115,9 +116,9 @@ async fn w9_storing_observations_reads_the_rows_of_their_recipients() {
     many_addresses(&base);
     let mut connection = PgConnection::connect(&base.url(APP)).await.unwrap();
     let chain = ChainId::new(1).unwrap();
-    let value = Confirmations::new(3).unwrap();
-    let note = ChangeNote { changed_by: "test".to_owned(), reason: "test".to_owned() };
-    settings::store::set_threshold(&mut connection, chain, value, &note).await.unwrap();
+    let note = ChangeNote { changed_by: "test".to_owned(), user: None, reason: "test".to_owned() };
+    let (key, blocks) = (ThresholdKey::base(Gate::Credit, chain), Confirmations::new(3).ok());
+    settings::store::set(&mut connection, &NewChange { key, blocks, effective_at: None, note }).await.unwrap();
     let threshold = settings::store::get_threshold(&mut connection, chain).await.unwrap();
     let account = account::store::list_counters(&mut connection).await.unwrap()[1].id;
 
@@ -147,5 +148,80 @@ async fn w9_storing_observations_reads_the_rows_of_their_recipients() {
         scan::store::insert_observations(&mut transaction, chain, &seen).await.unwrap();
         assert_eq!(addresses_read(&mut transaction).await.0 - before, 0, "rows read that no index led to");
         transaction.commit().await.unwrap();
+    }
+}
+
+// === gates ===
+
+/// A hundred thousand sightings in twenty thousand blocks that have passed both gates, and two hundred that wait at
+/// each gate.
+const SIGHTINGS: &str = "
+    insert into trezor_accounts (id, label, account_index, path, xpub, fingerprint)
+        values ('01900000-0000-7000-8000-000000000001', 'test', 0, 'm/44''/60''/0''', 'XPUB', '\\x01020304');
+    insert into trezor_derived_addresses (id, account_id, branch, address_index, address, purpose)
+        values ('01900000-0000-7000-8000-000000000001', '01900000-0000-7000-8000-000000000001', 0, 0, decode(repeat('11', 20), 'hex'), 'deposit');
+    insert into config_settings (key, value) values ('confirmation_threshold:1', 3);
+    insert into config_setting_history (key, new_value, changed_by, reason) values ('confirmation_threshold:1', 3, 'test', 'test');
+    insert into chain_blocks (chain_id, number, hash, parent_hash, block_time, threshold_history_id)
+        select 1, n, decode(lpad(to_hex(n), 64, '0'), 'hex'), decode(lpad(to_hex(n - 1), 64, '0'), 'hex'), now(), 1
+        from generate_series(1, 20080) n;
+    insert into transfers (chain_id, tx_hash, position)
+        select 1, decode(lpad(to_hex(n), 64, '0'), 'hex'), 'log:0' from generate_series(1, 100400) n;
+    insert into transfer_observations (transfer_id, chain_id, block_number, block_hash, asset, sender, recipient, amount,
+        derived_address_id, internal, gate_passed)
+        select n, 1, 1 + (n - 1) / 5, decode(lpad(to_hex(1 + (n - 1) / 5), 64, '0'), 'hex'), decode(repeat('22', 20), 'hex'),
+            decode(repeat('33', 20), 'hex'), decode(repeat('11', 20), 'hex'), 1, '01900000-0000-7000-8000-000000000001', false,
+            case when n <= 100000 then 'release'::verdict_gate when n <= 100200 then 'credit' end
+        from generate_series(1, 100400) n;
+    insert into transfer_verdicts (transfer_id, observation_id, chain_id, block_number, block_hash, head_number, head_hash, depth, threshold,
+        threshold_seen_history_id, threshold_now_history_id)
+        select transfer_id, id, chain_id, block_number, block_hash, block_number + 2, block_hash, 3, 3, 1, 1
+        from transfer_observations where id <= 100200;";
+
+/// Rows of these tables that this connection has read, by whatever way.
+async fn rows_read(connection: &mut PgConnection) -> i64 {
+    sqlx::query_scalar(
+        "select coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::bigint from pg_stat_xact_user_tables \
+         where relname in ('transfer_observations', 'transfer_verdicts', 'transfers', 'chain_blocks')",
+    )
+    .fetch_one(connection)
+    .await
+    .unwrap()
+}
+
+/// What waits at a gate is found without passing by what has passed it, before statistics are gathered and
+/// after.
+#[tokio::test]
+async fn a_gate_reads_what_waits_and_not_what_has_passed() {
+    let base = FreshDatabase::create().unwrap();
+    // One by one the trigger would write `gate_passed`; what it would write is in the rows already.
+    let sightings = SIGHTINGS.replace("XPUB", crate::watching::XPUB);
+    let quiet = "alter table transfer_verdicts disable trigger transfer_verdicts_follow";
+    let loud = "alter table transfer_verdicts enable always trigger transfer_verdicts_follow";
+    base.sql(&format!("{quiet}; {sightings} {loud};")).unwrap();
+    let chain = ChainId::new(1).unwrap();
+    for analyzed in [false, true] {
+        if analyzed {
+            base.sql("analyze").unwrap();
+        }
+        for gate in Gate::ALL {
+            let mut connection = PgConnection::connect(&base.url(APP)).await.unwrap();
+            let mut transaction = connection.begin().await.unwrap();
+            let before = rows_read(&mut transaction).await;
+            let page = Page { after: 0, limit: 200 };
+            let due = list_due(&mut transaction, gate, chain, BlockNumber(20_080), page).await.unwrap();
+            assert_eq!(due.len(), 200);
+            let read = rows_read(&mut transaction).await - before;
+            println!("{gate} gate, analyzed {analyzed}: {read} rows read for {} that wait among 100,400", due.len());
+            // A sighting, its transfer, its block, and a look for a credit.
+            assert!(read <= 4 * 200, "{gate}, analyzed {analyzed}: {read} rows read");
+            let last = due.last().unwrap().observation;
+            let before = rows_read(&mut transaction).await;
+            let none = list_due(&mut transaction, gate, chain, BlockNumber(20_080), Page { after: last, limit: 200 }).await.unwrap();
+            assert!(none.is_empty());
+            // The planner itself may look at the ends of an index.
+            let read = rows_read(&mut transaction).await - before;
+            assert!(read <= 10, "{gate}, analyzed {analyzed}: nothing waits, and {read} rows are read");
+        }
     }
 }

@@ -20,7 +20,7 @@ use amanatd::rpc::Node;
 use amanatd::scan::store::NewBlock;
 use amanatd::scan::tip::Link;
 use amanatd::scan::{self};
-use amanatd::settings::{self, ChangeNote};
+use amanatd::settings::{self, ChangeNote, Gate, NewChange, SettingsError, ThresholdKey};
 use amanatd::units::{ApiTokenId, BlockNumber, BlockRef, ChainId, Confirmations, UserId};
 use axum::http::StatusCode;
 use bip32::{ChildNumber, XPub};
@@ -103,6 +103,7 @@ impl ApiHouse {
         let house = Self { base, db, book, node, url, http, server };
         house.enrol().await;
         house.set_threshold(3).await;
+        house.set(ThresholdKey::base(Gate::Release, CHAIN), 5).await;
         house
     }
 
@@ -117,10 +118,15 @@ impl ApiHouse {
     }
 
     pub(crate) async fn set_threshold(&self, blocks: i64) {
-        let value = Confirmations::new(blocks).unwrap();
-        let note = ChangeNote { changed_by: "test".to_owned(), reason: "test".to_owned() };
-        let set = self.db.unit::<_, DbError, _>(move |connection| {
-            Box::pin(async move { settings::store::set_threshold(connection, CHAIN, value, &note).await })
+        self.set(ThresholdKey::base(Gate::Credit, CHAIN), blocks).await;
+    }
+
+    /// Changes any threshold at once.
+    pub(crate) async fn set(&self, key: ThresholdKey, blocks: i64) {
+        let note = ChangeNote { changed_by: "test".to_owned(), user: None, reason: "test".to_owned() };
+        let change = NewChange { key, blocks: Confirmations::new(blocks).ok(), effective_at: None, note };
+        let set = self.db.unit::<_, SettingsError, _>(move |connection| {
+            Box::pin(async move { settings::store::set(connection, &change).await.map(drop) })
         });
         set.await.unwrap();
     }

@@ -4,8 +4,10 @@
 
 mod accounts;
 mod api;
+mod catching_up;
 mod db;
 mod ground;
+mod gates;
 mod growth;
 mod house;
 mod issuing;

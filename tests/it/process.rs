@@ -494,6 +494,26 @@ fn w3_a_threshold_out_of_bounds_is_refused_and_not_stored() {
     }
     let rows = base.sql("select new_value, changed_by, old_value from config_setting_history order by id").unwrap();
     assert_eq!(rows.trim(), "1|test|\n10000|test|1");
+
+    // Tiers and dates, and the table that shows them.
+    let by = ["threshold", "set", "--chain", "31337", "--by", "test", "--reason", "test"];
+    let more = |words: &[&str]| place.run(&[&by, words].concat());
+    more(&["--blocks", "4", "--asset", "DOGE", "--from-amount", "1"]).assert_failed(&["--asset", "DOGE", "ETH, USDC, USDT"]);
+    more(&["--blocks", "4", "--asset", "USDC", "--from-amount", "1.0000001"]).assert_failed(&["--from-amount", "1.0000001"]);
+    more(&["--blocks", "4", "--effective-at", "tomorrow"]).assert_failed(&["--effective-at", "tomorrow"]);
+    more(&["--blocks", "4", "--effective-at", "2020-01-01T00:00:00Z"]).assert_failed(&["--effective-at", "2020"]);
+    more(&["--off", "--asset", "USDC", "--from-amount", "1"]).assert_failed(&["no tier"]);
+    let tier = ["--blocks", "4", "--gate", "release", "--asset", "USDC", "--from-amount", "1"];
+    more(&tier).assert_failed(&["release_threshold:31337 is not set"]);
+    assert_eq!(base.sql("select count(*) from config_setting_history").unwrap().trim(), "2", "L8");
+    assert_eq!(more(&["--blocks", "40", "--asset", "USDC", "--from-amount", "1000.5"]).code, Some(0));
+    assert_eq!(more(&["--blocks", "7", "--effective-at", "2040-01-01T03:30:00+03:30"]).code, Some(0));
+    let list = place.run(&["threshold", "list"]).stdout;
+    let lines: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[1][..6], ["31337", "credit", "any", "amount", "10000", "in"], "{list}");
+    assert_eq!(lines[2][..6], ["31337", "credit", "1000.5", "USDC", "40", "in"], "{list}");
+    assert_eq!(lines[3][..8], ["31337", "credit", "any", "amount", "7", "coming", "at", "2040-01-01T00:00:00Z"], "{list}");
+    assert_eq!(place.run(&["threshold", "history", "--gate", "credit"]).stdout.lines().count(), 5);
 }
 
 #[test]

@@ -559,9 +559,12 @@ async fn y9_a_guard_that_is_off_is_named() {
         ("intents", "intents_guard"),
         ("outbound_transactions", "outbound_transactions_guard"),
         ("transfer_verdicts", "transfer_verdicts_guard"),
+        ("transfer_verdicts", "transfer_verdicts_gate"),
+        ("transfer_verdicts", "transfer_verdicts_follow"),
+        ("config_setting_history", "config_setting_history_notify"),
     ];
     let triggers: Vec<(&str, String)> = guards.chain(posting.map(|(table, trigger)| (table, trigger.to_owned()))).collect();
-    assert_eq!(triggers.len(), 23);
+    assert_eq!(triggers.len(), 26);
     for (table, trigger) in &triggers {
         let definition: String = sqlx::query_scalar("select pg_get_triggerdef(oid) from pg_trigger where tgname = $1")
             .bind(trigger)
@@ -607,6 +610,9 @@ async fn y9_a_guard_function_of_another_text_is_named() {
         "intents_guard",
         "outbound_transactions_guard",
         "transfer_verdicts_guard",
+        "transfer_verdicts_gate",
+        "transfer_verdicts_follow",
+        "config_setting_history_notify",
     ];
     let mut bodies = BTreeMap::new();
     for function in functions {

@@ -3,7 +3,7 @@
 use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::sol_types::SolCall;
 use amanatd::account::DerivedAddress;
-use amanatd::confirm::store::{ProgressState, list_broken, revoke};
+use amanatd::confirm::store::{ProgressState, list_broken_credits, revoke};
 use amanatd::devkit::chain::{ChainOptions, LocalChain, PAYERS, ReorgTx};
 use amanatd::devkit::contracts::{self, BatchCalls, Token};
 use amanatd::rpc::VerifyError;
@@ -63,7 +63,9 @@ async fn w3_a_deposit_is_confirmed_exactly_at_its_threshold() {
         assert_eq!(matches!(seen.state, ProgressState::Confirmed { .. }), depth >= 3, "at depth {depth}");
     }
     assert_eq!(watching.rows(), "1|1|0|1|0");
-    let verdict = watching.base.sql("select depth, threshold, threshold_seen_history_id, threshold_now_history_id from transfer_verdicts");
+    let verdict = watching
+        .base
+        .sql("select depth, threshold, threshold_seen_history_id, threshold_now_history_id from transfer_verdicts where gate = 'credit'");
     assert_eq!(verdict.unwrap().trim(), "3|3|1|1");
     watching.assert_line();
 }
@@ -82,8 +84,11 @@ async fn w3_f13_a_raised_threshold_protects_what_waits() {
 
     chain.mine(1).await.unwrap();
     watching.follow().await;
-    let verdict = watching.base.sql("select depth, threshold, threshold_seen_history_id, threshold_now_history_id from transfer_verdicts");
-    assert_eq!(verdict.unwrap().trim(), "5|5|1|2");
+    let verdict = watching
+        .base
+        .sql("select depth, threshold, threshold_seen_history_id, threshold_now_history_id from transfer_verdicts where gate = 'credit'");
+    // Row 2 is the release gate's.
+    assert_eq!(verdict.unwrap().trim(), "5|5|1|3");
 }
 
 #[tokio::test]
@@ -103,7 +108,8 @@ async fn w3_f13_a_lowered_threshold_touches_only_later_blocks() {
     watching.follow().await;
     let progress = watching.progress(&address).await;
     assert!(progress.iter().all(|seen| matches!(seen.state, ProgressState::Confirmed { .. })), "{progress:?}");
-    let verdicts = watching.base.sql("select depth, threshold from transfer_verdicts order by observation_id").unwrap();
+    let verdicts =
+        watching.base.sql("select depth, threshold from transfer_verdicts where gate = 'credit' order by observation_id").unwrap();
     assert_eq!(verdicts.trim(), "3|3\n1|1", "the first waited for three, the later block needs one");
 }
 
@@ -151,7 +157,7 @@ async fn w1_w6_a_credit_lost_to_a_reorg_is_broken_until_it_is_revoked() {
     let halted = watching.cursor().await.outflow_halted.expect("a lost credit stops outflow");
     assert!(halted.contains("confirmed transfer"), "{halted}");
 
-    let broken = list_broken(&mut watching.database.connection().await.unwrap(), CHAIN, 10).await.unwrap();
+    let broken = list_broken_credits(&mut watching.database.connection().await.unwrap(), CHAIN, 10).await.unwrap();
     assert_eq!(broken.len(), 1);
     let verdict = broken[0].verdict;
     let revoked = watching.database.unit::<_, amanatd::db::DbError, _>(move |connection| Box::pin(revoke(connection, verdict, NOW))).await;
@@ -161,7 +167,7 @@ async fn w1_w6_a_credit_lost_to_a_reorg_is_broken_until_it_is_revoked() {
 
     watching.follow().await;
     assert_eq!(watching.rows(), "1|1|1|1|1", "one credit, one reversal, one credit");
-    assert!(list_broken(&mut watching.database.connection().await.unwrap(), CHAIN, 10).await.unwrap().is_empty());
+    assert!(list_broken_credits(&mut watching.database.connection().await.unwrap(), CHAIN, 10).await.unwrap().is_empty());
 }
 
 /// The six steps of the acceptance test, in the default configuration: right within one poll each.

@@ -58,7 +58,7 @@ async fn w5_w6_f18_reorgs_of_every_depth_converge() {
         let canonical = watching.base.sql("select amount from transfer_observations where state = 'canonical' order by amount").unwrap();
         assert_eq!(canonical.trim(), "10\n30", "depth {depth}");
         let live = watching.base.sql(
-            "select count(*) from (select transfer_id from transfer_verdicts where revoked_at is null group by 1 having count(*) > 1) twice",
+            "select count(*) from (select transfer_id from transfer_verdicts where gate = 'credit' and revoked_at is null group by 1 having count(*) > 1) twice",
         );
         assert_eq!(live.unwrap().trim(), "0", "depth {depth}");
     }
@@ -184,7 +184,7 @@ async fn w5_f18_a_branch_that_returns_uses_its_old_rows() {
     node.model(|model| model.mine_empty(1));
     watching.follow().await;
     assert_eq!(watching.rows(), "2|1|2|1|0");
-    let verdict = watching.base.sql("select observation_id from transfer_verdicts").unwrap();
+    let verdict = watching.base.sql("select observation_id from transfer_verdicts where gate = 'credit'").unwrap();
     assert_eq!(verdict.trim(), row.to_string(), "the first sighting of all, in its old row");
 }
 

@@ -10,13 +10,13 @@ use amanatd::account::store::DeviceHint;
 use amanatd::chains::{ChainBook, ChainSpec};
 use amanatd::confirm::store::TransferProgress;
 use amanatd::confirm::{self, Confirmer};
-use amanatd::db::{Database, DatabaseLimits, DbError};
+use amanatd::db::{Database, DatabaseLimits};
 use amanatd::deposit::Watched;
 use amanatd::devkit::postgres::APP;
 use amanatd::devkit::schema::FreshDatabase;
 use amanatd::rpc::{EndpointLimits, Node, NodeOptions};
 use amanatd::scan::{self, Cursor, ScanError, ScanOptions, Scanner};
-use amanatd::settings::{self, ChangeNote};
+use amanatd::settings::{self, Change, ChangeNote, Gate, NewChange, SettingsError, ThresholdKey};
 use amanatd::units::{ChainId, Confirmations, Progress};
 use secrecy::SecretString;
 use time::OffsetDateTime;
@@ -62,18 +62,30 @@ pub(crate) struct Watching {
 }
 
 impl Watching {
-    /// A new database with one enrolled account and a threshold of 3; nothing is read yet.
+    /// A new database with one enrolled account, and thresholds of 3 and 5; nothing is read yet.
     pub(crate) async fn over(urls: &[&str]) -> Self {
         Self::with(urls, local_spec(), ScanOptions::default()).await
     }
 
     pub(crate) async fn with(urls: &[&str], spec: ChainSpec, options: ScanOptions) -> Self {
+        Self::through(node_of(urls), spec, options).await
+    }
+
+    /// Over endpoints of which so many must agree.
+    pub(crate) async fn agreeing(urls: &[&str], agreement: usize) -> Self {
+        let urls: Vec<SecretString> = urls.iter().map(|url| SecretString::from(*url)).collect();
+        let node = Node::new(CHAIN, &urls, NodeOptions { agreement, ..quick() }).unwrap();
+        Self::through(node, local_spec(), ScanOptions::default()).await
+    }
+
+    async fn through(node: Node, spec: ChainSpec, options: ScanOptions) -> Self {
         let base = FreshDatabase::create().unwrap();
         let database = Database::connect(&base.url(APP), DatabaseLimits { connections_max: 3, ..DatabaseLimits::default() }).await.unwrap();
-        let node = Arc::new(node_of(urls));
+        let node = Arc::new(node);
         let (scanner, confirmer) = workers(&database, &node, &spec, options);
         let watching = Self { base, database, node, spec, scanner, confirmer, options };
         watching.set_threshold(3).await;
+        watching.set(ThresholdKey::base(Gate::Release, CHAIN), 5, None).await.unwrap();
         let outcome = watching.database.unit::<_, account::AccountError, _>(|connection| {
             Box::pin(async move {
                 let xpub: AccountXpub = XPUB.parse().unwrap();
@@ -96,13 +108,16 @@ impl Watching {
         claim.await.unwrap()
     }
 
+    /// Changes the base of the credit gate at once.
     pub(crate) async fn set_threshold(&self, blocks: i64) {
-        let value = Confirmations::new(blocks).unwrap();
-        let note = ChangeNote { changed_by: "test".to_owned(), reason: "test".to_owned() };
-        let set = self.database.unit::<_, DbError, _>(move |connection| {
-            Box::pin(async move { settings::store::set_threshold(connection, CHAIN, value, &note).await })
-        });
-        set.await.unwrap();
+        self.set(ThresholdKey::base(Gate::Credit, CHAIN), blocks, None).await.unwrap();
+    }
+
+    /// Changes any threshold; 0 switches a tier off.
+    pub(crate) async fn set(&self, key: ThresholdKey, blocks: i64, effective_at: Option<OffsetDateTime>) -> Result<Change, SettingsError> {
+        let note = ChangeNote { changed_by: "test".to_owned(), user: None, reason: "test".to_owned() };
+        let change = NewChange { key, blocks: Confirmations::new(blocks).ok(), effective_at, note };
+        self.database.unit(move |connection| Box::pin(async move { settings::store::set(connection, &change).await })).await
     }
 
     /// Ticks the scanner until it is idle.
@@ -117,8 +132,13 @@ impl Watching {
 
     /// Ticks the confirmer until it is idle.
     pub(crate) async fn confirm(&self) {
+        self.confirm_at(NOW).await;
+    }
+
+    /// The same, by another clock.
+    pub(crate) async fn confirm_at(&self, now: OffsetDateTime) {
         for _ in 0..1_000 {
-            if self.confirmer.tick(NOW).await.unwrap() == Progress::Idle {
+            if self.confirmer.tick(now).await.unwrap() == Progress::Idle {
                 return;
             }
         }
@@ -139,13 +159,13 @@ impl Watching {
         scan::store::find_cursor(&mut self.database.connection().await.unwrap(), CHAIN).await.unwrap().unwrap()
     }
 
-    /// Rows of transfers, of canonical and of orphaned observations, and of live and of revoked verdicts.
+    /// Rows of transfers, of canonical and of orphaned observations, and of live and of revoked credits.
     pub(crate) fn rows(&self) -> String {
         let counts = "select (select count(*) from transfers), \
              (select count(*) from transfer_observations where state = 'canonical'), \
              (select count(*) from transfer_observations where state = 'orphaned'), \
-             (select count(*) from transfer_verdicts where revoked_at is null), \
-             (select count(*) from transfer_verdicts where revoked_at is not null)";
+             (select count(*) from transfer_verdicts where gate = 'credit' and revoked_at is null), \
+             (select count(*) from transfer_verdicts where gate = 'credit' and revoked_at is not null)";
         self.base.sql(counts).unwrap().trim().to_owned()
     }
 
@@ -163,5 +183,5 @@ impl Watching {
 
 fn workers(database: &Database, node: &Arc<Node>, spec: &ChainSpec, options: ScanOptions) -> (Scanner, Confirmer) {
     let watched = Arc::new(Watched::default());
-    (Scanner::new(database.clone(), node.clone(), watched, spec, options), Confirmer::new(database.clone(), node.clone(), spec.id))
+    (Scanner::new(database.clone(), node.clone(), watched, spec, options), Confirmer::new(database.clone(), node.clone(), spec))
 }

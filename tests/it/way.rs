@@ -44,8 +44,8 @@ const SELLERS: [&str; 3] = [
 
 /// Who pays; the deployer only deploys and mints.
 const BUYER: Address = PAYERS[1];
-/// Blocks until a transfer counts.
-const THRESHOLD: u64 = 3;
+/// Blocks until what counts may leave again; it counts before that.
+const RELEASE_THRESHOLD: u64 = 5;
 
 /// The loops of one chain, as a process holds them.
 struct Workers {
@@ -176,9 +176,9 @@ impl Way {
         self.broadcast(daemon::now() + Duration::seconds(60)).await
     }
 
-    /// Buries what is in the newest block as deep as it must be.
+    /// Buries what is in the newest block as deep as it must be to pass both gates.
     pub(crate) async fn deepen(&self) {
-        self.chain.mine(THRESHOLD - 1).await.unwrap();
+        self.chain.mine(RELEASE_THRESHOLD - 1).await.unwrap();
         self.rounds().await;
     }
 
@@ -369,10 +369,11 @@ fn workers(api: &ApiHouse, spec: &Arc<ChainSpec>) -> Workers {
     let (db, node) = (api.db.clone(), Arc::clone(&api.node));
     let watched = Arc::new(Watched::default());
     assert_eq!(spec.confirmation_threshold, Confirmations::new(3).unwrap());
+    assert_eq!(u64::from(spec.release_threshold.get()), RELEASE_THRESHOLD);
     let policy = PlanPolicy { approvals_required: 1, max_fee_per_gas_max: 500_000_000_000 };
     Workers {
         scanner: Scanner::new(db.clone(), Arc::clone(&node), watched, spec, ScanOptions::default()),
-        confirmer: Confirmer::new(db.clone(), Arc::clone(&node), CHAIN),
+        confirmer: Confirmer::new(db.clone(), Arc::clone(&node), spec),
         bookkeeper: Bookkeeper::new(db.clone(), Arc::clone(&api.book)),
         planner: Planner::new(db.clone(), Arc::clone(&node), Arc::clone(spec), policy),
         broadcaster: Broadcaster { db: db.clone(), node: Arc::clone(&node) },

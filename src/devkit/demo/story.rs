@@ -66,6 +66,7 @@ impl Story {
         self.release(&[first.id, second.id]).await?;
         self.outflow("Release", "the sellers are paid", "release", 2).await?;
         self.wait_released(&[first.id, second.id]).await?;
+        self.explain(first.id)?;
         self.conclude().await
     }
 
@@ -281,6 +282,13 @@ impl Story {
             self.narrator.fact("released", &format!("{} {} to {}; status {}", done.amount, done.token, done.seller_address, done.status));
         }
         Ok(())
+    }
+
+    /// Why the first payment counts and may leave, decided again from what is stored.
+    fn explain(&mut self, payment: PaymentId) -> anyhow::Result<()> {
+        self.narrator.step("Why the first payment counts, and why its money may leave");
+        self.show_run(&["confirm", "explain", &payment.to_string()])?;
+        self.show_run(&["verify"]).map(drop)
     }
 
     /// The table: where the money is, and whose it is.

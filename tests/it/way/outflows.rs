@@ -364,3 +364,72 @@ async fn s7_a_foreign_nonce_above_ours_stops_planning_from_that_address() {
     assert!(way.intents("planned").await.is_empty());
     assert_eq!(way.balance(way.token(way.usdc), AccountKey::Held(other.id)).await, U256::from(60_000_000));
 }
+
+// === w3: nothing leaves for money that is only credited ===
+
+#[tokio::test]
+async fn w3_nothing_is_planned_for_money_that_is_only_credited() {
+    let way = Way::start().await;
+    let payment = way.payment("USDC", "40", 0).await;
+    way.pay(payment.token_contract, payment.deposit_address, "40").await;
+    way.chain.mine(2).await.unwrap();
+    way.rounds().await;
+    let credited = way.read(payment.id).await;
+    assert_eq!(credited.escrow_state.as_deref(), Some("funded"), "it counts");
+    assert!(!credited.transfers[0].may_leave);
+    way.chain.mine(1).await.unwrap();
+    way.rounds().await;
+    assert!(way.intents("planned").await.is_empty(), "depth 4 of 5");
+    way.chain.mine(1).await.unwrap();
+    way.rounds().await;
+    assert!(way.read(payment.id).await.transfers[0].may_leave);
+    way.planned("fuel").await;
+}
+
+#[tokio::test]
+async fn w3_a_release_waits_for_whatever_else_was_credited_at_its_address() {
+    let way = Way::start().await;
+    let payment = way.funded("USDC", "40", 0).await;
+    way.outflow("fuel").await;
+    way.outflow("sweep").await;
+    way.pay(payment.token_contract, payment.deposit_address, "1").await;
+    way.chain.mine(2).await.unwrap();
+    way.rounds().await;
+    way.marketplace.release(payment.id, "release").await.unwrap();
+    way.rounds().await;
+    assert!(way.intents("planned").await.is_empty());
+    way.chain.mine(2).await.unwrap();
+    way.rounds().await;
+    way.planned("release").await;
+}
+
+#[tokio::test]
+async fn w3_a_gate_that_falls_stops_the_claim_and_the_first_send() {
+    let way = Way::start().await;
+    let payment = way.funded("USDC", "40", 0).await;
+    way.outflow("fuel").await;
+    let sweep = way.planned("sweep").await;
+    way.approve(&sweep).await;
+    // More arrives, and is only credited.
+    way.pay(payment.token_contract, payment.deposit_address, "1").await;
+    way.chain.mine(2).await.unwrap();
+    way.rounds().await;
+    let refused = way.station.claim(sweep.id, &ClaimIntent::of("desk")).await.unwrap_err();
+    assert_eq!(refused.code(), Some("only_credited"));
+    assert_eq!(way.intent(sweep.id).await.state, "approved");
+    way.chain.mine(2).await.unwrap();
+    way.rounds().await;
+    let raw = way.sign(sweep.id).await;
+
+    // Signed, and then more arrives again: the bytes are kept and not sent.
+    way.pay(payment.token_contract, payment.deposit_address, "1").await;
+    way.chain.mine(2).await.unwrap();
+    way.rounds().await;
+    way.submit(sweep.id, &raw).await;
+    way.rounds().await;
+    assert_eq!(way.intent(sweep.id).await.state, "signed");
+    assert_eq!(way.api.count("select count(*) from outbound_transactions where send_attempts = 0"), 1);
+    way.chain.mine(2).await.unwrap();
+    way.rounds().await;
+    assert_eq!(way.intent(sweep.id).await.state, "broadcast");
+}

@@ -99,7 +99,7 @@ async fn w6_a_reorg_below_a_credit_reverses_it_and_halts_outflow() {
     way.marketplace.release(payment.id, "release").await.unwrap();
     let mut before = planned().await;
 
-    way.chain.reorg(3, Vec::new()).await.unwrap();
+    way.chain.reorg(5, Vec::new()).await.unwrap();
     way.rounds().await;
     let after = way.read(payment.id).await;
     assert_eq!((after.status.as_str(), after.escrow_state, after.received_units.as_str()), ("pending", None, "0"));

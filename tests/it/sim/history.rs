@@ -47,6 +47,9 @@ enum Depths {
     BelowWindow,
 }
 
+/// Some 20 to 60 blocks, with those that reorgs take away.
+const STEPS_MIN: u64 = 6;
+const STEPS_MORE: u64 = 8;
 const WINDOW: u32 = 200;
 const NARROW_WINDOW: u32 = 8;
 
@@ -104,7 +107,7 @@ impl Drop for Story {
 
 pub(super) async fn live(seed: u64, ground: &Ground) -> Tally {
     let mut life = Life::begin(seed, ground).await;
-    for _ in 0..12 + life.random.below(12) {
+    for _ in 0..STEPS_MIN + life.random.below(STEPS_MORE) {
         life.step().await;
     }
     life.end().await;
@@ -416,8 +419,7 @@ impl<'a> Life<'a> {
     fn restart(&mut self) {
         self.tally.fault("restart");
         self.story.tell("restart".to_owned());
-        let urls: Vec<String> = self.nodes.iter().map(ScriptedNode::url).collect();
-        self.node = node_of(self.spec.id, &urls, self.silent);
+        // The client stays: to make one costs more than the rest of a restart.
         self.daemon = Daemon::start(&self.ground.live, &self.node, &self.spec, &self.book, self.options);
     }
 
@@ -618,6 +620,7 @@ impl<'a> Life<'a> {
         self.compare_sightings(&paid).await;
         let credits = self.compare_credits(&paid).await;
         self.compare_with_fresh(tip.start, credits).await;
+        self.tally.requests += self.node.usage().requests;
         for node in &self.nodes {
             for (kind, count) in node.faults() {
                 *self.tally.faults.entry(kind).or_default() += count;
@@ -678,8 +681,8 @@ impl<'a> Life<'a> {
     /// the chain paid in.
     async fn compare_with_fresh(&mut self, start: u64, credits: BTreeMap<(Address, Asset), U256>) {
         let chain = self.spec.id;
-        // Every other time in ranges, which needs no more than that the final blocks lie a window below.
-        let ranges = self.random.one_in(2);
+        // Mostly in ranges, which needs no more than that the final blocks lie a window below.
+        let ranges = !self.random.one_in(4);
         let (chunk_blocks, reorg_window) = if ranges { (2, 4) } else { (50, WINDOW) };
         let options = ScanOptions { start: Some(BlockNumber(start)), chunk_blocks, ..ScanOptions::default() };
         let spec = spec_of(chain, reorg_window);

@@ -7,6 +7,7 @@ use std::fmt;
 pub(super) struct Tally {
     pub(super) histories: u64,
     pub(super) blocks: u64,
+    pub(super) requests: u64,
     /// Value that reached a watched address on a final chain.
     pub(super) transfers: u64,
     pub(super) credits: u64,
@@ -68,6 +69,7 @@ impl Tally {
     pub(super) fn add(&mut self, other: &Self) {
         self.histories += other.histories;
         self.blocks += other.blocks;
+        self.requests += other.requests;
         self.transfers += other.transfers;
         self.credits += other.credits;
         self.verdicts += other.verdicts;
@@ -98,10 +100,11 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} histories, {} blocks, {} transfers, {} credits of {} verdicts, missed/duplicated/phantom = {}/{}/{}, early credits {}, \
+            "{} histories, {} blocks, {} requests, {} transfers, {} credits of {} verdicts, missed/duplicated/phantom = {}/{}/{}, early credits {}, \
              ledgers equal {}/{}, halted {}; reorgs by depth {:?}; transactions {:?}; faults {:?}",
             self.histories,
             self.blocks,
+            self.requests,
             self.transfers,
             self.credits,
             self.verdicts,

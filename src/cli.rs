@@ -72,8 +72,8 @@ pub enum Command {
     Intent(intents::IntentCommand),
     /// Run the signing station: show each approved intent, have it signed on the Trezor.
     Sign(sign::SignArgs),
-    /// Compare every custody account with the chain.
-    Reconcile,
+    /// Compare every custody account with the chain, and list open findings.
+    Reconcile(books::ReconcileArgs),
     /// Prove that balances equal their entries, that the books balance, and that every verdict follows from
     /// the history of its thresholds.
     Verify,
@@ -134,7 +134,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Chain(command) => chain::run(command, &config()?).await,
         Command::Intent(command) => intents::run(command).await,
         Command::Sign(args) => sign::run(args).await,
-        Command::Reconcile => books::reconcile(&config()?).await,
+        Command::Reconcile(args) => books::reconcile(args, &config()?).await,
         Command::Verify => books::verify(&config()?).await,
         #[cfg(feature = "devkit")]
         Command::Demo(_) => anyhow::bail!("the demo is dispatched by the binary"),

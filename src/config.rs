@@ -27,6 +27,8 @@ pub struct Config {
     pub api_listen: SocketAddr,
     pub metrics_listen: SocketAddr,
     pub poll: Duration,
+    /// From one look for findings to the next.
+    pub reconcile: Duration,
     pub plan: PlanPolicy,
 }
 
@@ -112,11 +114,14 @@ struct RawWatch {
     /// Pause between two looks at a quiet chain.
     #[serde(default = "default_poll_ms")]
     poll_ms: u64,
+    /// From one look for what the chain holds and the books do not explain to the next.
+    #[serde(default = "default_reconcile_seconds")]
+    reconcile_seconds: u64,
 }
 
 impl Default for RawWatch {
     fn default() -> Self {
-        Self { poll_ms: default_poll_ms() }
+        Self { poll_ms: default_poll_ms(), reconcile_seconds: default_reconcile_seconds() }
     }
 }
 
@@ -225,6 +230,10 @@ fn default_poll_ms() -> u64 {
     500
 }
 
+fn default_reconcile_seconds() -> u64 {
+    300
+}
+
 fn default_approvals() -> u8 {
     1
 }
@@ -255,6 +264,9 @@ impl Config {
         if !(10..=60_000).contains(&raw.watch.poll_ms) {
             return Err(field("watch.poll_ms", raw.watch.poll_ms, "use 10 to 60000"));
         }
+        if !(10..=86_400).contains(&raw.watch.reconcile_seconds) {
+            return Err(field("watch.reconcile_seconds", raw.watch.reconcile_seconds, "use 10 to 86400"));
+        }
         if !(1..=20).contains(&raw.planning.approvals_required) {
             return Err(field("planning.approvals_required", raw.planning.approvals_required, "use 1 to 20"));
         }
@@ -268,6 +280,7 @@ impl Config {
             api_listen: listen("api.listen", raw.api, API_LISTEN)?,
             metrics_listen: listen("metrics.listen", raw.metrics, METRICS_LISTEN)?,
             poll: Duration::from_millis(raw.watch.poll_ms),
+            reconcile: Duration::from_secs(raw.watch.reconcile_seconds),
             plan: PlanPolicy {
                 approvals_required: raw.planning.approvals_required,
                 max_fee_per_gas_max: u128::from(raw.planning.max_fee_per_gas_gwei) * WEI_PER_GWEI,

@@ -17,6 +17,7 @@ pub struct Metrics {
     deposit_indices: IntGaugeVec,
     chain_final: IntGaugeVec,
     chain_internal_unread: IntGaugeVec,
+    open_findings: IntGaugeVec,
     endpoint_requests: IntCounterVec,
     endpoint_bytes: IntCounterVec,
     endpoint_faults: IntCounterVec,
@@ -69,6 +70,11 @@ impl Metrics {
             "Of the newest 10,000 stored blocks, those of which nobody could trace the transactions; there, native coin that a contract sends is found by balance only.",
             &["chain"],
         );
+        let open_findings = gauges(
+            "amanatd_reconcile_open_findings",
+            "Accounts of which the chain holds another amount than the books explain.",
+            &["chain"],
+        );
         let endpoint_requests = counters("amanatd_rpc_requests_total", "Requests sent to an RPC endpoint.");
         let endpoint_bytes = counters("amanatd_rpc_received_bytes_total", "Bytes of answers received from an RPC endpoint.");
         let endpoint_faults = counters("amanatd_rpc_faults_total", "Requests to which an RPC endpoint gave no usable answer.");
@@ -85,7 +91,7 @@ impl Metrics {
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let all: [Box<dyn prometheus::core::Collector>; 14] = [
+        let all: [Box<dyn prometheus::core::Collector>; 15] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
             Box::new(chain_scanned.clone()),
@@ -93,6 +99,7 @@ impl Metrics {
             Box::new(deposit_indices.clone()),
             Box::new(chain_final.clone()),
             Box::new(chain_internal_unread.clone()),
+            Box::new(open_findings.clone()),
             Box::new(endpoint_requests.clone()),
             Box::new(endpoint_bytes.clone()),
             Box::new(endpoint_faults.clone()),
@@ -113,6 +120,7 @@ impl Metrics {
             deposit_indices,
             chain_final,
             chain_internal_unread,
+            open_findings,
             endpoint_requests,
             endpoint_bytes,
             endpoint_faults,
@@ -146,6 +154,10 @@ impl Metrics {
             self.chain_final.with_label_values(&[&chain]).set(number.cast_signed());
         }
         self.chain_internal_unread.with_label_values(&[&chain]).set(internal_unread.cast_signed());
+    }
+
+    pub fn findings_seen(&self, chain: ChainId, open: u64) {
+        self.open_findings.with_label_values(&[&chain.to_string()]).set(open.cast_signed());
     }
 
     /// `endpoint` is host and position, never the URL. Totals only grow.
@@ -199,7 +211,9 @@ mod tests {
         metrics.tick_failed("scan", None, "retry");
         metrics.chain_seen(ChainId::new(1).unwrap(), 9, true);
         metrics.account_seen("vault", 1_000_001);
+        metrics.findings_seen(ChainId::new(1).unwrap(), 2);
         let text = metrics.render();
+        assert!(text.contains("amanatd_reconcile_open_findings{chain=\"1\"} 2"));
         assert!(text.contains("amanatd_worker_last_tick_timestamp_seconds{chain=\"1\",worker=\"scan\"} 7"));
         assert!(text.contains("amanatd_chain_outflow_halted{chain=\"1\"} 1"));
         assert!(text.contains("amanatd_deposit_indices_remaining{account=\"vault\"} 1000001"));

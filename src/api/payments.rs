@@ -88,9 +88,9 @@ pub(super) async fn get(
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
     #[serde(default)]
-    cursor: Option<String>,
+    pub(super) cursor: Option<String>,
     #[serde(default)]
-    limit: Option<i64>,
+    pub(super) limit: Option<i64>,
 }
 
 pub(super) const PAGE_MAX: i64 = 200;

@@ -45,6 +45,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/chains/{chain}/thresholds", get(thresholds::list).post(thresholds::set))
         .route("/v1/chains/{chain}/thresholds/history", get(thresholds::history))
         .route("/v1/ledger/entries", get(ledger::entries))
+        .route("/v1/findings", get(ledger::findings))
         .route("/v1/reconciliation", get(ledger::reconciliation))
         .fallback(async || Problem::not_found("no such route; the API is under /v1"))
         .method_not_allowed_fallback(async || Problem::bad_request("method", "this route does not take that method"))

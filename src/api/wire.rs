@@ -293,6 +293,41 @@ pub struct EntryPage {
     pub next_cursor: Option<String>,
 }
 
+/// What the chain held and the books did not explain, as it was last seen. Amounts are in the asset's own decimals.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FindingView {
+    pub id: i64,
+    pub chain_id: u64,
+    pub address: Address,
+    pub asset: String,
+    pub symbol: String,
+    pub ledger: String,
+    /// In the chain and not in the ledger yet; negative the other way round.
+    pub pending: String,
+    pub chain: String,
+    /// Unexplained; negative where it is missing.
+    pub difference: String,
+    /// The same in base units.
+    pub difference_units: String,
+    pub block_number: u64,
+    pub block_hash: B256,
+    #[serde(with = "time::serde::rfc3339")]
+    pub first_seen_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub last_seen_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub closed_at: Option<OffsetDateTime>,
+    pub resolution: Option<String>,
+}
+
+/// Findings after a cursor, oldest first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FindingPage {
+    pub findings: Vec<FindingView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
 /// `POST /v1/chains/{chain}/thresholds`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -22,6 +22,7 @@ use crate::deposit::Watched;
 use crate::intent::{IntentError, Planner};
 use crate::ledger::{Bookkeeper, LedgerError};
 use crate::metrics::{EndpointTotals, Metrics};
+use crate::reconcile::{self, ReconcileError, Reconciler};
 use crate::rpc::{Node, VerifyError};
 use crate::scan::{self, ScanError, ScanOptions, Scanner};
 use crate::settings::{self, ChangeNote, Gate, NewChange, SettingsError, ThresholdKey};
@@ -106,6 +107,7 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
                 planner,
                 bookkeeper: Arc::clone(&bookkeeper),
                 metrics: metrics.clone(),
+                reconcile_every: config.reconcile,
                 settings_changed: settings_changed.clone(),
             },
         );
@@ -220,6 +222,7 @@ struct ChainWorkers {
     planner: Planner,
     bookkeeper: Arc<Bookkeeper>,
     metrics: Metrics,
+    reconcile_every: Duration,
     settings_changed: Wake,
 }
 
@@ -271,6 +274,11 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
         let broadcaster = Arc::clone(&broadcaster);
         async move { broadcaster.tick(now()).await }
     });
+    let reconciler = Arc::new(Reconciler::new(parts.db.clone(), Arc::clone(&parts.node), Arc::clone(&parts.spec), parts.reconcile_every));
+    gated(workers, &gate, "reconcile", chain, ReconcileError::disposition, move || {
+        let reconciler = Arc::clone(&reconciler);
+        async move { reconciler.tick(now()).await }
+    });
     let watched_node = Arc::clone(&parts.node);
     let settler = Arc::new(Settler { db: parts.db.clone(), node: parts.node, chain: parts.spec });
     gated(workers, &gate, "settle", chain, SettleError::disposition, move || {
@@ -292,6 +300,7 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
                 metrics.endpoint_seen(chain, &endpoint.name, totals);
             }
             let mut connection = db.connection().await?;
+            metrics.findings_seen(chain, reconcile::store::count_open(&mut connection, chain).await?);
             if let Some(cursor) = scan::store::find_cursor(&mut connection, chain).await? {
                 metrics.chain_seen(chain, cursor.tip.number.0, cursor.outflow_halted.is_some());
                 let unread = scan::store::count_internal_unread(&mut connection, chain).await?;

@@ -7,7 +7,7 @@ use alloy::primitives::Address;
 use amanatd::account::{self, AccountError, AccountXpub, DerivedAddress};
 use amanatd::chains::{ChainBook, ChainSpec};
 use amanatd::confirm::{Confirmer, Sightings};
-use amanatd::db::{Database, DatabaseLimits, DbError};
+use amanatd::db::{Database, DatabaseLimits};
 use amanatd::deposit::{self, Watched};
 use amanatd::devkit::postgres::APP;
 use amanatd::devkit::schema::FreshDatabase;
@@ -110,7 +110,7 @@ pub(super) fn book_of(spec: &ChainSpec) -> Arc<ChainBook> {
         .collect();
     let text = format!(
         "[[chain]]\nid = {}\nname = \"Sim\"\nnative = {{ symbol = \"ETH\", decimals = 18 }}\nblock_time_ms = 1000\nfinality = \"depth\"\n\
-         confirmation_threshold = 3\nreorg_window = {}\n{tokens}",
+         confirmation_threshold = 3\nrelease_threshold = 5\nreorg_window = {}\n{tokens}",
         spec.id, spec.reorg_window
     );
     Arc::new(ChainBook::parse(&text).unwrap())

@@ -29,7 +29,7 @@ pub(super) struct Ground {
 }
 
 pub(super) struct Base {
-    _database: FreshDatabase,
+    pub(super) database: FreshDatabase,
     pub(super) db: Database,
 }
 
@@ -79,7 +79,7 @@ impl Base {
             })
         });
         enrolled.await.unwrap();
-        Self { _database: database, db }
+        Self { database, db }
     }
 
     async fn claim(&self, payment: Option<(PaymentId, NewPayment, BlockNumber)>) -> Address {

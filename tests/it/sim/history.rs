@@ -388,7 +388,6 @@ impl<'a> Life<'a> {
         self.expects_deep = true;
         self.scan().await;
         assert!(!self.expects_deep, "the scanner went below its window unasked");
-        self.lost = true;
         self.round().await;
     }
 
@@ -406,6 +405,11 @@ impl<'a> Life<'a> {
             self.tally.fault("scanner ahead");
             self.calm();
             return;
+        }
+        if self.random.one_in(10) {
+            self.tally.fault("chain moved before the verdict");
+            let depth = self.depth().min(20);
+            self.replace(depth);
         }
         self.note_losses().await;
         self.confirm().await;
@@ -522,8 +526,9 @@ impl<'a> Life<'a> {
             match outcome {
                 Ok(Progress::Idle) => return,
                 Ok(Progress::Worked) => {}
-                Err(ScanError::TooDeep { .. }) if self.expects_deep => {
+                Err(ScanError::TooDeep { .. }) if self.depths == Depths::BelowWindow => {
                     self.expects_deep = false;
+                    self.lost = true;
                 }
                 Err(error) => {
                     self.expected(error.disposition(), &error);

@@ -25,9 +25,10 @@ pub(super) struct Tally {
 }
 
 /// What every run of some hundred histories must have met.
-const KINDS: [&str; 33] = [
+const KINDS: [&str; 34] = [
     "429",
     "branch returned",
+    "chain moved before the verdict",
     "chain moved during a tick",
     "cut JSON",
     "dropped",

@@ -29,7 +29,7 @@ check: setup ## Formatting, lints, fresh .sqlx, contracts and scripts
 	scripts/compile-contracts --check
 	scripts/check-scripts
 
-bench: setup ## The hot paths, each against a named baseline (LARGE=1: larger inputs)
+bench: setup ## The hot paths, each against a named baseline (LARGE=1: larger inputs; catch_up first builds its chain, 9 minutes)
 	cargo bench --features devkit --locked -- $(if $(LARGE),--large)
 
 dist: setup ## A stripped release tarball, proven free of the devkit

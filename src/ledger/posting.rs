@@ -2,12 +2,14 @@
 //!
 //! Keys name the fact, so a repeated fact makes the same keys and is refused by the database.
 
+use std::collections::BTreeSet;
+
 use alloy::primitives::{Address, B256};
 use time::OffsetDateTime;
 
 use super::entry::{AccountKey, Entry, EntryType};
 use crate::payment::{ExceptionKind, Payment, PaymentState};
-use crate::units::{BlockNumber, PaymentId, TokenAmount};
+use crate::units::{BlockNumber, LedgerEntryId, PaymentId, TokenAmount};
 
 /// A confirmed transfer to one of our addresses.
 #[derive(Clone, Debug)]
@@ -93,10 +95,37 @@ pub fn credit_key(verdict_id: i64) -> String {
     format!("verdict:{verdict_id}:credit")
 }
 
+/// The verdict whose credit stands under this key.
+pub fn verdict_of_credit(key: &str) -> Option<i64> {
+    key.strip_prefix("verdict:")?.strip_suffix(":credit")?.parse().ok()
+}
+
+/// The key under which a credit out of suspense was counted after all. Once for each verdict: it is
+/// reversed only together with the credit.
+pub fn counted_key(verdict_id: i64) -> String {
+    format!("verdict:{verdict_id}:counted")
+}
+
+/// A credit that was one too many counts, now that an earlier one has left the chain.
+pub fn counted(payment: PaymentId, verdict_id: i64, credit: &Entry) -> Entry {
+    Entry {
+        entry_type: EntryType::Adjustment,
+        payment: Some(payment),
+        amount: credit.amount,
+        decimals: credit.decimals,
+        debit: AccountKey::Suspense(Some(payment)),
+        credit: AccountKey::Received(payment),
+        reverses: None,
+        key: counted_key(verdict_id),
+        memo: "counts, because an earlier deposit left the chain".to_owned(),
+    }
+}
+
 /// When a payment is whole: what was received becomes held, and what is too much goes to suspense.
 ///
-/// `received` is the balance of the payment's received account; `by` names the verdict that made it whole.
-pub fn hold(payment: &Payment, received: TokenAmount, by: i64) -> Result<Vec<Entry>, crate::units::AmountError> {
+/// `received` is the balance of the payment's received account; `cause` begins the entries' keys and
+/// names what made it whole.
+pub fn hold(payment: &Payment, received: TokenAmount, cause: &str) -> Result<Vec<Entry>, crate::units::AmountError> {
     let excess = received.checked_sub(payment.due)?;
     let entry = |entry_type, amount, credit, leg: &str, memo: &str| Entry {
         entry_type,
@@ -106,7 +135,7 @@ pub fn hold(payment: &Payment, received: TokenAmount, by: i64) -> Result<Vec<Ent
         debit: AccountKey::Received(payment.id),
         credit,
         reverses: None,
-        key: format!("verdict:{by}:{leg}"),
+        key: format!("{cause}:{leg}"),
         memo: memo.to_owned(),
     };
     let mut entries = vec![entry(EntryType::Hold, payment.due, AccountKey::Held(payment.id), "hold", "whole amount received")];
@@ -114,6 +143,13 @@ pub fn hold(payment: &Payment, received: TokenAmount, by: i64) -> Result<Vec<Ent
         entries.push(entry(EntryType::Adjustment, excess, AccountKey::Suspense(Some(payment.id)), "excess", "more than was due"));
     }
     Ok(entries)
+}
+
+/// The credits among a payment's entries that stand, with their verdicts, oldest first.
+pub fn standing_credits(entries: &[super::store::PostedEntry]) -> Vec<(i64, &Entry)> {
+    let reversed: BTreeSet<LedgerEntryId> = entries.iter().filter_map(|posted| posted.entry.reverses).collect();
+    let standing = entries.iter().filter(|posted| !reversed.contains(&posted.id));
+    standing.filter_map(|posted| Some((verdict_of_credit(&posted.entry.key)?, &posted.entry))).collect()
 }
 
 /// The mirror of an entry.
@@ -194,14 +230,14 @@ mod tests {
     #[test]
     fn l6_a_hold_takes_what_is_due_and_no_more() {
         let payment = payment(PaymentState::Processing);
-        let exact = hold(&payment, payment.due, 5).unwrap();
+        let exact = hold(&payment, payment.due, "verdict:5").unwrap();
         assert_eq!(exact.len(), 1);
         assert_eq!((exact[0].debit, exact[0].credit), (AccountKey::Received(payment.id), AccountKey::Held(payment.id)));
-        let over = hold(&payment, TokenAmount::new(payment.due.asset, U256::from(130)), 5).unwrap();
+        let over = hold(&payment, TokenAmount::new(payment.due.asset, U256::from(130)), "verdict:5").unwrap();
         assert_eq!(over[0].amount.units, U256::from(100));
         assert_eq!(over[1].amount.units, U256::from(30));
         assert_eq!(over[1].credit, AccountKey::Suspense(Some(payment.id)));
-        assert!(hold(&payment, TokenAmount::new(payment.due.asset, U256::from(99)), 5).is_err());
+        assert!(hold(&payment, TokenAmount::new(payment.due.asset, U256::from(99)), "verdict:5").is_err());
     }
 
     #[test]

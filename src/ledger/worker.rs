@@ -18,14 +18,16 @@ use crate::confirm::store::{ConfirmedSighting, Page};
 use crate::db::Database;
 use crate::deposit::{self, DestinationStatus};
 use crate::event::{self, Event};
-use crate::payment::{self, ExceptionKind, Payment, PaymentEvent};
+use crate::payment::{self, ExceptionKind, Payment, PaymentEvent, PaymentState};
 use crate::scan;
-use crate::units::{Asset, ChainId, Disposition, Outcomes, PaymentId, Progress, TokenAmount, format_units};
+use crate::units::{Asset, BlockNumber, ChainId, Disposition, LedgerEntryId, Outcomes, PaymentId, Progress, TokenAmount, format_units};
 
 /// How many transfers one tick posts at most.
 const TRANSFERS_PER_TICK: i64 = 200;
 /// How far a start looks back behind the cursor, for a verdict that committed late.
 const LOOK_BACK: i64 = 1_000;
+/// Entries of a payment read at once.
+const ENTRIES_PER_PAGE: i64 = 1_000;
 
 /// Keeps the books of the chains it is ticked for.
 #[derive(Debug)]
@@ -180,7 +182,7 @@ async fn post_one(connection: &mut PgConnection, verdict: &ConfirmedSighting, de
         Reading::Counts => {
             store::append(connection, &[posting::detected(payment.id, &transfer)]).await?;
             note_credit(connection, &payment, &transfer, "payment.credited").await?;
-            settle_state(connection, &payment, &transfer).await
+            settle_state(connection, &payment, &format!("verdict:{}", transfer.verdict_id)).await
         }
         Reading::Suspended(why) => {
             store::append(connection, &[posting::suspended(payment.id, &transfer, why)]).await?;
@@ -206,8 +208,9 @@ async fn note_credit(
     Ok(())
 }
 
-/// Whole now? Then the amount is held and the payment confirmed; else the rest stays due.
-async fn settle_state(connection: &mut PgConnection, payment: &Payment, transfer: &ConfirmedTransfer) -> Result<(), LedgerError> {
+/// Whole now? Then the amount is held and the payment confirmed; else the rest stays due. `cause` begins
+/// the keys of the entries.
+async fn settle_state(connection: &mut PgConnection, payment: &Payment, cause: &str) -> Result<(), LedgerError> {
     let received = store::balance(connection, payment.due.asset, AccountKey::Received(payment.id)).await?;
     if received.units < payment.due.units {
         payment::store::advance(connection, payment, PaymentEvent::TransferSeen).await?;
@@ -217,7 +220,7 @@ async fn settle_state(connection: &mut PgConnection, payment: &Payment, transfer
         payment::store::open_exception(connection, payment.id, ExceptionKind::Partial, &detail).await?;
         return Ok(());
     }
-    let entries = posting::hold(payment, received, transfer.verdict_id)?;
+    let entries = posting::hold(payment, received, cause)?;
     let over = entries.len() > 1;
     store::append(connection, &entries).await?;
     payment::store::close_exception(connection, payment.id, ExceptionKind::Partial, "the rest arrived").await?;
@@ -242,10 +245,10 @@ async fn reverse_one(connection: &mut PgConnection, verdict: &ConfirmedSighting,
     scan::store::halt_outflow(connection, verdict.amount.asset.chain, &reason, now).await?;
     let destination = deposit::store::find_by_derived_address(connection, verdict.derived_address).await?;
     if let Some(destination) = destination {
-        let payment = payment::store::lock(connection, destination.payment).await?;
+        let mut payment = payment::store::lock(connection, destination.payment).await?;
         let counted = reverse_claims(connection, payment.id, verdict, &why).await?;
         if counted {
-            payment::store::advance(connection, &payment, PaymentEvent::CreditReversed).await?;
+            payment = payment::store::advance(connection, &payment, PaymentEvent::CreditReversed).await?;
         }
         payment::store::open_exception(connection, payment.id, ExceptionKind::Reorged, &why).await?;
         let detail = serde_json::json!({ "tx_hash": verdict.tx_hash });
@@ -253,11 +256,75 @@ async fn reverse_one(connection: &mut PgConnection, verdict: &ConfirmedSighting,
         if destination.status == DestinationStatus::Active {
             deposit::store::advance(connection, destination.id, DestinationStatus::Active, DestinationStatus::Quarantined).await?;
         }
-    } else {
-        reverse_credit(connection, verdict, &why).await?;
+        confirm::store::revoke(connection, verdict.verdict, now).await?;
+        return count_again(connection, &payment, destination.birth_block, verdict.verdict).await;
     }
+    reverse_credit(connection, verdict, &why).await?;
     confirm::store::revoke(connection, verdict.verdict, now).await?;
     Ok(())
+}
+
+/// What is left may be whole without the credit that was just reversed: by itself, or with transfers
+/// that were one too many before. The books must be those of a daemon that never saw what left the chain
+/// (W5).
+async fn count_again(connection: &mut PgConnection, payment: &Payment, birth_block: BlockNumber, reversed: i64) -> Result<(), LedgerError> {
+    if !matches!(payment.state, PaymentState::Pending | PaymentState::Processing) {
+        return Ok(());
+    }
+    let entries = entries_of(connection, payment.id).await?;
+    let standing = posting::standing_credits(&entries);
+    for (verdict, _) in &standing {
+        // Its own reversal comes, and ends here again. Nothing is made whole with it meanwhile.
+        if !confirm::store::is_credit_standing(connection, *verdict).await? {
+            return Ok(());
+        }
+    }
+    let suspense = AccountKey::Suspense(Some(payment.id));
+    let mut received = store::balance(connection, payment.due.asset, AccountKey::Received(payment.id)).await?;
+    let (mut counted, mut left) = (false, false);
+    let keys: BTreeSet<&str> = entries.iter().map(|posted| posted.entry.key.as_str()).collect();
+    for (verdict, credit) in standing {
+        if credit.credit != suspense || keys.contains(posting::counted_key(verdict).as_str()) {
+            continue;
+        }
+        let page = Page { after: verdict - 1, limit: 1 };
+        let found = confirm::store::list_credited(connection, credit.amount.asset.chain, page).await?;
+        let Some(sighting) = found.into_iter().find(|found| found.verdict == verdict) else { continue };
+        if posting::read(payment, birth_block, &confirmed(&sighting, credit.decimals)) != Reading::Counts {
+            continue;
+        }
+        // Somebody may have decided about it and paid it back.
+        let free = store::balance(connection, credit.amount.asset, suspense).await?;
+        if received.units >= payment.due.units || free.units < credit.amount.units {
+            left = true;
+            continue;
+        }
+        store::append(connection, &[posting::counted(payment.id, verdict, credit)]).await?;
+        received = received.checked_add(credit.amount)?;
+        counted = true;
+    }
+    if counted && !left {
+        payment::store::close_exception(connection, payment.id, ExceptionKind::Duplicate, "counts, an earlier one left the chain").await?;
+    }
+    if received.units.is_zero() {
+        return Ok(());
+    }
+    settle_state(connection, payment, &format!("verdict:{reversed}:reversed")).await
+}
+
+/// All entries of a payment, oldest first.
+async fn entries_of(connection: &mut PgConnection, payment: PaymentId) -> Result<Vec<store::PostedEntry>, LedgerError> {
+    let mut entries: Vec<store::PostedEntry> = Vec::new();
+    loop {
+        let after = entries.last().map_or(LedgerEntryId(0), |last| last.id);
+        let page = store::list(connection, Some(payment), after, ENTRIES_PER_PAGE).await?;
+        let full = i64::try_from(page.len()).is_ok_and(|rows| rows >= ENTRIES_PER_PAGE);
+        entries.extend(page);
+        // Ends: each page begins after the last one, and entries are finite.
+        if !full {
+            return Ok(entries);
+        }
+    }
 }
 
 /// Reverses what stands on the credit, newest first, then the credit. Tells whether it counted.
@@ -269,11 +336,15 @@ async fn reverse_claims(
 ) -> Result<bool, LedgerError> {
     let credit = store::find(connection, &posting::credit_key(verdict.verdict)).await?;
     let Some(credit) = credit else { return Ok(false) };
-    let counted = matches!(credit.entry.credit, AccountKey::Received(_));
+    let after_all = store::find(connection, &posting::counted_key(verdict.verdict)).await?;
+    let counted = matches!(credit.entry.credit, AccountKey::Received(_)) || after_all.is_some();
     if counted {
         for taken in store::list_taken_from_received(connection, payment).await? {
             store::append(connection, &[posting::reversal(&taken, why)]).await?;
         }
+    }
+    if let Some(after_all) = after_all {
+        store::append(connection, &[posting::reversal(&after_all, why)]).await?;
     }
     reverse_credit(connection, verdict, why).await?;
     Ok(counted)

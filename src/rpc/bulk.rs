@@ -15,8 +15,8 @@ use futures_util::stream;
 use serde_json::{Value, json};
 
 use super::answer::{Block, Header, RangeLog, RawBlock, RawHeader, RawReceipt, Receipt};
-use super::endpoint::{Endpoint, TraceKind};
-use super::error::{Fault, RpcError, is_missing_method, read_range_refusal};
+use super::endpoint::{Endpoint, LOGS, TraceKind};
+use super::error::{Fault, RpcError, is_missing_method};
 use super::node::Node;
 use super::questions::{BY_NUMBER, hex_number};
 use super::read::{HashOnly, read_json, read_present, read_range, same_number};
@@ -31,7 +31,6 @@ const AHEAD: usize = 32;
 const PATIENCE: u32 = 8;
 
 const RECEIPTS: &str = "eth_getBlockReceipts";
-const LOGS: &str = "eth_getLogs";
 
 /// Heights from one to another, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,7 +229,7 @@ impl Node {
             let tried = u32::try_from(span.blocks()).unwrap_or(u32::MAX);
             // A smaller size may have been found since this part was cut.
             if tried <= endpoint.log_range.get() || tried == 1 {
-                match patiently(|| Box::pin(logs_once(endpoint, span, query))).await.map_err(read_range_refusal) {
+                match patiently(|| Box::pin(logs_once(endpoint, span, query))).await {
                     Ok(found) => {
                         endpoint.log_range.succeed(tried);
                         return Ok(found);
@@ -311,16 +310,20 @@ fn some<'a, T: Send + 'a>(
             let answer = patiently(|| Box::pin(endpoint.call(method, params, |text| read(first, text)))).await?;
             return Ok(vec![answer]);
         }
-        if tried <= endpoint.batch.get() {
-            match patiently(|| Box::pin(endpoint.batch(calls, |place, text| read(first + place, text)))).await {
+        let mut turns = 0;
+        while tried <= endpoint.batch.get() {
+            turns += 1;
+            match endpoint.batch(calls, |place, text| read(first + place, text)).await {
                 Ok(answers) => {
                     endpoint.batch.succeed(tried);
                     return Ok(answers);
                 }
-                // What one call of the batch was refused for may have nothing to do with its size; the
-                // halves will show which call it is.
-                Err(fault) if fault.may_be_size() && !is_missing_method(&fault) => endpoint.batch.shrink(tried, None),
-                Err(fault) => return Err(fault),
+                Err(batch) if batch.fault.is_too_fast() && turns <= PATIENCE => {}
+                // A method that is not there is no reason to ask for less at once. Batches that are not
+                // there are refused in the same words, but as a whole.
+                Err(batch) if batch.of_one && is_missing_method(&batch.fault) => return Err(batch.fault),
+                Err(batch) if batch.fault.may_be_size() => endpoint.batch.shrink(tried, None),
+                Err(batch) => return Err(batch.fault),
             }
         }
         let middle = calls.len() / 2;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::envelope::{EnvelopeFault, ErrorObject, read_batch, read_single};
-use super::error::{Fault, clean, read_refusal};
+use super::error::{Fault, clean, read_range_refusal, read_refusal};
 use super::node::NodeError;
 use super::pace::{Adaptive, Pace};
 
@@ -36,6 +36,8 @@ impl Default for ProviderLimits {
         Self { requests_per_second: None, in_flight: 8, batch_calls: 100, log_range_blocks: 10_000 }
     }
 }
+
+pub(super) const LOGS: &str = "eth_getLogs";
 
 /// Where a range of logs starts; what is configured may be less.
 const LOG_RANGE_START: u32 = 2_000;
@@ -195,10 +197,11 @@ impl Endpoint {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let request = serde_json::json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
         let answer = match self.post(request.to_string()).await {
-            Ok((status, body)) => self.envelope(status, &body, id).and_then(read),
+            Ok((status, body)) => self.envelope(status, &body, id).map_err(|fault| of_method(method, fault)).and_then(read),
             Err(fault) => Err(fault),
         };
-        self.account(answer)
+        self.account(answer.as_ref().err());
+        answer
     }
 
     /// Several calls in one request. Each must be answered; the first that was not is the fault of all.
@@ -207,20 +210,30 @@ impl Endpoint {
         &self,
         calls: &[(&'static str, Value)],
         read: impl Fn(usize, &str) -> Result<T, Fault>,
-    ) -> Result<Vec<T>, Fault> {
+    ) -> Result<Vec<T>, BatchFault> {
         let count = calls.len() as u64;
         let first = self.next_id.fetch_add(count, Ordering::Relaxed);
         let requests: Vec<Value> = (first..)
             .zip(calls)
             .map(|(id, (method, params))| serde_json::json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }))
             .collect();
+        let whole = |fault| BatchFault { fault, of_one: false };
         let answer = match self.post(Value::Array(requests).to_string()).await {
-            Ok((status, body)) => self
-                .batch_envelope(status, &body, first..first + count)
-                .and_then(|results| results.into_iter().enumerate().map(|(position, result)| read(position, result?)).collect()),
-            Err(fault) => Err(fault),
+            Ok((status, body)) => match self.batch_envelope(status, &body, first..first + count) {
+                Ok(results) => {
+                    let answers = results
+                        .into_iter()
+                        .zip(calls)
+                        .enumerate()
+                        .map(|(position, (result, (method, _)))| read(position, result.map_err(|fault| of_method(method, fault))?));
+                    answers.collect::<Result<_, Fault>>().map_err(|fault| BatchFault { fault, of_one: true })
+                }
+                Err(fault) => Err(whole(fault)),
+            },
+            Err(fault) => Err(whole(fault)),
         };
-        self.account(answer)
+        self.account(answer.as_ref().err().map(|batch| &batch.fault));
+        answer
     }
 
     async fn post(&self, request: String) -> Result<(StatusCode, Vec<u8>), Fault> {
@@ -243,18 +256,17 @@ impl Endpoint {
         Ok((status, body))
     }
 
-    /// What the answer says about the endpoint.
-    fn account<T>(&self, answer: Result<T, Fault>) -> Result<T, Fault> {
-        match &answer {
-            Ok(_) => self.pace.speed_up(),
-            Err(fault) => {
+    /// What an answer, or the fault in its place, says about the endpoint.
+    fn account(&self, fault: Option<&Fault>) {
+        match fault {
+            None => self.pace.speed_up(),
+            Some(fault) => {
                 self.faults.fetch_add(1, Ordering::Relaxed);
                 if fault.is_too_fast() {
                     self.pace.slow_down();
                 }
             }
         }
-        answer
     }
 
     /// Reads the body up to the cap. A length that is announced above it is not even begun.
@@ -325,6 +337,19 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+/// Why a batch failed: as a whole, or because of one of its calls.
+#[derive(Debug)]
+pub(super) struct BatchFault {
+    pub(super) fault: Fault,
+    pub(super) of_one: bool,
+}
+
+impl From<BatchFault> for Fault {
+    fn from(batch: BatchFault) -> Self {
+        batch.fault
+    }
+}
+
 /// Which of the two ways of tracing a block an endpoint offers. Found out once, by asking.
 #[derive(Debug, Default)]
 pub(super) struct Tracing(AtomicU8);
@@ -354,6 +379,12 @@ impl Tracing {
         self.0.fetch_max(next, Ordering::Relaxed);
         self.get()
     }
+}
+
+/// What a refusal means for this method: a range of logs is refused in words of its own, some of which
+/// elsewhere speak of the rate.
+fn of_method(method: &str, fault: Fault) -> Fault {
+    if method == LOGS { read_range_refusal(fault) } else { fault }
 }
 
 fn fault_of(error: reqwest::Error) -> Fault {

@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::answer::{Block, FeeEstimate, Header, Log, RawBlock, RawHeader, Receipt};
+use super::endpoint::LOGS;
 use super::error::{Fault, RpcError, SendOutcome, is_missing_method, is_unknown_tag, read_send_error};
 use super::hex::{Data, Fixed, Quantity};
 use super::node::{CallRequest, Node};
@@ -165,7 +166,7 @@ impl Node {
     /// with an empty list.
     pub async fn logs_by_block_hash(&self, hash: B256, contracts: &[Address], topic: B256) -> Result<Vec<Log>, RpcError> {
         let filter = json!([{ "blockHash": hash, "address": contracts, "topics": [topic] }]);
-        self.agree("eth_getLogs", &filter, Vec::<Log>::eq, |text| read_logs(text, hash, contracts, topic)).await
+        self.agree(LOGS, &filter, Vec::<Log>::eq, |text| read_logs(text, hash, contracts, topic)).await
     }
 
     // === transactions ===

@@ -14,7 +14,7 @@ use super::matching::{self, TRANSFER_TOPIC, View};
 use super::tip;
 use super::worker::{Read, Scanner, link_of};
 use super::{MatchError, ScanError};
-use crate::rpc::{Block, Call, FoundLogs, Log, LogQuery, Receipt, RpcError, Span};
+use crate::rpc::{Block, Call, Fault, FoundLogs, Log, LogQuery, Receipt, RpcError, Span};
 use crate::units::{BlockNumber, BlockRef};
 
 impl Scanner {
@@ -98,10 +98,8 @@ impl Scanner {
             let watched = self.watched.read();
             let scope = self.scope(&watched);
             let needed = |read: &Read| {
-                let header = &read.block.header;
                 let view = View { block: &read.block, logs: &read.logs, calls: read.calls.as_deref().unwrap_or_default() };
-                let doubtful =
-                    !self.tokens.is_empty() && !present.contains(&header.block.number) && !header.excludes(&self.tokens, TRANSFER_TOPIC);
+                let doubtful = !present.contains(&read.block.header.block.number) && self.may_hold_logs(&read.block);
                 doubtful || !matching::hits(view, scope).is_empty()
             };
             (0..reads.len()).filter(|place| needed(&reads[*place])).collect()
@@ -125,6 +123,8 @@ impl Scanner {
                     );
                     self.receipts_one_by_one.store(true, Ordering::Relaxed);
                 }
+                // It offers the method and has nothing to say: perhaps it has the receipts one by one.
+                Err(error) if matches!(error.fault, Fault::NotFound { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -137,7 +137,7 @@ impl Scanner {
         Ok(())
     }
 
-    fn take_receipts(&self, read: &mut Read, receipts: Vec<Receipt>) -> Result<(), ScanError> {
+    pub(super) fn take_receipts(&self, read: &mut Read, receipts: Vec<Receipt>) -> Result<(), ScanError> {
         let of_ours = |log: &&Log| self.tokens.contains(&log.address) && log.topics.first() == Some(&TRANSFER_TOPIC);
         let logs = receipts.iter().filter(|receipt| receipt.succeeded).flat_map(|receipt| &receipt.logs).filter(of_ours).cloned().collect();
         self.take_logs(read, logs)?;

@@ -275,15 +275,32 @@ impl Scanner {
     }
 
     /// The logs of a block are asked by its hash, unless its own header proves that it has none of ours.
-    async fn with_logs(&self, block: Block) -> Result<Read, ScanError> {
-        let header = &block.header;
-        let logs = if self.tokens.is_empty() || header.excludes(&self.tokens, TRANSFER_TOPIC) {
-            Vec::new()
-        } else {
-            self.node.logs_by_block_hash(header.block.hash, &self.tokens, TRANSFER_TOPIC).await?
-        };
-        let calls = self.look_inside(&block).await?;
-        Ok(Read { block, logs, calls, receipts: Vec::new() })
+    async fn with_logs(&self, mut block: Block) -> Result<Read, ScanError> {
+        if !self.options.native {
+            block.transactions.clear();
+        }
+        let mut read = Read { block, logs: Vec::new(), calls: None, receipts: Vec::new() };
+        if self.may_hold_logs(&read.block) {
+            let at = read.block.header.block;
+            match self.node.logs_by_block_hash(at.hash, &self.tokens, TRANSFER_TOPIC).await {
+                Ok(logs) => read.logs = logs,
+                // More logs than one answer may have: the receipts have them too.
+                Err(error) if matches!(error.fault, Fault::TooWide { .. } | Fault::TooLarge { .. }) => {
+                    let receipts = self.node.block_receipts(&[at]).await?;
+                    self.take_receipts(&mut read, receipts.into_iter().next().unwrap_or_default())?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        read.calls = self.look_inside(&read.block).await?;
+        Ok(read)
+    }
+
+    /// Whether a block may hold logs of our tokens, by its own word: it has transactions, and its filter
+    /// does not exclude them.
+    pub(super) fn may_hold_logs(&self, block: &Block) -> bool {
+        let empty = self.options.native && block.transactions.is_empty();
+        !self.tokens.is_empty() && !empty && !block.header.excludes(&self.tokens, TRANSFER_TOPIC)
     }
 
     /// What happened inside a block's transactions. A trace that cannot be had leaves the block unread in

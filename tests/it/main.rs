@@ -4,6 +4,7 @@
 
 mod accounts;
 mod api;
+mod catching_up;
 mod db;
 mod ground;
 mod gates;
@@ -19,6 +20,7 @@ mod schema;
 mod scripted;
 mod shutdown;
 mod signing;
+mod sim;
 mod simulator;
 mod station;
 mod units;

@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 
 use answer::Window;
 pub(crate) use answer::{Batches, BlockReceipts, Lie, PastHead, RangeText, Tags, View};
-pub(crate) use model::{Emitted, Frame, FrameKind, Model, PAYER, Pay, Tx};
+pub(crate) use model::{Emitted, Frame, FrameKind, Model, Moved, PAYER, Pay, Tx};
 
 /// What comes back instead of the honest answer.
 #[derive(Clone, Debug)]

@@ -68,9 +68,20 @@ impl Watching {
     }
 
     pub(crate) async fn with(urls: &[&str], spec: ChainSpec, options: ScanOptions) -> Self {
+        Self::through(node_of(urls), spec, options).await
+    }
+
+    /// Over endpoints of which so many must agree.
+    pub(crate) async fn agreeing(urls: &[&str], agreement: usize) -> Self {
+        let urls: Vec<SecretString> = urls.iter().map(|url| SecretString::from(*url)).collect();
+        let node = Node::new(CHAIN, &urls, NodeOptions { agreement, ..quick() }).unwrap();
+        Self::through(node, local_spec(), ScanOptions::default()).await
+    }
+
+    async fn through(node: Node, spec: ChainSpec, options: ScanOptions) -> Self {
         let base = FreshDatabase::create().unwrap();
         let database = Database::connect(&base.url(APP), DatabaseLimits { connections_max: 3, ..DatabaseLimits::default() }).await.unwrap();
-        let node = Arc::new(node_of(urls));
+        let node = Arc::new(node);
         let (scanner, confirmer) = workers(&database, &node, &spec, options);
         let watching = Self { base, database, node, spec, scanner, confirmer, options };
         watching.set_threshold(3).await;

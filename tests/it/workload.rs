@@ -10,7 +10,7 @@ use crate::watching::{CHAIN, Watching, local_spec};
 const RECIPE: Recipe = Recipe { blocks: 60, watched: 300, seed: 60 };
 
 /// Whether the scanner reads traces. Until it does, what a contract passes on is known to be missing.
-const TRACES: bool = false;
+const TRACES: bool = true;
 
 /// W2: everything that reached us is found, by content, once, and nothing else is.
 #[tokio::test]

@@ -152,7 +152,8 @@ impl Scene {
     fn due(&self) -> BTreeSet<(B256, Position, B256)> {
         self.node.model(|model| {
             let deep = model.line().len() - usize::try_from(THRESHOLD).unwrap() + 1;
-            let blocks = &model.line()[usize::try_from(self.first).unwrap()..deep];
+            let first = usize::try_from(self.first).unwrap();
+            let blocks = &model.line()[first.min(deep)..deep];
             blocks
                 .iter()
                 .flat_map(|block| model.moved_in(*block).into_iter().map(|moved| (moved.tx_hash, moved.position, *block)))

@@ -22,6 +22,7 @@ pub struct Metrics {
     endpoint_faults: IntCounterVec,
     endpoint_dissents: IntCounterVec,
     endpoint_resting: IntGaugeVec,
+    head_notices_connected: IntGaugeVec,
     ready: IntGauge,
 }
 
@@ -81,11 +82,16 @@ impl Metrics {
             "1 while an RPC endpoint is asked after the others because it failed.",
             &["chain", "endpoint"],
         );
+        let head_notices_connected = gauges(
+            "amanatd_head_notices_connected",
+            "1 while a node announces new heads over its WebSocket; at 0 the chain is polled alone. Absent without websocket_url.",
+            &["chain"],
+        );
         let ready = IntGauge::new("amanatd_ready", "1 once the database answered, the API listens and workers run.")
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let all: [Box<dyn prometheus::core::Collector>; 14] = [
+        let all: [Box<dyn prometheus::core::Collector>; 15] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
             Box::new(chain_scanned.clone()),
@@ -98,6 +104,7 @@ impl Metrics {
             Box::new(endpoint_faults.clone()),
             Box::new(endpoint_dissents.clone()),
             Box::new(endpoint_resting.clone()),
+            Box::new(head_notices_connected.clone()),
             Box::new(ready.clone()),
             Box::new(build),
         ];
@@ -118,6 +125,7 @@ impl Metrics {
             endpoint_faults,
             endpoint_dissents,
             endpoint_resting,
+            head_notices_connected,
             ready,
         }
     }
@@ -160,6 +168,10 @@ impl Metrics {
         raise(&self.endpoint_faults, totals.faults);
         raise(&self.endpoint_dissents, totals.dissents);
         self.endpoint_resting.with_label_values(&labels).set(i64::from(totals.resting));
+    }
+
+    pub fn head_notices(&self, chain: ChainId, connected: bool) {
+        self.head_notices_connected.with_label_values(&[&chain.to_string()]).set(i64::from(connected));
     }
 
     pub fn set_ready(&self, ready: bool) {

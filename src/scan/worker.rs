@@ -54,7 +54,7 @@ pub struct Scanner {
     pub(super) watched: Arc<Watched>,
     pub(super) chain: ChainId,
     pub(super) tokens: Vec<Address>,
-    reorg_window: u32,
+    pub(super) reorg_window: u32,
     finality: Option<FinalityTag>,
     pub(super) options: ScanOptions,
     /// The head under which the node was last asked what is final.
@@ -448,7 +448,7 @@ impl Scanner {
         })
     }
 
-    fn block_time(&self, block: BlockRef, timestamp: u64) -> Result<OffsetDateTime, ScanError> {
+    pub(super) fn block_time(&self, block: BlockRef, timestamp: u64) -> Result<OffsetDateTime, ScanError> {
         let seconds = i64::try_from(timestamp).ok();
         seconds.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok()).ok_or(ScanError::Timestamp {
             chain: self.chain,

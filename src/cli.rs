@@ -11,6 +11,7 @@ mod console;
 mod database;
 mod intents;
 mod people;
+mod rescan;
 mod sign;
 mod threshold;
 
@@ -67,6 +68,8 @@ pub enum Command {
     /// The breaker of a chain: status, halt, resume.
     #[command(subcommand)]
     Chain(chain::ChainCommand),
+    /// Read blocks of a chain again and store what is missing; or extend the stored blocks downwards.
+    Rescan(rescan::RescanArgs),
     /// Intents: list those that wait, approve one, give one up.
     #[command(subcommand)]
     Intent(intents::IntentCommand),
@@ -132,6 +135,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Threshold(command) => threshold::run(command, &config()?).await,
         Command::Confirm(command) => confirm::run(command, &config()?).await,
         Command::Chain(command) => chain::run(command, &config()?).await,
+        Command::Rescan(args) => rescan::run(args, &config()?).await,
         Command::Intent(command) => intents::run(command).await,
         Command::Sign(args) => sign::run(args).await,
         Command::Reconcile(args) => books::reconcile(args, &config()?).await,

@@ -5,6 +5,7 @@
 //! The clock is read here and handed down.
 
 mod admin;
+mod heads;
 mod notices;
 mod start;
 mod supervise;

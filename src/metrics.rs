@@ -23,6 +23,7 @@ pub struct Metrics {
     endpoint_faults: IntCounterVec,
     endpoint_dissents: IntCounterVec,
     endpoint_resting: IntGaugeVec,
+    head_notices_connected: IntGaugeVec,
     ready: IntGauge,
 }
 
@@ -87,6 +88,11 @@ impl Metrics {
             "1 while an RPC endpoint is asked after the others because it failed.",
             &["chain", "endpoint"],
         );
+        let head_notices_connected = gauges(
+            "amanatd_head_notices_connected",
+            "1 while a node announces new heads over its WebSocket; at 0 the chain is polled alone. Absent without websocket_url.",
+            &["chain"],
+        );
         let ready = IntGauge::new("amanatd_ready", "1 once the database answered, the API listens and workers run.")
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
@@ -105,6 +111,7 @@ impl Metrics {
             Box::new(endpoint_faults.clone()),
             Box::new(endpoint_dissents.clone()),
             Box::new(endpoint_resting.clone()),
+            Box::new(head_notices_connected.clone()),
             Box::new(ready.clone()),
             Box::new(build),
         ];
@@ -126,6 +133,7 @@ impl Metrics {
             endpoint_faults,
             endpoint_dissents,
             endpoint_resting,
+            head_notices_connected,
             ready,
         }
     }
@@ -172,6 +180,10 @@ impl Metrics {
         raise(&self.endpoint_faults, totals.faults);
         raise(&self.endpoint_dissents, totals.dissents);
         self.endpoint_resting.with_label_values(&labels).set(i64::from(totals.resting));
+    }
+
+    pub fn head_notices(&self, chain: ChainId, connected: bool) {
+        self.head_notices_connected.with_label_values(&[&chain.to_string()]).set(i64::from(connected));
     }
 
     pub fn set_ready(&self, ready: bool) {

@@ -20,6 +20,7 @@ pub mod decode;
 mod endpoint;
 mod envelope;
 mod error;
+mod heads;
 mod hex;
 mod json;
 mod node;
@@ -36,7 +37,8 @@ pub use answer::{Block, FeeEstimate, Header, Log, RangeLog, Receipt, Transaction
 pub use bulk::{FoundLogs, LogQuery, Span};
 pub use endpoint::{EndpointLimits, ProviderLimits};
 pub use error::{Fault, RpcError, SendOutcome};
+pub use heads::{HeadError, HeadLimits, HeadNotices};
 pub use node::{CallRequest, EndpointStatus, Node, NodeError, NodeOptions, Usage};
-pub use questions::FinalityTag;
+pub use questions::{EndpointHead, FinalityTag};
 pub use trace::{Call, CallKind};
 pub use verify::VerifyError;

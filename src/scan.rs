@@ -12,6 +12,7 @@
 
 mod catch_up;
 pub mod matching;
+mod rescan;
 pub mod store;
 pub mod tip;
 mod transfer;
@@ -24,6 +25,7 @@ use crate::units::{BlockNumber, BlockRef, ChainId, Disposition};
 
 use matching::MatchError;
 
+pub use rescan::{RescanReport, chunks};
 pub use store::Cursor;
 pub use transfer::{ParsePositionError, Position, Transfer};
 pub use worker::{ScanOptions, Scanner};
@@ -54,6 +56,8 @@ pub enum ScanError {
         "chain {chain}: the node's head is {by} blocks below the stored tip {tip}, more than the reorg window: the wrong node, or a reset chain"
     )]
     FarBehind { chain: ChainId, tip: BlockRef, by: u64 },
+    #[error("chain {chain} cannot be scanned again there: {what}")]
+    RescanRefused { chain: ChainId, what: String },
     #[error(
         "chain {chain}: the node's branch at {head} has no block in common with the stored line down to {searched_to}; outflow on this chain is halted"
     )]
@@ -67,7 +71,7 @@ impl ScanError {
             Self::Watched(error) => error.disposition(),
             Self::Rpc(error) => error.disposition(),
             Self::Moved { .. } | Self::Contradiction { .. } | Self::TwoBlocks { .. } | Self::Timestamp { .. } => Disposition::Retry,
-            Self::FarBehind { .. } | Self::TooDeep { .. } => Disposition::Officer,
+            Self::FarBehind { .. } | Self::TooDeep { .. } | Self::RescanRefused { .. } => Disposition::Officer,
         }
     }
 }

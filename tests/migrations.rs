@@ -68,13 +68,13 @@ fn schema(cluster: &PrivatePostgres, database: &str) -> String {
         "select table_name, column_name, ordinal_position, column_default, is_nullable, data_type, domain_name, udt_name, is_generated, \
          generation_expression from information_schema.columns where table_schema = 'public' and table_name <> '_sqlx_migrations' order by 1, 3",
         "select conrelid::regclass, conname, pg_get_constraintdef(oid) from pg_constraint where connamespace = 'public'::regnamespace \
-         and conrelid is distinct from to_regclass('_sqlx_migrations') order by 1::text, 2",
+         and conrelid is distinct from to_regclass('_sqlx_migrations') order by conrelid::regclass::text, conname",
         "select tablename, indexdef from pg_indexes where schemaname = 'public' and tablename <> '_sqlx_migrations' order by 1, 2",
-        "select tgrelid::regclass, tgenabled, pg_get_triggerdef(oid) from pg_trigger where not tgisinternal order by 1::text, 3",
+        "select tgrelid::regclass, tgenabled, pg_get_triggerdef(oid) from pg_trigger where not tgisinternal order by tgrelid::regclass::text, tgname",
         "select pg_get_functiondef(oid), proacl from pg_proc where pronamespace = 'public'::regnamespace order by proname",
         "select relname, relowner::regrole, relacl from pg_class where relnamespace = 'public'::regnamespace and relname not like '\\_sqlx%' order by 1",
         "select attrelid::regclass, attname, attacl from pg_attribute where attacl is not null and attrelid::regclass::text !~ '^(pg_|information)' \
-         order by 1::text, 2",
+         order by attrelid::regclass::text, attname",
     ];
     parts.map(|sql| cluster.sql(database, sql).unwrap()).join("\n")
 }
@@ -162,7 +162,7 @@ async fn the_bootstrap_can_be_repeated() {
         let roles = "select rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls \
              from pg_roles where rolname like 'amanat%' order by 1";
         let members = "select roleid::regrole, member::regrole, admin_option from pg_auth_members where roleid::regrole::text like 'amanat%' order by 1, 2";
-        let settings = "select setrole::regrole, setconfig from pg_db_role_setting order by 1::text";
+        let settings = "select setrole::regrole, setconfig from pg_db_role_setting order by setrole::regrole::text";
         let owner = format!("select datdba::regrole, datacl from pg_database where datname = '{database}'");
         [roles, members, settings, &owner].map(|sql| cluster.sql(database, sql).unwrap()).join("\n") + &schema(cluster, database)
     };

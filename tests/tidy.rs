@@ -21,6 +21,7 @@ const IO_FILES_OF_A_ROOM: &[&str] = &["store.rs", "worker.rs"];
 const IO_FILES: &[(&str, &str)] = &[
     ("src/intent/void.rs", "a command of several stores, in the transaction of whoever gives it"),
     ("src/scan/catch_up.rs", "the reading half of the scanner's worker, in ranges"),
+    ("src/scan/rescan.rs", "the scanner's worker once more, over blocks that were read before"),
     ("src/signing/definitions.rs", "reads the vendor's definitions from a directory; the checks in it are pure"),
     ("src/signing/device.rs", "the handle on the device thread, which is a thread of its own by house rule"),
     ("src/signing/link.rs", "each step of a device has a deadline, measured where it is waited for"),

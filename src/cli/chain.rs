@@ -1,9 +1,11 @@
 //! `chain status`, `chain halt` and `chain resume`: the breaker that stops all outflow of a chain.
 
+mod status;
+
 use anyhow::Context;
 use clap::Subcommand;
 
-use super::console::{say, table};
+use super::console::say;
 use super::database;
 use crate::config::Config;
 use crate::confirm;
@@ -15,8 +17,12 @@ use crate::units::ChainId;
 
 #[derive(Debug, Subcommand)]
 pub enum ChainCommand {
-    /// How far each chain is scanned, and whether anything may leave it.
-    Status,
+    /// How far each chain is scanned, whether anything may leave it, and how its endpoints stand.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Let nothing leave a chain until it is resumed. Watching and crediting go on.
     Halt {
         /// The chain.
@@ -46,7 +52,7 @@ pub enum ChainCommand {
 pub(super) async fn run(command: ChainCommand, config: &Config) -> anyhow::Result<()> {
     let db = database::open(config).await?;
     match command {
-        ChainCommand::Status => status(&db, config).await,
+        ChainCommand::Status { json } => status::run(&db, config, json).await,
         ChainCommand::Halt { chain, by, reason } => {
             if let Some(standing) = halt_of(&db, chain).await? {
                 anyhow::bail!("chain {chain} is halted already: {standing}");
@@ -77,20 +83,6 @@ async fn halt_of(db: &Database, chain: ChainId) -> anyhow::Result<Option<String>
     let cursor = scan::store::find_cursor(&mut connection, chain).await?;
     let cursor = cursor.with_context(|| format!("--chain {chain} has not been scanned yet, so nothing can leave it"))?;
     Ok(cursor.outflow_halted)
-}
-
-async fn status(db: &Database, config: &Config) -> anyhow::Result<()> {
-    let mut connection = db.connection().await?;
-    let mut rows = Vec::new();
-    for chain in config.chains.keys() {
-        let name = config.book.get(*chain).map(|spec| spec.name.clone()).unwrap_or_default();
-        let scanned =
-            scan::store::find_cursor(&mut connection, *chain).await?.map_or_else(|| "-".to_owned(), |cursor| cursor.tip.number.to_string());
-        let halt = confirm::store::find_halt(&mut connection, *chain).await?.unwrap_or_else(|| "open".to_owned());
-        rows.push(vec![chain.to_string(), name, scanned, halt]);
-    }
-    table(&["chain", "name", "scanned", "outflow"], &rows, &[0, 2]);
-    Ok(())
 }
 
 /// Changes the breaker and records who did and why, together.

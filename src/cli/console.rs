@@ -10,6 +10,11 @@ pub(super) fn say(line: impl AsRef<str>) {
     let _ = writeln!(std::io::stdout().lock(), "{}", printable(line.as_ref()));
 }
 
+/// Says how far a long command is, on standard error.
+pub(super) fn note(line: impl AsRef<str>) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable(line.as_ref()));
+}
+
 /// The text without what steers a terminal. Line ends stay: our own texts have them.
 pub fn printable(text: &str) -> String {
     text.chars().filter(|character| *character == '\n' || !steers(*character)).collect()

@@ -117,10 +117,15 @@ pub async fn list_due(
                 DueRow,
                 r#"
                 select o.id, o.transfer_id, o.block_number, o.block_hash as "block_hash!: Vec<u8>", t.tx_hash as "tx_hash!: Vec<u8>",
-                       o.asset as "asset!: Vec<u8>", o.amount::text as "amount!", b.threshold_history_id, b.first_seen_at
+                       o.asset as "asset!: Vec<u8>", o.amount::text as "amount!", b.threshold_history_id as "threshold_history_id!",
+                       b.first_seen_at as "first_seen_at!"
                 from transfer_observations o
-                join transfers t on t.id = o.transfer_id
-                join chain_blocks b on b.chain_id = o.chain_id and b.number = o.block_number and b.hash = o.block_hash
+                -- One row each, looked up: a join would let the planner read every block there is instead.
+                cross join lateral (select tx_hash from transfers where id = o.transfer_id limit 1) t
+                cross join lateral (
+                    select threshold_history_id, first_seen_at from chain_blocks
+                    where chain_id = o.chain_id and number = o.block_number and hash = o.block_hash limit 1
+                ) b
                 where o.chain_id = $1::bigint and o.block_number <= $2 and o.id > $3
                   and o.state = 'canonical' and not o.internal and o.gate_passed is null
                   and not exists (
@@ -141,10 +146,15 @@ pub async fn list_due(
                 DueRow,
                 r#"
                 select o.id, o.transfer_id, o.block_number, o.block_hash as "block_hash!: Vec<u8>", t.tx_hash as "tx_hash!: Vec<u8>",
-                       o.asset as "asset!: Vec<u8>", o.amount::text as "amount!", b.threshold_history_id, b.first_seen_at
+                       o.asset as "asset!: Vec<u8>", o.amount::text as "amount!", b.threshold_history_id as "threshold_history_id!",
+                       b.first_seen_at as "first_seen_at!"
                 from transfer_observations o
-                join transfers t on t.id = o.transfer_id
-                join chain_blocks b on b.chain_id = o.chain_id and b.number = o.block_number and b.hash = o.block_hash
+                -- One row each, looked up: a join would let the planner read every block there is instead.
+                cross join lateral (select tx_hash from transfers where id = o.transfer_id limit 1) t
+                cross join lateral (
+                    select threshold_history_id, first_seen_at from chain_blocks
+                    where chain_id = o.chain_id and number = o.block_number and hash = o.block_hash limit 1
+                ) b
                 where o.chain_id = $1::bigint and o.block_number <= $2 and o.id > $3
                   and o.state = 'canonical' and o.gate_passed = 'credit'
                 order by o.id limit $4

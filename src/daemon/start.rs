@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::supervise::{Loop, Wake, Woken, Workers, chain_of};
-use super::{admin, notices, now, serve_http};
+use super::{admin, heads, notices, now, serve_http};
 use crate::account::{self, Capacity, Room};
 use crate::api::{self, ApiState};
 use crate::broadcast::{BroadcastError, Broadcaster};
@@ -23,7 +23,7 @@ use crate::intent::{IntentError, Planner};
 use crate::ledger::{Bookkeeper, LedgerError};
 use crate::metrics::{EndpointTotals, Metrics};
 use crate::reconcile::{self, ReconcileError, Reconciler};
-use crate::rpc::{Node, VerifyError};
+use crate::rpc::{HeadNotices, Node, VerifyError};
 use crate::scan::{self, ScanError, ScanOptions, Scanner};
 use crate::settings::{self, ChangeNote, Gate, NewChange, SettingsError, ThresholdKey};
 use crate::settle::{SettleError, Settler};
@@ -96,6 +96,13 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
         let spec = book.get(*chain).context("a configured chain is in the chain book")?;
         let options = config.chains.get(chain).map_or_else(ScanOptions::default, |chain| chain.scan);
         let scanner = Scanner::new(db.clone(), Arc::clone(node), Arc::clone(&watched), spec, options);
+        let new_head = Wake::new();
+        if let Some(url) = config.chains.get(chain).and_then(|chain| chain.websocket_url.clone()) {
+            let host = HeadNotices::host(&url).with_context(|| format!("chain {chain}"))?;
+            let heads = heads::Heads { chain: *chain, url, host, wake: new_head.clone(), metrics: metrics.clone() };
+            metrics.head_notices(*chain, false);
+            heads::forward(&mut workers, heads, stop.clone());
+        }
         let planner = Planner::new(db.clone(), Arc::clone(node), Arc::new(spec.clone()), config.plan);
         chain_workers(
             &mut workers,
@@ -109,6 +116,7 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
                 metrics: metrics.clone(),
                 reconcile_every: config.reconcile,
                 settings_changed: settings_changed.clone(),
+                new_head,
             },
         );
     }
@@ -224,6 +232,7 @@ struct ChainWorkers {
     metrics: Metrics,
     reconcile_every: Duration,
     settings_changed: Wake,
+    new_head: Wake,
 }
 
 /// The workers of one chain. None of them does anything before the node has proved that it serves the
@@ -249,7 +258,8 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
     });
 
     let scanner = Arc::new(parts.scanner);
-    gated(workers, &gate, "scan", chain, ScanError::disposition, move || {
+    let scan = Loop { name: "scan", chain: Some(chain), woken: parts.new_head.listen() };
+    gated_woken(workers, &gate, scan, ScanError::disposition, move || {
         let scanner = Arc::clone(&scanner);
         async move { scanner.tick(now()).await }
     });

@@ -50,6 +50,15 @@ impl Span {
         (self.from.0..=self.to.0).map(BlockNumber)
     }
 
+    /// Consecutive spans of at most so many blocks.
+    pub fn parts(self, blocks: u64) -> impl Iterator<Item = Self> {
+        let step = usize::try_from(blocks.max(1)).unwrap_or(usize::MAX);
+        let to = self.to;
+        (self.from.0..=self.to.0)
+            .step_by(step)
+            .map(move |from| Self { from: BlockNumber(from), to: BlockNumber((from + blocks - 1).min(to.0)) })
+    }
+
     fn halves(self) -> (Self, Self) {
         let middle = BlockNumber(self.from.0.midpoint(self.to.0));
         (Self { from: self.from, to: middle }, Self { from: middle.next(), to: self.to })
@@ -209,11 +218,7 @@ impl Node {
     }
 
     async fn logs_of(&self, endpoint: &Endpoint, span: Span, query: LogQuery<'_>) -> Result<FoundLogs, Fault> {
-        let size = u64::from(endpoint.log_range.get());
-        let parts = (span.from.0..=span.to.0).step_by(usize::try_from(size).unwrap_or(usize::MAX)).map(|from| {
-            let part = Span { from: BlockNumber(from), to: BlockNumber((from + size - 1).min(span.to.0)) };
-            self.part_of_logs(endpoint, part, query)
-        });
+        let parts = span.parts(u64::from(endpoint.log_range.get())).map(|part| self.part_of_logs(endpoint, part, query));
         // In order, so that what two endpoints found can be compared.
         let mut parts = stream::iter(parts.collect::<Vec<_>>()).buffered(AHEAD);
         let mut found = FoundLogs::default();

@@ -414,7 +414,7 @@ fn secrets_of(url: &Url) -> Vec<String> {
 }
 
 /// Cloud metadata services answer on link-local addresses; no node lives there.
-fn is_metadata_host(host: &str) -> bool {
+pub(super) fn is_metadata_host(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     match bare.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => address.is_link_local(),

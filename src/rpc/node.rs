@@ -268,7 +268,7 @@ impl Node {
             let answer = ask(endpoint).await;
             tally.count(endpoint, answer);
         }
-        tally.finish().map_err(|(endpoint, fault)| RpcError { endpoint, method, fault }).map(|(answer, dissenters)| {
+        tally.finish().map_err(|(endpoint, fault)| RpcError { endpoint, method, fault }).map(|Decision { answer, dissenters }| {
             for endpoint in dissenters {
                 endpoint.count_dissent();
                 endpoint.rest(self.now_ms.load(Ordering::Relaxed));
@@ -340,6 +340,12 @@ impl fmt::Debug for Node {
     }
 }
 
+/// What enough endpoints said, and those that said something else.
+struct Decision<'a, T> {
+    answer: Option<T>,
+    dissenters: Vec<&'a Endpoint>,
+}
+
 /// The answers of several endpoints to one question.
 struct Tally<'a, T> {
     needed: usize,
@@ -375,20 +381,20 @@ impl<'a, T> Tally<'a, T> {
         self.votes.iter().position(|(vote, voters)| voters.len() >= self.needed && (vote.is_some() || self.needed > 1))
     }
 
-    fn finish(mut self) -> Result<(Option<T>, Vec<&'a Endpoint>), (String, Fault)> {
+    fn finish(mut self) -> Result<Decision<'a, T>, (String, Fault)> {
         if let Some(place) = self.decided() {
             let (answer, _) = self.votes.swap_remove(place);
             // Not to have it is to lag, and no contradiction.
             let others = self.votes.into_iter().filter(|(vote, _)| answer.is_some() && vote.is_some());
             let dissenters = others.flat_map(|(_, voters)| voters).collect();
-            return Ok((answer, dissenters));
+            return Ok(Decision { answer, dissenters });
         }
         let contents = self.votes.iter().filter(|(vote, _)| vote.is_some()).count();
         let voters: Vec<&str> = self.votes.iter().flat_map(|(_, voters)| voters).map(|endpoint| endpoint.name()).collect();
         if self.needed == 1 {
             return match self.last {
                 Some((endpoint, fault)) if voters.is_empty() => Err((endpoint.name().to_owned(), fault)),
-                Some(_) | None => Ok((None, Vec::new())),
+                Some(_) | None => Ok(Decision { answer: None, dissenters: Vec::new() }),
             };
         }
         if contents > 1 {

@@ -3,12 +3,14 @@
 //! What money comes in on is asked of as many endpoints as must agree. What goes out is checked by its
 //! own rules, and asks the first endpoint that answers.
 
+use std::time::{Duration, Instant};
+
 use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::answer::{Block, FeeEstimate, Header, Log, RawBlock, RawHeader, Receipt};
-use super::endpoint::LOGS;
+use super::endpoint::{Endpoint, LOGS};
 use super::error::{Fault, RpcError, SendOutcome, is_missing_method, is_unknown_tag, read_send_error};
 use super::hex::{Data, Fixed, Quantity};
 use super::node::{CallRequest, Node};
@@ -39,8 +41,37 @@ impl FinalityTag {
     }
 }
 
+/// What one endpoint says the newest block is, asked alone.
+#[derive(Debug)]
+pub struct EndpointHead {
+    /// Host and position.
+    pub name: String,
+    pub head: Result<Header, Fault>,
+    /// From the question to its answer or fault, the waiting for a turn included.
+    pub round_trip: Duration,
+}
+
 impl Node {
     // === blocks ===
+
+    /// The newest block's header of every endpoint, asked at the same time, in the order of preference.
+    /// Nothing is decided by it: this is for people.
+    pub async fn heads(&self) -> Vec<EndpointHead> {
+        join_all(self.endpoints().iter().map(|endpoint| self.head_of(endpoint))).await
+    }
+
+    async fn head_of(&self, endpoint: &Endpoint) -> EndpointHead {
+        let name = endpoint.name().to_owned();
+        // The first question to an endpoint is for its chain, and is not part of the round trip.
+        if let Err(fault) = self.prove_chain(endpoint).await {
+            return EndpointHead { name, head: Err(fault), round_trip: Duration::ZERO };
+        }
+        let verify = self.options.verify_header_hash;
+        let read = |text: &str| read_present("the latest block", text, |raw: RawHeader| raw.read(verify));
+        let asked = Instant::now();
+        let head = self.call(endpoint, BY_NUMBER, &json!(["latest", false]), read).await;
+        EndpointHead { name, head, round_trip: asked.elapsed() }
+    }
 
     /// The chain id that the first answering endpoint names; it equals [`Node::chain`].
     pub async fn chain_id(&self) -> Result<ChainId, RpcError> {

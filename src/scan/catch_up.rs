@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use alloy::primitives::{Address, B256};
+use futures_util::{StreamExt, stream};
 
 use super::matching::{self, TRANSFER_TOPIC, View};
 use super::tip;
@@ -17,9 +18,30 @@ use super::{MatchError, ScanError};
 use crate::rpc::{Block, Call, Fault, FoundLogs, Log, LogQuery, Receipt, RpcError, Span};
 use crate::units::{BlockNumber, BlockRef};
 
+/// Blocks that are read together. While the receipts of one part are on their way, the logs of the next
+/// ones are too; an answer stays small enough to be read while others arrive.
+const PART_BLOCKS: u64 = 125;
+const PARTS_AHEAD: usize = 4;
+
 impl Scanner {
-    /// Reads a span: every block in it, linked, ascending, with all that matching needs. Not empty.
+    /// Reads a span: every block in it, linked, ascending, with all that matching needs.
     pub(super) async fn read_span(&self, span: Span) -> Result<Vec<Read>, ScanError> {
+        let parts: Vec<_> = span.parts(PART_BLOCKS).map(|part| self.read_part(part)).collect();
+        let mut parts = stream::iter(parts).buffered(PARTS_AHEAD);
+        let mut reads: Vec<Read> = Vec::new();
+        while let Some(part) = parts.next().await {
+            let part = part?;
+            if let (Some(last), Some(first)) = (reads.last(), part.first())
+                && !tip::follows(last.block.header.block, link_of(&first.block.header))
+            {
+                return Err(self.moved(format!("{} does not follow {}", first.block.header.block, last.block.header.block)));
+            }
+            reads.extend(part);
+        }
+        Ok(reads)
+    }
+
+    async fn read_part(&self, span: Span) -> Result<Vec<Read>, ScanError> {
         let (blocks, found) = futures_util::future::try_join(self.blocks_of(span), self.logs_of(span)).await?;
         for pair in blocks.windows(2) {
             if !tip::follows(pair[0].header.block, link_of(&pair[1].header)) {
@@ -137,7 +159,7 @@ impl Scanner {
         Ok(())
     }
 
-    pub(super) fn take_receipts(&self, read: &mut Read, receipts: Vec<Receipt>) -> Result<(), ScanError> {
+    fn take_receipts(&self, read: &mut Read, receipts: Vec<Receipt>) -> Result<(), ScanError> {
         let of_ours = |log: &&Log| self.tokens.contains(&log.address) && log.topics.first() == Some(&TRANSFER_TOPIC);
         let logs = receipts.iter().filter(|receipt| receipt.succeeded).flat_map(|receipt| &receipt.logs).filter(of_ours).cloned().collect();
         self.take_logs(read, logs)?;

@@ -1,4 +1,4 @@
-//! The loop that follows one chain. A tick reads at most one chunk and commits it whole, or nothing.
+//! The loop that follows one chain. A tick reads a bounded number of chunks and commits each whole, or not.
 //!
 //! Near the head it goes block by block, by hash; far behind it catches up in ranges (`catch_up`). Order
 //! of a tick: the head, then the watched set and the blocks, then the receipts. The head comes first: an
@@ -43,6 +43,9 @@ impl Default for ScanOptions {
     }
 }
 
+/// Chunks that one tick reads in ranges at most: few enough that it ends soon.
+const CHUNKS_PER_TICK: u32 = 8;
+
 /// Follows one chain. Chains share the watched set, not their fate: each has a scanner of its own.
 #[derive(Debug)]
 pub struct Scanner {
@@ -51,7 +54,7 @@ pub struct Scanner {
     pub(super) watched: Arc<Watched>,
     pub(super) chain: ChainId,
     pub(super) tokens: Vec<Address>,
-    reorg_window: u32,
+    pub(super) reorg_window: u32,
     finality: Option<FinalityTag>,
     pub(super) options: ScanOptions,
     /// The head under which the node was last asked what is final.
@@ -111,14 +114,10 @@ impl Scanner {
         let Some(cursor) = cursor else { return self.first_round(head, now).await };
 
         let final_block = self.note_final(&cursor, head.block.number).await?;
-        if let Some(to) = self.catch_up_to(&cursor, head.block.number, final_block) {
-            let span = Span { from: cursor.tip.number.next(), to };
-            self.refresh_watched().await?;
-            let reads = self.read_span(span).await?;
-            // Otherwise the branch has left the stored line, and what comes next looks for the ancestor.
-            if tip::follows(cursor.tip, link_of(&reads[0].block.header)) {
-                return self.commit_reads(Some(cursor.tip), None, reads, now).await;
-            }
+        if let Some(settled) = self.catch_up_to(&cursor, head.block.number, final_block)
+            && self.catch_up(&cursor, settled, now).await?
+        {
+            return Ok(Progress::Worked);
         }
         self.follow(&cursor, head, now).await
     }
@@ -187,12 +186,42 @@ impl Scanner {
         Ok(Some(named.number))
     }
 
-    /// Up to where ranges may be read now: far enough behind, and only what no reorg touches.
+    /// Up to where ranges may be read now: only what no reorg touches, and `None` when it is not far.
     fn catch_up_to(&self, cursor: &Cursor, head: BlockNumber, final_block: Option<BlockNumber>) -> Option<BlockNumber> {
         let settled = final_block.unwrap_or(BlockNumber(head.0.saturating_sub(u64::from(self.reorg_window)))).min(head);
         let behind = settled.0.checked_sub(cursor.tip.number.0)?;
-        let worth_it = behind > u64::from(self.options.chunk_blocks) && self.options.catch_up_blocks > 0;
-        worth_it.then(|| BlockNumber(cursor.tip.number.0 + behind.min(u64::from(self.options.catch_up_blocks))))
+        (behind > u64::from(self.options.chunk_blocks) && self.options.catch_up_blocks > 0).then_some(settled)
+    }
+
+    /// Some chunks of the way in ranges, each in a commit of its own, the next one read meanwhile. `false`
+    /// when the node's branch has left the stored line.
+    async fn catch_up(&self, cursor: &Cursor, settled: BlockNumber, now: OffsetDateTime) -> Result<bool, ScanError> {
+        let next = |tip: BlockNumber| {
+            let to = BlockNumber(settled.0.min(tip.0 + u64::from(self.options.catch_up_blocks)));
+            (to > tip).then_some(Span { from: tip.next(), to })
+        };
+        // Before anything is read: whoever pays in these blocks, which are all below the head, had the
+        // address before.
+        self.refresh_watched().await?;
+        let mut tip = cursor.tip;
+        let Some(first) = next(tip.number) else { return Ok(false) };
+        let mut reads = self.read_span(first).await?;
+        for chunk in 1..=CHUNKS_PER_TICK {
+            let Some(last) = reads.last().map(|read| read.block.header.block) else { break };
+            if !tip::follows(tip, link_of(&reads[0].block.header)) {
+                return Ok(chunk > 1);
+            }
+            let ahead = async {
+                match next(last.number).filter(|_| chunk < CHUNKS_PER_TICK) {
+                    Some(span) => self.read_span(span).await,
+                    None => Ok(Vec::new()),
+                }
+            };
+            let (committed, ahead) = futures_util::future::join(self.commit_reads(Some(tip), None, reads, now), ahead).await;
+            committed?;
+            (tip, reads) = (last, ahead?);
+        }
+        Ok(true)
     }
 
     /// The first round stores the block where watching begins.
@@ -281,16 +310,8 @@ impl Scanner {
         }
         let mut read = Read { block, logs: Vec::new(), calls: None, receipts: Vec::new() };
         if self.may_hold_logs(&read.block) {
-            let at = read.block.header.block;
-            match self.node.logs_by_block_hash(at.hash, &self.tokens, TRANSFER_TOPIC).await {
-                Ok(logs) => read.logs = logs,
-                // More logs than one answer may have: the receipts have them too.
-                Err(error) if matches!(error.fault, Fault::TooWide { .. } | Fault::TooLarge { .. }) => {
-                    let receipts = self.node.block_receipts(&[at]).await?;
-                    self.take_receipts(&mut read, receipts.into_iter().next().unwrap_or_default())?;
-                }
-                Err(error) => return Err(error.into()),
-            }
+            let hash = read.block.header.block.hash;
+            read.logs = self.node.logs_by_block_hash(hash, &self.tokens, TRANSFER_TOPIC).await?;
         }
         read.calls = self.look_inside(&read.block).await?;
         Ok(read)
@@ -427,7 +448,7 @@ impl Scanner {
         })
     }
 
-    fn block_time(&self, block: BlockRef, timestamp: u64) -> Result<OffsetDateTime, ScanError> {
+    pub(super) fn block_time(&self, block: BlockRef, timestamp: u64) -> Result<OffsetDateTime, ScanError> {
         let seconds = i64::try_from(timestamp).ok();
         seconds.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok()).ok_or(ScanError::Timestamp {
             chain: self.chain,

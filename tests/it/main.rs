@@ -16,6 +16,7 @@ mod ledger;
 mod node;
 mod process;
 mod requests;
+mod rescan;
 mod schema;
 mod scripted;
 mod shutdown;

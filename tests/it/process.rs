@@ -591,6 +591,148 @@ fn a_station_without_daemon_token_or_device_says_which() {
     place.run(&["intent", "list", "--token-file", &token, "--url", "ftp://x"]).assert_failed(&["ftp://x"]);
 }
 
+// === how the chains stand ===
+
+#[tokio::test]
+async fn chain_status_needs_the_database_and_no_node() {
+    let base = FreshDatabase::create().unwrap();
+    let place = Place::new();
+    let chain = chain(0).await;
+    let away = nobody();
+    let two = format!("{}\", \"{away}/canary-key", chain.url());
+    place.configure(&base.url(APP), chain.url());
+    let mut daemon = place.serve("log");
+    until(&mut daemon, "the chain is read", async |_| base.sql("select count(*) from chain_cursors").unwrap().trim() == "1").await;
+    assert_eq!(daemon.terminate().code(), Some(0));
+    let scanned: u64 = base.sql("select number from chain_cursors").unwrap().trim().parse().unwrap();
+    chain.mine(90).await.unwrap();
+    let head = chain.head().await.unwrap().number;
+
+    place.write("amanatd.toml", &(place.configuration(&base.url(APP), &two) + "agreement = 1\n"));
+    let told: serde_json::Value = serde_json::from_str(&place.succeed(&["chain", "status", "--json"])).unwrap();
+    let status = &told[0];
+    let numbers = [&status["head"], &status["scanned"], &status["lag_blocks"], &status["credit_blocks"], &status["agreement"]];
+    assert_eq!(numbers.map(serde_json::Value::as_u64), [Some(head), Some(scanned), Some(head - scanned), Some(3), Some(1)], "{status}");
+    assert!(status["outflow_halted"].is_null() && status["fault"].is_null(), "{status}");
+    let [first, second] = status["endpoints"].as_array().unwrap().as_slice() else { panic!("{told}") };
+    assert_eq!(
+        (first["name"].as_str(), first["head"].as_u64(), first["lag_blocks"].as_u64()),
+        (Some("127.0.0.1 (endpoint 1)"), Some(head), Some(0))
+    );
+    assert!(first["round_trip_ms"].is_u64() && first["fault"].is_null(), "{first}");
+    assert!(second["head"].is_null() && second["fault"].as_str().is_some_and(|fault| !fault.is_empty()), "{second}");
+
+    // For people; and when no endpoint answers, what the database knows is there all the same.
+    place.configure(&base.url(APP), &format!("{away}/canary-key"));
+    let table = place.run(&["chain", "status"]);
+    assert_eq!(table.code, Some(0), "{table:?}");
+    for said in ["scanned", "Local", &scanned.to_string(), "open", "127.0.0.1 (endpoint 1)", "1 of 1", "chain 31337: no head"] {
+        assert!(table.stdout.contains(said), "{said}: {table:?}");
+    }
+    assert!(!table.stdout.contains("canary") && !table.stderr.contains("canary"), "{table:?}");
+    let gone = format!("postgres://amanat_app@localhost/amanat?host={}", place.path("no-server").display());
+    place.configure(&gone, &away);
+    place.run(&["chain", "status"]).assert_failed(&["the database cannot be reached"]);
+}
+
+#[tokio::test]
+async fn rescan_is_a_command_that_can_be_repeated() {
+    let base = FreshDatabase::create().unwrap();
+    let place = Place::new();
+    let chain = chain(0).await;
+    chain.mine(30).await.unwrap();
+    place.write("amanatd.toml", &(place.configuration(&base.url(APP), chain.url()) + "start_block = 20\n"));
+    place.run(&["rescan", "--chain", "31337", "--from", "1", "--to", "9"]).assert_failed(&["nothing is scanned yet"]);
+    let mut daemon = place.serve("log");
+    chain.mine(280).await.unwrap();
+    let head = chain.head().await.unwrap().number.to_string();
+    until(&mut daemon, "the chain is read", async |_| base.sql("select number from chain_cursors").unwrap().trim() == head).await;
+    // Beside the daemon, below the first stored block and above it.
+    let rescan = ["rescan", "--chain", "31337", "--from", "5", "--to", "25"];
+    for _ in 0..2 {
+        let ended = place.run(&rescan);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.stdout.contains("21 blocks read, 0 transfers seen, 0 of them new, "), "{ended:?}");
+    }
+    assert_eq!(base.sql("select start_number from chain_cursors").unwrap().trim(), "5");
+    place.run(&["rescan", "--chain", "31337", "--from", "9", "--to", "8"]).assert_failed(&["--from 9"]);
+    place.run(&["rescan", "--chain", "1", "--from", "8", "--to", "9"]).assert_failed(&["--chain 1"]);
+    place.run(&["rescan", "--chain", "31337", "--from", "8", "--to", "999999"]).assert_failed(&["the daemon reads them"]);
+    chain.mine(1).await.unwrap();
+    let head = chain.head().await.unwrap().number.to_string();
+    until(&mut daemon, "it goes on", async |_| base.sql("select number from chain_cursors").unwrap().trim() == head).await;
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
+// === new heads are announced ===
+
+/// A TCP relay whose connections can be cut.
+struct Cable {
+    address: std::net::SocketAddr,
+    carried: std::sync::Arc<std::sync::Mutex<Vec<tokio::task::JoinHandle<()>>>>,
+}
+
+impl Cable {
+    async fn to(target: String) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let carried: std::sync::Arc<std::sync::Mutex<Vec<tokio::task::JoinHandle<()>>>> = std::sync::Arc::default();
+        let list = std::sync::Arc::clone(&carried);
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let Ok(mut far) = tokio::net::TcpStream::connect(&target).await else { continue };
+                let carry = tokio::spawn(async move {
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                });
+                list.lock().unwrap().push(carry);
+            }
+        });
+        Self { address, carried }
+    }
+
+    fn connections(&self) -> usize {
+        self.carried.lock().unwrap().len()
+    }
+
+    fn cut(&self) {
+        self.carried.lock().unwrap().iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+#[tokio::test]
+async fn y7_a_head_that_is_announced_is_read_before_the_poll() {
+    let base = FreshDatabase::create().unwrap();
+    let place = Place::new();
+    let chain = chain(0).await;
+    let cable = Cable::to(chain.url().strip_prefix("http://").unwrap().trim_end_matches('/').to_owned()).await;
+    let text = place.configuration(&base.url(APP), chain.url()).replace("poll_ms = 20", "poll_ms = 60000");
+    place.write("amanatd.toml", &format!("{text}websocket_url = \"ws://canary-user:canary@{}/?key=canary-key\"\n", cable.address));
+    let mut daemon = place.serve("log");
+    until(&mut daemon, "the node is verified", async |daemon| daemon.said("agree with chains.toml")).await;
+    for connections in 1..=2 {
+        until(&mut daemon, "it is connected", async |daemon| {
+            daemon.log().matches("new heads are announced").count() == connections && cable.connections() == connections
+        })
+        .await;
+        // Polls come every minute.
+        let read = async {
+            for _ in 0..3 {
+                chain.mine(1).await.unwrap();
+                let head = chain.head().await.unwrap().number.to_string();
+                until(&mut daemon, "the block is read", async |_| base.sql("select number from chain_cursors").unwrap().trim() == head)
+                    .await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(55), read).await.expect("it waits for its poll");
+        cable.cut();
+        until(&mut daemon, "the loss is told", async |daemon| daemon.log().matches("new heads are not announced").count() == connections)
+            .await;
+    }
+    let log = daemon.log();
+    assert!(!log.contains("canary"), "{log}");
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
 // === help ===
 
 #[test]

@@ -133,6 +133,10 @@ impl ScriptedNode {
         self.shared.faults.lock().unwrap().clone()
     }
 
+    pub(crate) fn forget_faults(&self) {
+        self.shared.faults.lock().unwrap().clear();
+    }
+
     /// The methods called since the last time.
     pub(crate) fn take_methods(&self) -> Vec<String> {
         std::mem::take(&mut self.shared.methods.lock().unwrap())

@@ -13,6 +13,7 @@ mod books;
 mod chain;
 mod daemon;
 mod history;
+mod kills;
 mod tally;
 
 use std::io::Write as _;

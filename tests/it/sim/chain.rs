@@ -140,7 +140,9 @@ impl Chain {
 
     fn make(&mut self, random: &mut Random) -> (&'static str, Tx) {
         let number = self.number();
-        let (payee, other) = (*random.pick(&self.payees), *random.pick(&self.payees));
+        // Half of it goes to the first payment, so that it is paid in parts, too much, and twice.
+        let payee = if random.one_in(2) { self.payees[1] } else { *random.pick(&self.payees) };
+        let other = *random.pick(&self.payees);
         let (token, second) = (self.tokens[0], self.tokens[1]);
         let due = if payee.due == 0 { 1 + random.below(100) } else { payee.due };
         let some = 1 + random.below(150);

@@ -7,7 +7,7 @@ use alloy::primitives::Address;
 use amanatd::account::{self, AccountError, AccountXpub, DerivedAddress};
 use amanatd::chains::{ChainBook, ChainSpec};
 use amanatd::confirm::{Confirmer, Sightings};
-use amanatd::db::{Database, DatabaseLimits, DbError};
+use amanatd::db::{Database, DatabaseLimits};
 use amanatd::deposit::{self, Watched};
 use amanatd::devkit::postgres::APP;
 use amanatd::devkit::schema::FreshDatabase;
@@ -15,7 +15,7 @@ use amanatd::ledger::Bookkeeper;
 use amanatd::payment::{self, NewPayment, PaymentDraft};
 use amanatd::rpc::{EndpointLimits, Node, NodeOptions};
 use amanatd::scan::{ScanOptions, Scanner};
-use amanatd::settings::{self, ChangeNote};
+use amanatd::settings::{self, ChangeNote, Gate, NewChange, SettingsError, ThresholdKey};
 use amanatd::units::{BlockNumber, ChainId, Confirmations, PaymentId, format_units};
 use secrecy::SecretString;
 use time::OffsetDateTime;
@@ -29,7 +29,7 @@ pub(super) struct Ground {
 }
 
 pub(super) struct Base {
-    _database: FreshDatabase,
+    pub(super) database: FreshDatabase,
     pub(super) db: Database,
 }
 
@@ -42,11 +42,14 @@ impl Ground {
     pub(super) async fn open(&self, chain: ChainId, threshold: u64) {
         for base in [&self.live, &self.fresh] {
             let value = Confirmations::new(threshold.cast_signed()).unwrap();
-            let note = ChangeNote { changed_by: "sim".to_owned(), reason: "sim".to_owned() };
-            let set = base.db.unit::<_, DbError, _>(move |connection| {
-                Box::pin(async move { settings::store::set_threshold(connection, chain, value, &note).await })
-            });
-            set.await.unwrap();
+            for gate in [Gate::Credit, Gate::Release] {
+                let note = ChangeNote { changed_by: "sim".to_owned(), user: None, reason: "sim".to_owned() };
+                let change = NewChange { key: ThresholdKey::base(gate, chain), blocks: Some(value), effective_at: None, note };
+                let set = base.db.unit::<_, SettingsError, _>(move |connection| {
+                    Box::pin(async move { settings::store::set(connection, &change).await })
+                });
+                set.await.unwrap();
+            }
         }
     }
 
@@ -76,7 +79,7 @@ impl Base {
             })
         });
         enrolled.await.unwrap();
-        Self { _database: database, db }
+        Self { database, db }
     }
 
     async fn claim(&self, payment: Option<(PaymentId, NewPayment, BlockNumber)>) -> Address {
@@ -107,7 +110,7 @@ pub(super) fn book_of(spec: &ChainSpec) -> Arc<ChainBook> {
         .collect();
     let text = format!(
         "[[chain]]\nid = {}\nname = \"Sim\"\nnative = {{ symbol = \"ETH\", decimals = 18 }}\nblock_time_ms = 1000\nfinality = \"depth\"\n\
-         confirmation_threshold = 3\nreorg_window = {}\n{tokens}",
+         confirmation_threshold = 3\nrelease_threshold = 5\nreorg_window = {}\n{tokens}",
         spec.id, spec.reorg_window
     );
     Arc::new(ChainBook::parse(&text).unwrap())
@@ -142,7 +145,7 @@ impl Daemon {
         let watched = Arc::new(Watched::default());
         Self {
             scanner: Scanner::new(db.clone(), node.clone(), watched, spec, options),
-            confirmer: Confirmer::new(db.clone(), node.clone(), spec.id),
+            confirmer: Confirmer::new(db.clone(), node.clone(), spec),
             sightings: Sightings::new(db.clone()),
             bookkeeper: Bookkeeper::new(db.clone(), book.clone()),
             db,

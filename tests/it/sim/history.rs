@@ -66,6 +66,7 @@ struct Life<'a> {
     book: Arc<ChainBook>,
     options: ScanOptions,
     threshold: u64,
+    /// The first block that was ever read.
     first: u64,
     style: Style,
     depths: Depths,
@@ -271,12 +272,7 @@ impl<'a> Life<'a> {
 
     /// Zero where the node went back below it.
     fn height_above_start(&self) -> u64 {
-        self.chain.height().saturating_sub(self.first())
-    }
-
-    /// The first block that was ever read.
-    fn first(&self) -> u64 {
-        self.first
+        self.chain.height().saturating_sub(self.first)
     }
 
     /// Takes off the newest blocks and puts others there: fewer, as many, or more.
@@ -374,11 +370,12 @@ impl<'a> Life<'a> {
     /// Deeper than the window: outflow is halted and a person called, and then it is followed.
     async fn below_window(&mut self) {
         self.calm();
+        self.nodes[0].view(|view| view.lag = 0);
         self.scan().await;
         let depth = u64::from(NARROW_WINDOW) + 2;
         let stored = books::tip(&self.daemon.db, self.spec.id).await.unwrap();
         // Only where the stored line is longer than that, and the node is not behind it.
-        if self.lost || self.chain.height() < depth + self.first() || stored.number != self.chain.height() {
+        if self.lost || self.chain.height() < depth + self.first || stored.number != self.chain.height() {
             return;
         }
         self.tally.fault("reorg below the window");
@@ -388,8 +385,37 @@ impl<'a> Life<'a> {
         self.expects_deep = true;
         self.scan().await;
         assert!(!self.expects_deep, "the scanner went below its window unasked");
-        self.lost = true;
         self.round().await;
+    }
+
+    /// A reorg after the scanner has read, or even after the confirmer has compared the tip. Then it gives
+    /// the line that the node must show in the end.
+    fn move_before_verdict(&mut self) -> Option<Vec<B256>> {
+        if self.chain.height() < self.first {
+            return None;
+        }
+        let before = self.chain.model(|model| model.line());
+        let depth = self.depth().min(20);
+        self.replace(depth);
+        if self.nodes.len() > 1 || self.style == Style::Transient || self.random.one_in(2) {
+            self.tally.fault("chain moved before the verdict");
+            return None;
+        }
+        self.tally.fault("chain moved during the verdict");
+        let after = self.chain.model(|model| {
+            let after = model.line();
+            model.set_line(before);
+            after
+        });
+        let (model, then, asked) = (self.chain.model.clone(), after.clone(), AtomicU64::new(0));
+        self.nodes[0].script(move |_, _| {
+            // The first request compares the tip; what follows is the evidence.
+            if asked.fetch_add(1, Ordering::Relaxed) == 1 {
+                model.lock().unwrap().set_line(then.clone());
+            }
+            Reply::Honest
+        });
+        Some(after)
     }
 
     // === how the daemon lives through it ===
@@ -407,9 +433,14 @@ impl<'a> Life<'a> {
             self.calm();
             return;
         }
+        let moving = if self.random.one_in(8) { self.move_before_verdict() } else { None };
         self.note_losses().await;
         self.confirm().await;
-        self.check_verdicts().await;
+        if let Some(line) = &moving {
+            self.nodes[0].heal();
+            self.chain.model(|model| model.set_line(line.clone()));
+        }
+        self.check_verdicts(moving.is_none()).await;
         self.calm();
         self.daemon.sightings.tick().await.unwrap();
         self.keep_books().await;
@@ -522,8 +553,9 @@ impl<'a> Life<'a> {
             match outcome {
                 Ok(Progress::Idle) => return,
                 Ok(Progress::Worked) => {}
-                Err(ScanError::TooDeep { .. }) if self.expects_deep => {
+                Err(ScanError::TooDeep { .. }) if self.depths == Depths::BelowWindow => {
                     self.expects_deep = false;
+                    self.lost = true;
                 }
                 Err(error) => {
                     self.expected(error.disposition(), &error);
@@ -579,8 +611,9 @@ impl<'a> Life<'a> {
         self.lost |= self.credited.len() < before;
     }
 
-    /// W3: each new verdict is on the chain as it is now, and deep enough.
-    async fn check_verdicts(&mut self) {
+    /// W3: each new verdict is on the chain as it is now, and deep enough. Its head may be gone if the chain
+    /// moved in between.
+    async fn check_verdicts(&mut self, head_stays: bool) {
         let line = self.chain.model(|model| model.line());
         for judged in books::judged(&self.daemon.db, self.spec.id, self.last_verdict).await {
             let on_line = |number: u64, hash: B256| line.get(usize::try_from(number).unwrap()) == Some(&hash);
@@ -588,7 +621,7 @@ impl<'a> Life<'a> {
             let deep = head_number + 1 >= number + self.threshold;
             let paid = self.chain.model(|model| model.moved_in(judged.block));
             let real = paid.iter().any(|moved| moved.tx_hash == judged.tx_hash && moved.position == judged.position);
-            let early = !(real && on_line(number, judged.block) && on_line(head_number, judged.head) && deep);
+            let early = !(real && on_line(number, judged.block) && (on_line(head_number, judged.head) || !head_stays) && deep);
             self.tally.verdicts += 1;
             self.tally.early += u64::from(early);
             assert!(!early, "W3: an early or false verdict, {judged:?}");
@@ -635,7 +668,7 @@ impl<'a> Life<'a> {
             self.scan().await;
             self.note_losses().await;
             self.confirm().await;
-            self.check_verdicts().await;
+            self.check_verdicts(true).await;
             self.daemon.sightings.tick().await.unwrap();
             self.keep_books().await;
         }

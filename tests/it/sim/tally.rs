@@ -25,10 +25,12 @@ pub(super) struct Tally {
 }
 
 /// What every run of some hundred histories must have met.
-const KINDS: [&str; 33] = [
+const KINDS: [&str; 35] = [
     "429",
     "branch returned",
+    "chain moved before the verdict",
     "chain moved during a tick",
+    "chain moved during the verdict",
     "cut JSON",
     "dropped",
     "head went back",

@@ -5,7 +5,8 @@ use alloy::primitives::{B256, Bytes, U256};
 use amanatd::api::wire::ClaimIntent;
 use amanatd::devkit::chain::ReorgTx;
 use amanatd::ledger::{AccountKey, LedgerError};
-use amanatd::units::Disposition;
+use amanatd::settings::{self, ChangeNote, Gate, NewChange, SettingsError, ThresholdKey, Tier};
+use amanatd::units::{Confirmations, Disposition, parse_units};
 
 use super::{SELLERS, Stopped, Way};
 
@@ -133,6 +134,64 @@ async fn w6_a_reorg_below_a_credit_reverses_it_and_halts_outflow() {
     assert_eq!(way.balance(asset, AccountKey::Held(payment.id)).await, U256::from(40_000_000));
     assert!(way.halted().await.is_some(), "only an officer lifts the halt");
     assert_eq!(planned().await, before);
+    way.assert_sound().await;
+}
+
+/// Two deposits, of which the later one is credited first, because the larger must be deeper; then a reorg
+/// takes the later one. What is left pays the payment by itself, and the books are those of a daemon that
+/// never saw the other.
+#[tokio::test]
+async fn w5_l6_what_is_left_after_a_reorg_counts_again() {
+    let way = Way::start().await;
+    let asset = way.token(way.usdc);
+    let tier = Tier::new(asset.asset, parse_units("50", 6).unwrap()).unwrap();
+    let change = NewChange {
+        key: ThresholdKey { gate: Gate::Credit, chain: asset.chain, tier: Some(tier) },
+        blocks: Some(Confirmations::new(10).unwrap()),
+        effective_at: None,
+        note: ChangeNote { changed_by: "test".to_owned(), user: None, reason: "large amounts wait longer".to_owned() },
+    };
+    let set =
+        way.api.db.unit::<_, SettingsError, _>(move |connection| Box::pin(async move { settings::store::set(connection, &change).await }));
+    set.await.unwrap();
+
+    let payment = way.payment("USDC", "40", 0).await;
+    way.pay(way.usdc, payment.deposit_address, "60").await;
+    way.pay(way.usdc, payment.deposit_address, "40").await;
+    way.chain.mine(2).await.unwrap();
+    way.rounds().await;
+    let units = |text| parse_units(text, 6).unwrap();
+    let books = async || {
+        let [received, held, suspense, custody] = [
+            AccountKey::Received(payment.id),
+            AccountKey::Held(payment.id),
+            AccountKey::Suspense(Some(payment.id)),
+            AccountKey::Custody(payment.deposit_address),
+        ]
+        .map(|key| way.balance(asset, key));
+        (received.await, held.await, suspense.await, custody.await)
+    };
+    assert_eq!(books().await, (U256::ZERO, units("40"), U256::ZERO, units("40")), "the small one pays, the large one waits");
+    // Ten blocks on the large one, eight on the small one.
+    way.chain.mine(5).await.unwrap();
+    way.rounds().await;
+    assert_eq!(books().await, (U256::ZERO, units("40"), units("60"), units("100")));
+    assert_eq!(way.exceptions(payment.id).await, ["duplicate"]);
+    way.assert_sound().await;
+
+    // From the later deposit's block on everything is replaced.
+    way.chain.reorg(8, Vec::new()).await.unwrap();
+    for round in 1..=2 {
+        way.rounds().await;
+        assert_eq!(books().await, (U256::ZERO, units("40"), units("20"), units("60")), "round {round}");
+    }
+    let after = way.read(payment.id).await;
+    assert_eq!((after.status.as_str(), after.escrow_state.as_deref()), ("confirmed", Some("funded")));
+    let mut open = way.exceptions(payment.id).await;
+    open.sort();
+    assert_eq!(open, ["over"], "it is whole, and the rest is too much");
+    assert_eq!(after.destination_status, "quarantined");
+    assert!(way.halted().await.unwrap().contains("reorg"));
     way.assert_sound().await;
 }
 

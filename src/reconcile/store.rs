@@ -300,7 +300,7 @@ pub(super) async fn close_explained(
     account: Account,
     now: OffsetDateTime,
 ) -> Result<Option<i64>, DbError> {
-    let (address, asset) = account;
+    let (address, marker) = (account.0, account.1.marker());
     let id = sqlx::query_scalar!(
         r#"
         update reconcile_findings set closed_at = greatest(last_seen_at, $4), resolution = 'explained'
@@ -309,7 +309,7 @@ pub(super) async fn close_explained(
         "#,
         chain.as_i64(),
         address.as_slice(),
-        asset.marker().as_slice(),
+        marker.as_slice(),
         now
     )
     .fetch_optional(connection)

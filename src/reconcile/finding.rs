@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Line;
-use crate::units::BlockRef;
+use crate::units::{BlockNumber, BlockRef, Confirmations};
 
 /// A difference that was found, as it was last seen.
 #[derive(Clone, Debug)]
@@ -29,6 +29,20 @@ pub(super) enum Seen {
     Again,
     /// Others are.
     Changed,
+}
+
+/// A full node keeps the state of about its last 128 blocks; one of ours may be some blocks behind another.
+const STATE_KEPT: u64 = 120;
+
+/// The height at which a chain is compared with its books: as deep as the credit gate asks, and final where
+/// the node names what is, so that what a short reorg takes away opens nothing. Never deeper than full nodes
+/// keep the state, though: where finality or the gate is farther behind, a finding may close again by a reorg.
+/// `None` while the chain is shorter than the gate is deep.
+pub(super) fn compared_at(tip: BlockNumber, gate: Confirmations, final_block: Option<BlockNumber>) -> Option<BlockNumber> {
+    // The block at this height has exactly as many confirmations, its own included.
+    let deep = (tip.0 + 1).checked_sub(u64::from(gate.get()))?;
+    let confirmed = final_block.map_or(deep, |block| block.0.min(deep));
+    Some(BlockNumber(confirmed.max(tip.0.saturating_sub(STATE_KEPT))))
 }
 
 /// Whose addresses are read next. Both lists are gone through for ever, each from where the last look stopped.
@@ -123,6 +137,20 @@ mod tests {
 
     const NOW: OffsetDateTime = time::macros::datetime!(2027-01-15 12:00 UTC);
     const EVERY: Duration = Duration::from_secs(300);
+
+    #[test]
+    fn w7_compared_as_deep_as_confirmed_and_as_the_state_reaches() {
+        let gate = |blocks| Confirmations::new(blocks).unwrap();
+        let at = |tip, blocks, last: Option<u64>| compared_at(BlockNumber(tip), gate(blocks), last.map(BlockNumber)).map(|block| block.0);
+        assert_eq!(at(100, 12, None), Some(89));
+        assert_eq!(at(100, 12, Some(95)), Some(89));
+        assert_eq!(at(100, 12, Some(60)), Some(60));
+        assert_eq!(at(11, 12, None), Some(0));
+        assert_eq!(at(10, 12, None), None);
+        // Polygon asks for 200 blocks, and a final block may stand still.
+        assert_eq!(at(1_000, 200, None), Some(880));
+        assert_eq!(at(1_000, 12, Some(700)), Some(880));
+    }
 
     /// Two lists of so many addresses, read in pages of ten; gives what one look read.
     fn look(round: &mut Round, now: OffsetDateTime, lists: [u8; 2]) -> Vec<(u8, u8)> {

@@ -9,7 +9,7 @@ use alloy::primitives::{Address, I256, U256};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::finding::{Place, Round, Seen, Step};
+use super::finding::{self, Place, Round, Seen, Step};
 use super::store::{Part, Side};
 use super::{Account, Line, ReconcileError, Report, Sides, store};
 use crate::chains::ChainSpec;
@@ -18,7 +18,7 @@ use crate::event::{self, Event};
 use crate::ledger::{self, AccountKind};
 use crate::rpc::Node;
 use crate::settings::Gate;
-use crate::units::{Asset, AssetId, BlockNumber, BlockRef, ChainId, Disposition, Outcomes, Progress};
+use crate::units::{Asset, AssetId, BlockRef, ChainId, Disposition, Outcomes, Progress};
 use crate::{account, deposit, scan, settings};
 
 /// How many open destinations one report asks the chain about.
@@ -136,16 +136,14 @@ impl Reconciler {
         outcome
     }
 
-    /// The highest block that is as deep as the credit gate asks, and final where the node names what is;
-    /// `None` while no such block is stored. Above it, what waits for its depth would be noise.
+    /// The block that both sides are read at; `None` while none such is stored.
     async fn confirmed(&self, now: OffsetDateTime) -> Result<Option<BlockRef>, ReconcileError> {
         let mut connection = self.db.connection().await?;
         let Some(cursor) = scan::store::find_cursor(&mut connection, self.chain.id).await? else { return Ok(None) };
         let history = settings::store::get_history(&mut connection, Gate::Credit, self.chain.id).await?;
         let base = history.base(history.present(now)).ok_or_else(|| settings::store::unset(Gate::Credit, self.chain.id))?;
-        // The block at this height has exactly `base` confirmations, its own included.
-        let Some(deep) = (cursor.tip.number.0 + 1).checked_sub(u64::from(base.value.get())).map(BlockNumber) else { return Ok(None) };
-        let number = cursor.final_block.map_or(deep, |block| block.number.min(deep));
+        let final_block = cursor.final_block.map(|block| block.number);
+        let Some(number) = finding::compared_at(cursor.tip.number, base.value, final_block) else { return Ok(None) };
         let hash = scan::store::find_canonical(&mut connection, self.chain.id, number).await?;
         Ok(hash.map(|hash| BlockRef { number, hash }))
     }

@@ -305,7 +305,8 @@ impl Config {
 
 fn guard(raw: &RawWebhooks) -> Result<Guard, ConfigError> {
     let read = |text: &String| {
-        text.parse().map_err(|_| field("webhooks.allowed_networks", text, "use addresses with their length, such as 10.0.0.0/8 or fd00::/8"))
+        text.parse()
+            .map_err(|_| field("webhooks.allowed_networks", text, "use addresses with their length, such as 10.0.0.0/8 or fd00::/8"))
     };
     Ok(Guard::new(raw.allowed_networks.iter().map(read).collect::<Result<_, _>>()?))
 }

@@ -100,8 +100,10 @@ impl Metrics {
         let gauge = |name: &str, help: &str| IntGauge::new(name, help).expect("metric names are constants of this file");
         let webhook_pending = gauge("amanatd_webhook_pending_deliveries", "Events that wait to be taken by an endpoint.");
         let webhook_oldest = gauge("amanatd_webhook_oldest_pending_seconds", "How long the oldest of them has waited; 0 if none does.");
-        let webhook_dead = gauge("amanatd_webhook_dead_deliveries", "Events that were given up after their last attempt, until they are sent again.");
-        let webhook_disabled = gauge("amanatd_webhook_disabled_endpoints", "Endpoints that get nothing: disabled by hand, or by their answer 410.");
+        let webhook_dead =
+            gauge("amanatd_webhook_dead_deliveries", "Events that were given up after their last attempt, until they are sent again.");
+        let webhook_disabled =
+            gauge("amanatd_webhook_disabled_endpoints", "Endpoints that get nothing: disabled by hand, or by their answer 410.");
         let ready = IntGauge::new("amanatd_ready", "1 once the database answered, the API listens and workers run.")
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);

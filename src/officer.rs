@@ -169,7 +169,9 @@ fn hash_of(text: &str) -> [u8; 32] {
 pub enum OfficerError {
     #[error("role {0:?} is none of admin, buyer, seller, resolver, guard")]
     Role(String),
-    #[error("scope {0:?} is none of payments:read, payments:write, intents:read, intents:approve, signing, ledger:read, events:read, webhooks:write")]
+    #[error(
+        "scope {0:?} is none of payments:read, payments:write, intents:read, intents:approve, signing, ledger:read, events:read, webhooks:write"
+    )]
     Scope(String),
     #[error("scope intents:approve needs an officer; name one with --user")]
     ApproverWithoutUser,

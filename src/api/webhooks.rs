@@ -20,7 +20,9 @@ use super::wire::{
 use crate::event;
 use crate::officer::Scope;
 use crate::webhook::store::DeliveryRow;
-use crate::webhook::{self, DeliveryState, Endpoint, EventPattern, OLD_SECRET_KEEPS, SECRET_BYTES, SigningSecret, WebhookError};
+use crate::webhook::{
+    self, DeliveryState, Endpoint, EventPattern, GuardError, OLD_SECRET_KEEPS, SECRET_BYTES, SigningSecret, WebhookError,
+};
 
 /// For how long the old secret may sign at most.
 const OLD_SECRET_HOURS_MAX: u32 = 24 * 30;
@@ -49,7 +51,11 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let caller = who.require(Scope::WebhooksWrite)?;
     let (write, asked) = read_write::<CreateWebhook>(caller, "POST /v1/webhooks".to_owned(), &headers, &body)?;
-    let url = state.webhook_guard.read(&asked.url).map_err(|error| Problem::field("url", shorten(&asked.url), error.to_string()))?;
+    let url = state.webhook_guard.read(&asked.url).map_err(|error| {
+        // A password is not repeated.
+        let value = if matches!(error, GuardError::Credentials(_)) { "(hidden)".to_owned() } else { shorten(&asked.url) };
+        Problem::field("url", value, error.to_string())
+    })?;
     let events = patterns(&asked.events)?;
     let description = asked.description.unwrap_or_default();
     if description.chars().count() > 200 {
@@ -269,7 +275,9 @@ pub(super) async fn events(
     let limit = page.limit()?;
     let after = match page.cursor() {
         None => event::store::Position::START,
-        Some(text) => text.parse().map_err(|()| Problem::field("cursor", shorten(text), "use next_cursor of the page before, unchanged"))?,
+        Some(text) => {
+            text.parse().map_err(|()| Problem::field("cursor", shorten(text), "use next_cursor of the page before, unchanged"))?
+        }
     };
     let found = event::store::list(&mut *state.db.connection().await?, after, limit).await?;
     let next_cursor = found.last().map_or(after, |row| row.position).to_string();
@@ -289,7 +297,10 @@ fn patterns(texts: &[String]) -> Result<Vec<EventPattern>, Problem> {
     if !(1..=50).contains(&texts.len()) {
         return Err(Problem::field("events", texts.len().to_string(), "name 1 to 50 kinds of events, such as payment.*"));
     }
-    texts.iter().map(|text| text.parse().map_err(|error: WebhookError| Problem::field("events", shorten(text), error.to_string()))).collect()
+    texts
+        .iter()
+        .map(|text| text.parse().map_err(|error: WebhookError| Problem::field("events", shorten(text), error.to_string())))
+        .collect()
 }
 
 fn new_secret() -> Result<SigningSecret, Problem> {

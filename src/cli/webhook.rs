@@ -165,10 +165,9 @@ async fn list(db: &Database) -> anyhow::Result<()> {
         .into_iter()
         .map(|endpoint| {
             let events: Vec<&str> = endpoint.events.iter().map(EventPattern::as_str).collect();
-            let state = endpoint.disabled.map_or_else(
-                || "enabled".to_owned(),
-                |disabled| format!("disabled {}: {}", second(disabled.at), disabled.reason),
-            );
+            let state = endpoint
+                .disabled
+                .map_or_else(|| "enabled".to_owned(), |disabled| format!("disabled {}: {}", second(disabled.at), disabled.reason));
             vec![endpoint.id.to_string(), endpoint.url, events.join(" "), state, endpoint.created_by, endpoint.description]
         })
         .collect();

@@ -78,7 +78,13 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
         .await
         .with_context(|| format!("the API cannot listen on {}", config.api_listen))?;
     let listening = listener.local_addr()?;
-    let state = ApiState { db: db.clone(), book: Arc::clone(&book), nodes: Arc::new(nodes.clone()), webhook_guard: config.webhook_guard.clone(), clock: now };
+    let state = ApiState {
+        db: db.clone(),
+        book: Arc::clone(&book),
+        nodes: Arc::new(nodes.clone()),
+        webhook_guard: config.webhook_guard.clone(),
+        clock: now,
+    };
     let mut workers = Workers::new(stop.clone(), metrics.clone(), config.poll);
     let ending = stop.clone();
     workers.run(async move { serve_http(listener, api::router(state), ending).await.context("the API ended") });

@@ -9,8 +9,21 @@ use reqwest::Url;
 /// Networks of IPv4 that are not the public internet (IANA IPv4 Special-Purpose Address Registry, with
 /// multicast and the old class E).
 const V4: [&str; 15] = [
-    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24",
-    "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
 ];
 /// All that is given out of IPv6 for the public internet, and what in it is not (IANA IPv6 Special-Purpose
 /// Address Registry): protocol assignments with Teredo, documentation, 6to4.
@@ -79,7 +92,8 @@ fn literal(url: &Url) -> Option<IpAddr> {
 }
 
 fn is_public(address: IpAddr) -> bool {
-    let inside = |networks: &[&str]| networks.iter().any(|network| network.parse::<IpNet>().is_ok_and(|network| network.contains(&address)));
+    let inside =
+        |networks: &[&str]| networks.iter().any(|network| network.parse::<IpNet>().is_ok_and(|network| network.contains(&address)));
     match address {
         IpAddr::V4(_) => !inside(&V4),
         IpAddr::V6(_) => inside(&[V6_GLOBAL]) && !inside(&V6),
@@ -97,11 +111,28 @@ mod tests {
             assert!(guard.read(good).is_ok(), "{good}");
         }
         for private in [
-            "https://127.0.0.1/", "https://127.1/", "https://0x7f000001/", "https://2130706433/", "https://10.1.2.3/", "https://172.31.0.1/",
-            "https://192.168.1.1/", "https://169.254.169.254/latest/meta-data", "https://100.100.100.200/", "https://0.0.0.0/",
-            "https://[::1]/", "https://[::]/", "https://[fe80::1]/", "https://[fd00:ec2::254]/", "https://[::ffff:127.0.0.1]/",
-            "https://[64:ff9b::7f00:1]/", "https://[2002:7f00:1::]/", "https://[2001::1]/", "https://[ff02::1]/", "https://224.0.0.1/",
-            "https://255.255.255.255/", "https://198.18.0.1/",
+            "https://127.0.0.1/",
+            "https://127.1/",
+            "https://0x7f000001/",
+            "https://2130706433/",
+            "https://10.1.2.3/",
+            "https://172.31.0.1/",
+            "https://192.168.1.1/",
+            "https://169.254.169.254/latest/meta-data",
+            "https://100.100.100.200/",
+            "https://0.0.0.0/",
+            "https://[::1]/",
+            "https://[::]/",
+            "https://[fe80::1]/",
+            "https://[fd00:ec2::254]/",
+            "https://[::ffff:127.0.0.1]/",
+            "https://[64:ff9b::7f00:1]/",
+            "https://[2002:7f00:1::]/",
+            "https://[2001::1]/",
+            "https://[ff02::1]/",
+            "https://224.0.0.1/",
+            "https://255.255.255.255/",
+            "https://198.18.0.1/",
         ] {
             assert!(matches!(guard.read(private), Err(GuardError::Private(_))), "{private}: {:?}", guard.read(private));
         }

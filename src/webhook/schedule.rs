@@ -29,7 +29,9 @@ pub(super) enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     Delivered,
-    Retry { at: OffsetDateTime },
+    Retry {
+        at: OffsetDateTime,
+    },
     Dead,
     /// The endpoint is disabled, and the delivery waits with all others of it.
     DisableEndpoint,

@@ -47,11 +47,12 @@ pub async fn rotate_secret(
     now: OffsetDateTime,
     old_until: OffsetDateTime,
 ) -> Result<(), WebhookError> {
-    let rows = sqlx::query!("update webhook_secrets set expires_at = $2 where endpoint_id = $1 and expires_at is null", endpoint, old_until)
-        .execute(&mut *connection)
-        .await
-        .map_err(DbError::from)?
-        .rows_affected();
+    let rows =
+        sqlx::query!("update webhook_secrets set expires_at = $2 where endpoint_id = $1 and expires_at is null", endpoint, old_until)
+            .execute(&mut *connection)
+            .await
+            .map_err(DbError::from)?
+            .rows_affected();
     if rows == 0 {
         return Err(WebhookError::Unknown(endpoint));
     }
@@ -68,7 +69,11 @@ pub async fn get_secret(connection: &mut PgConnection, endpoint: Uuid) -> Result
 }
 
 /// The secrets that sign at `now`, newest first.
-pub(super) async fn list_secrets(connection: &mut PgConnection, endpoint: Uuid, now: OffsetDateTime) -> Result<Vec<SigningSecret>, DbError> {
+pub(super) async fn list_secrets(
+    connection: &mut PgConnection,
+    endpoint: Uuid,
+    now: OffsetDateTime,
+) -> Result<Vec<SigningSecret>, DbError> {
     let rows = sqlx::query_scalar!(
         "select secret from webhook_secrets where endpoint_id = $1 and (expires_at is null or expires_at > $2) order by id desc limit 5",
         endpoint,
@@ -138,12 +143,16 @@ pub async fn get_endpoint(connection: &mut PgConnection, id: Uuid) -> Result<End
 
 /// What is due for the endpoint waits from now on.
 pub async fn disable(connection: &mut PgConnection, id: Uuid, reason: &str, now: OffsetDateTime) -> Result<(), WebhookError> {
-    let rows =
-        sqlx::query!("update webhook_endpoints set disabled_at = $2, disabled_reason = $3 where id = $1 and disabled_at is null", id, now, reason)
-            .execute(&mut *connection)
-            .await
-            .map_err(DbError::from)?
-            .rows_affected();
+    let rows = sqlx::query!(
+        "update webhook_endpoints set disabled_at = $2, disabled_reason = $3 where id = $1 and disabled_at is null",
+        id,
+        now,
+        reason
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(DbError::from)?
+    .rows_affected();
     if rows == 1 {
         return Ok(());
     }
@@ -177,7 +186,12 @@ pub async fn enable(connection: &mut PgConnection, id: Uuid, now: OffsetDateTime
 ///
 /// A database that was restored into another cluster counts transactions anew; then every event is looked at
 /// once more, and those that were handed on are handed on no second time.
-pub(super) async fn hand_on(connection: &mut PgConnection, endpoints: &[Endpoint], now: OffsetDateTime, limit: i64) -> Result<usize, DbError> {
+pub(super) async fn hand_on(
+    connection: &mut PgConnection,
+    endpoints: &[Endpoint],
+    now: OffsetDateTime,
+    limit: i64,
+) -> Result<usize, DbError> {
     let cursor = sqlx::query!(
         r#"
         select case when written_by > pg_snapshot_xmax(pg_current_snapshot()) then '0' else written_by::text end as "written_by!",

@@ -143,8 +143,12 @@ fn tell(receipt: &Receipt, due: &Due, next: Next) {
     let (delivery, endpoint, kind, words) = (due.id, due.endpoint_id, &due.kind, receipt.outcome.words());
     match next {
         Next::Delivered => tracing::debug!(delivery, %endpoint, kind, "webhook delivered"),
-        Next::Retry { at } => tracing::info!(delivery, %endpoint, kind, outcome = words, next_attempt = %at, "webhook not taken; tried again"),
-        Next::Dead => tracing::error!(delivery, %endpoint, kind, outcome = words, "webhook given up; `amanatd webhook redeliver` sends it again"),
+        Next::Retry { at } => {
+            tracing::info!(delivery, %endpoint, kind, outcome = words, next_attempt = %at, "webhook not taken; tried again")
+        }
+        Next::Dead => {
+            tracing::error!(delivery, %endpoint, kind, outcome = words, "webhook given up; `amanatd webhook redeliver` sends it again")
+        }
         Next::DisableEndpoint => tracing::warn!(delivery, %endpoint, "the receiver answered 410; the endpoint is disabled"),
     }
     if matches!(receipt.outcome, Outcome::Forbidden(_)) {

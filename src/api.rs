@@ -9,7 +9,9 @@ mod idempotency;
 mod intents;
 mod ledger;
 mod payments;
+mod policies;
 mod problem;
+mod replace;
 mod server;
 mod store;
 mod thresholds;
@@ -38,6 +40,8 @@ pub struct ApiState {
     pub book: Arc<ChainBook>,
     /// The chains that are configured, each with its node.
     pub nodes: Arc<BTreeMap<ChainId, Arc<Node>>>,
+    /// The most that any transaction may pay per gas, in wei; a chain's own cap may be lower.
+    pub max_fee_per_gas_max: u128,
     /// Where webhooks may go.
     pub webhook_guard: Guard,
     /// The clock, read by the daemon's choice and not here.

@@ -11,6 +11,7 @@ mod console;
 mod database;
 mod intents;
 mod people;
+mod policy;
 mod rescan;
 mod sign;
 mod threshold;
@@ -75,7 +76,16 @@ pub enum Command {
     Chain(chain::ChainCommand),
     /// Read blocks of a chain again and store what is missing; or extend the stored blocks downwards.
     Rescan(rescan::RescanArgs),
-    /// Intents: list those that wait, approve one, give one up.
+    /// What may leave: the policy in force, a dry run, a proposal, and what it says of an intent.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Acts that take two officers: list, confirm, withdraw.
+    #[command(subcommand)]
+    Proposal(policy::ProposalCommand),
+    /// Listed destinations: list, add, remove.
+    #[command(subcommand)]
+    Destination(policy::DestinationCommand),
+    /// Intents: list those that wait, approve one, give one up; replace or cancel what is stuck.
     #[command(subcommand)]
     Intent(intents::IntentCommand),
     /// Webhooks: who is told of events, what was delivered, sending again.
@@ -144,6 +154,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Confirm(command) => confirm::run(command, &config()?).await,
         Command::Chain(command) => chain::run(command, &config()?).await,
         Command::Rescan(args) => rescan::run(args, &config()?).await,
+        Command::Policy(command) => policy::run(command).await,
+        Command::Proposal(command) => policy::run_proposal(command).await,
+        Command::Destination(command) => policy::run_destination(command).await,
         Command::Intent(command) => intents::run(command).await,
         Command::Webhook(command) => webhook::run(command, &config()?).await,
         Command::Sign(args) => sign::run(args).await,

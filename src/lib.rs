@@ -25,6 +25,7 @@ pub mod confirm;
 pub mod ledger;
 
 // Money goes out.
+pub mod policy;
 pub mod intent;
 pub mod approval;
 pub mod signing;

@@ -18,6 +18,9 @@ pub struct Metrics {
     chain_final: IntGaugeVec,
     chain_internal_unread: IntGaugeVec,
     open_findings: IntGaugeVec,
+    policy_refusals: IntGaugeVec,
+    stuck: IntGaugeVec,
+    nonce_holes: IntGaugeVec,
     endpoint_requests: IntCounterVec,
     endpoint_bytes: IntCounterVec,
     endpoint_faults: IntCounterVec,
@@ -81,6 +84,18 @@ impl Metrics {
             "Accounts of which the chain holds another amount than the books explain.",
             &["chain"],
         );
+        let policy_refusals =
+            gauges("amanatd_policy_refused_outflows", "Outflows that are due and that the policy does not let leave now.", &["chain"]);
+        let stuck = gauges(
+            "amanatd_transactions_stuck",
+            "Nonces at which a transaction of ours has been out for 15 minutes and is in no block.",
+            &["chain"],
+        );
+        let nonce_holes = gauges(
+            "amanatd_nonce_holes",
+            "Nonces that nothing is signed for, while something signed above them has waited for 10 minutes.",
+            &["chain"],
+        );
         let endpoint_requests = counters("amanatd_rpc_requests_total", "Requests sent to an RPC endpoint.");
         let endpoint_bytes = counters("amanatd_rpc_received_bytes_total", "Bytes of answers received from an RPC endpoint.");
         let endpoint_faults = counters("amanatd_rpc_faults_total", "Requests to which an RPC endpoint gave no usable answer.");
@@ -110,7 +125,7 @@ impl Metrics {
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let all: [Box<dyn prometheus::core::Collector>; 21] = [
+        let all: [Box<dyn prometheus::core::Collector>; 24] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
             Box::new(chain_scanned.clone()),
@@ -119,6 +134,9 @@ impl Metrics {
             Box::new(chain_final.clone()),
             Box::new(chain_internal_unread.clone()),
             Box::new(open_findings.clone()),
+            Box::new(policy_refusals.clone()),
+            Box::new(stuck.clone()),
+            Box::new(nonce_holes.clone()),
             Box::new(endpoint_requests.clone()),
             Box::new(endpoint_bytes.clone()),
             Box::new(endpoint_faults.clone()),
@@ -146,6 +164,9 @@ impl Metrics {
             chain_final,
             chain_internal_unread,
             open_findings,
+            policy_refusals,
+            stuck,
+            nonce_holes,
             endpoint_requests,
             endpoint_bytes,
             endpoint_faults,
@@ -189,6 +210,14 @@ impl Metrics {
 
     pub fn findings_seen(&self, chain: ChainId, open: u64) {
         self.open_findings.with_label_values(&[&chain.to_string()]).set(open.cast_signed());
+    }
+
+    /// Outflows that the policy refuses, transactions that are stuck, and holes in the nonces.
+    pub fn outflow_seen(&self, chain: ChainId, refused: u64, stuck: u64, holes: u64) {
+        let chain = chain.to_string();
+        self.policy_refusals.with_label_values(&[&chain]).set(refused.cast_signed());
+        self.stuck.with_label_values(&[&chain]).set(stuck.cast_signed());
+        self.nonce_holes.with_label_values(&[&chain]).set(holes.cast_signed());
     }
 
     /// `endpoint` is host and position, never the URL. Totals only grow.
@@ -258,7 +287,15 @@ mod tests {
         metrics.chain_seen(ChainId::new(1).unwrap(), 9, true);
         metrics.account_seen("vault", 1_000_001);
         metrics.findings_seen(ChainId::new(1).unwrap(), 2);
+        metrics.outflow_seen(ChainId::new(1).unwrap(), 1, 2, 3);
         let text = metrics.render();
+        for gauge in [
+            "amanatd_policy_refused_outflows{chain=\"1\"} 1",
+            "amanatd_transactions_stuck{chain=\"1\"} 2",
+            "amanatd_nonce_holes{chain=\"1\"} 3",
+        ] {
+            assert!(text.contains(gauge), "{gauge}");
+        }
         assert!(text.contains("amanatd_reconcile_open_findings{chain=\"1\"} 2"));
         assert!(text.contains("amanatd_worker_last_tick_timestamp_seconds{chain=\"1\",worker=\"scan\"} 7"));
         assert!(text.contains("amanatd_chain_outflow_halted{chain=\"1\"} 1"));

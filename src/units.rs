@@ -12,5 +12,5 @@ mod work;
 pub use amount::{AmountError, ParseAmountError, TokenAmount, format_units, group_thousands, parse_base_units, parse_units};
 pub use asset::{Asset, AssetId, ChainId, ParseAssetError, parse_address};
 pub use block::{BlockNumber, BlockRef, Confirmations, ConfirmationsError, Depth, depth_of};
-pub use id::{ApiTokenId, IntentId, LedgerAccountId, LedgerEntryId, PaymentId, TransferId, TrezorAccountId, UserId};
+pub use id::{ApiTokenId, IntentId, LedgerAccountId, LedgerEntryId, PaymentId, PolicyId, ProposalId, TransferId, TrezorAccountId, UserId};
 pub use work::{Disposition, Outcomes, Progress};

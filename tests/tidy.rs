@@ -19,6 +19,7 @@ const IO_FILES_OF_A_ROOM: &[&str] = &["store.rs", "worker.rs"];
 
 /// Other files that are not pure, each with its reason.
 const IO_FILES: &[(&str, &str)] = &[
+    ("src/intent/judge.rs", "a command of several stores, in the transaction that stores an intent"),
     ("src/intent/void.rs", "a command of several stores, in the transaction of whoever gives it"),
     ("src/scan/catch_up.rs", "the reading half of the scanner's worker, in ranges"),
     ("src/scan/rescan.rs", "the scanner's worker once more, over blocks that were read before"),
@@ -36,6 +37,8 @@ const RAW_FIELDS: &[(&str, &str, &str)] = &[
     ("src/confirm/explain.rs", "chain_id", "an explanation is a document for people, with the number as it is written"),
     ("src/confirm/explain.rs", "amount", "the same: with its symbol, to be read and never computed with"),
     ("src/payment/draft.rs", "chain_id", "a draft is what was asked; checking it gives the ChainId"),
+    ("src/policy/destination.rs", "chain", "the text that is stored and hashed, with the number as it is written"),
+    ("src/policy/document.rs", "chain", "the policy's text is parsed here; reading it gives the ChainId"),
     ("src/payment/draft.rs", "amount", "in the buyer's currency, kept as asked; what is due is a TokenAmount"),
 ];
 

@@ -12,7 +12,10 @@ use crate::approval::ApprovalError;
 use crate::broadcast::BroadcastError;
 use crate::db::DbError;
 use crate::intent::IntentError;
+use crate::officer::OfficerError;
+use crate::officer::proposal::ProposalError;
 use crate::payment::{FieldError, PaymentError};
+use crate::policy::PolicyError;
 use crate::reconcile::ReconcileError;
 use crate::settings::SettingsError;
 use crate::webhook::WebhookError;
@@ -177,6 +180,8 @@ impl From<IntentError> for Problem {
             IntentError::Db(error) => error.into(),
             IntentError::Account(error) => error.into(),
             IntentError::Payment(error) => error.into(),
+            IntentError::Policy(error) => error.into(),
+            IntentError::Raise { .. } => Self::conflict("fees", error.to_string()),
             IntentError::Unknown(id) => Self::not_found(format!("no intent {id}")),
             IntentError::Illegal { intent, source } => Self::conflict("intent_state", format!("intent {intent}: {source}")),
             IntentError::MayBeSigned(_) => Self::conflict("may_be_signed", error.to_string()),
@@ -210,6 +215,11 @@ impl From<BroadcastError> for Problem {
         match error {
             BroadcastError::Db(error) => error.into(),
             BroadcastError::Intent(error) => error.into(),
+            BroadcastError::ApprovalsExpired { .. } => Self::conflict("approvals_expired", error.to_string()),
+            BroadcastError::NonceUsed { .. } => Self::conflict("nonce_used", error.to_string()),
+            BroadcastError::BeingCancelled { .. } => Self::conflict("being_cancelled", error.to_string()),
+            BroadcastError::NotReplaceable { .. } => Self::conflict("not_replaceable", error.to_string()),
+            BroadcastError::CannotPay { .. } => Self::conflict("cannot_pay", error.to_string()),
             BroadcastError::Halted { .. } => Self::conflict("outflow_halted", error.to_string()),
             BroadcastError::OnlyCredited { .. } => Self::conflict("only_credited", error.to_string()),
             BroadcastError::OtherStation { .. } => Self::conflict("other_station", error.to_string()),
@@ -240,6 +250,48 @@ impl From<ReconcileError> for Problem {
     }
 }
 
+impl From<OfficerError> for Problem {
+    fn from(error: OfficerError) -> Self {
+        let said = error.to_string();
+        let refused = match error {
+            OfficerError::Db(error) => return error.into(),
+            OfficerError::Proposal(refused) => refused,
+            OfficerError::UnknownUser(_) | OfficerError::UnknownToken(_) => return Self::not_found(said),
+            OfficerError::Role(_)
+            | OfficerError::Scope(_)
+            | OfficerError::ApproverWithoutUser
+            | OfficerError::NotAnOfficer { .. }
+            | OfficerError::TokenNameTaken(_)
+            | OfficerError::EmailTaken(_) => return Self::conflict("officer", said),
+        };
+        match refused {
+            ProposalError::NotAnOfficer | ProposalError::OwnProposal(_) => Self::forbidden(said),
+            ProposalError::Unknown(_) => Self::not_found(said),
+            ProposalError::Decided(_) => Self::conflict("decided", said),
+            ProposalError::StaleDigest(_) => Self::conflict("stale_digest", said),
+            ProposalError::Dead(_) | ProposalError::ProposerLeft(_) => Self::conflict("proposal_dead", said),
+            ProposalError::OtherSubject { .. } => Self::conflict("other_subject", said),
+            ProposalError::Reason { found } => Self::field("reason", format!("{found} characters"), said),
+            ProposalError::Past { asked, .. } => Self::field("effective_at", asked.format(&Rfc3339).unwrap_or_default(), said),
+        }
+    }
+}
+
+impl From<PolicyError> for Problem {
+    fn from(error: PolicyError) -> Self {
+        let said = error.to_string();
+        match error {
+            PolicyError::Db(error) => error.into(),
+            PolicyError::Officer(error) => error.into(),
+            PolicyError::Document(_) => Self::field("document", "", said),
+            PolicyError::Refused { .. } => Self::conflict("policy_refused", said),
+            PolicyError::NotListed(_) => Self::not_found(said),
+            PolicyError::Own(address) => Self::field("address", address.to_string(), said),
+            PolicyError::Label { found } => Self::field("label", format!("{found} characters"), said),
+        }
+    }
+}
+
 impl From<WebhookError> for Problem {
     fn from(error: WebhookError) -> Self {
         let said = error.to_string();
@@ -258,6 +310,9 @@ impl From<SettingsError> for Problem {
         let problem = error.to_string();
         match error {
             SettingsError::Db(error) => error.into(),
+            SettingsError::Officer(error) => error.into(),
+            SettingsError::Lowers { .. } => Self::conflict("lowers", problem),
+            SettingsError::Proposal(_) => Self::internal(),
             SettingsError::Past { asked, .. } => Self::field("effective_at", asked.format(&Rfc3339).unwrap_or_default(), problem),
             SettingsError::Length { field, found, .. } => Self::field(field, format!("{found} characters"), problem),
             SettingsError::BaseOff(_) | SettingsError::NoTier(_) => Self::field("blocks", "null", problem),

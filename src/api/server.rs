@@ -16,7 +16,7 @@ use tower_http::trace::TraceLayer;
 use tracing::Span;
 
 use super::problem::Problem;
-use super::{ApiState, intents, ledger, payments, thresholds, webhooks};
+use super::{ApiState, intents, ledger, payments, policies, replace, thresholds, webhooks};
 
 /// Larger bodies are refused unread.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -40,6 +40,18 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/intents/{id}/signature", post(intents::submit_signature))
         .route("/v1/intents/{id}/decline", post(intents::decline))
         .route("/v1/intents/{id}/void", post(intents::void))
+        .route("/v1/intents/{id}/replacement", post(replace::replace))
+        .route("/v1/intents/{id}/cancel", post(replace::cancel))
+        .route("/v1/intents/{id}/policy", get(policies::explain))
+        .route("/v1/policies", get(policies::list).post(policies::propose))
+        .route("/v1/policies/check", post(policies::check))
+        .route("/v1/policies/refusals", get(policies::refusals))
+        .route("/v1/proposals", get(policies::proposals))
+        .route("/v1/proposals/{id}", get(policies::proposal))
+        .route("/v1/proposals/{id}/confirm", post(policies::confirm))
+        .route("/v1/proposals/{id}/withdraw", post(policies::withdraw))
+        .route("/v1/destinations", get(policies::destinations).post(policies::propose_destination))
+        .route("/v1/destinations/{chain}/{address}/remove", post(policies::remove_destination))
         .route("/v1/signing-queue", get(intents::signing_queue))
         .route("/v1/chains", get(ledger::chains))
         .route("/v1/chains/{chain}/thresholds", get(thresholds::list).post(thresholds::set))

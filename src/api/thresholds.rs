@@ -8,11 +8,12 @@ use axum::response::Response;
 use super::ApiState;
 use super::auth::Authenticated;
 use super::idempotency::read_write;
+use super::policies;
 use super::problem::Problem;
-use super::wire::{SetThreshold, ThresholdView, ThresholdsView};
+use super::wire::{SetThreshold, ThresholdOutcome, ThresholdView, ThresholdsView};
 use crate::chains::{ChainBook, ChainSpec};
 use crate::officer::Scope;
-use crate::settings::{self, Change, ChangeNote, Gate, NewChange, ThresholdKey, Tier};
+use crate::settings::{self, Change, ChangeNote, Gate, NewChange, Outcome, ThresholdKey, Tier};
 use crate::units::{AssetId, Confirmations, format_units, parse_units};
 
 pub(super) async fn list(
@@ -62,19 +63,25 @@ pub(super) async fn set(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let caller = who.require(Scope::IntentsApprove)?;
+    let caller = who.require(Scope::IntentsApprove)?.clone();
     let Some((user, role)) = caller.user else { return Err(Problem::forbidden("only an officer changes a threshold")) };
     if !role.is_officer() {
         return Err(Problem::forbidden("only an officer changes a threshold; officers are admins and guards"));
     }
     let spec = chain_of(&state.book, &chain)?;
-    let (write, asked) = read_write::<SetThreshold>(caller, format!("POST /v1/chains/{}/thresholds", spec.id), &headers, &body)?;
+    let (write, asked) = read_write::<SetThreshold>(&caller, format!("POST /v1/chains/{}/thresholds", spec.id), &headers, &body)?;
     let change = read(asked, spec, ChangeNote { changed_by: caller.name(), user: Some(user), reason: String::new() })?;
     let book = state.book.clone();
     write
         .once(&state, StatusCode::CREATED, move |connection| {
             Box::pin(async move {
-                let change = settings::store::set(connection, &change).await?;
+                let change = match settings::store::change(connection, &change, &caller).await? {
+                    Outcome::Set(change) => change,
+                    // Lower: another officer confirms it, and then it takes a day.
+                    Outcome::Proposed(proposal) => {
+                        return Ok(ThresholdOutcome::Proposed { proposal: Box::new(policies::proposal_view(&proposal, &book)) });
+                    }
+                };
                 tracing::info!(
                     chain.id = change.key.chain.get(),
                     gate = change.key.gate.name(),
@@ -82,7 +89,7 @@ pub(super) async fn set(
                     row = change.id,
                     "threshold changed"
                 );
-                Ok(view(&change, &book))
+                Ok(ThresholdOutcome::Set(Box::new(view(&change, &book))))
             })
         })
         .await
@@ -114,16 +121,16 @@ fn read(asked: SetThreshold, spec: &ChainSpec, note: ChangeNote) -> Result<NewCh
     Ok(NewChange { key, blocks, effective_at: asked.effective_at, note: ChangeNote { reason: asked.reason, ..note } })
 }
 
-fn chain_of<'a>(book: &'a ChainBook, text: &str) -> Result<&'a ChainSpec, Problem> {
+pub(super) fn chain_of<'a>(book: &'a ChainBook, text: &str) -> Result<&'a ChainSpec, Problem> {
     let chain = text.parse().ok().and_then(|chain| book.get(chain));
     chain.ok_or_else(|| Problem::not_found(format!("no chain {:?} in chains.toml", shorten(text))))
 }
 
-fn shorten(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     text.chars().take(100).collect()
 }
 
-fn view(change: &Change, book: &ChainBook) -> ThresholdView {
+pub(super) fn view(change: &Change, book: &ChainBook) -> ThresholdView {
     let tier = change.key.tier.map(|tier| {
         let asset = AssetId { chain: change.key.chain, asset: tier.asset };
         match book.asset(asset) {

@@ -131,6 +131,18 @@ pub struct IntentView {
     pub digest: B256,
     pub approvals: u8,
     pub approvals_required: u8,
+    /// How long an approval counts.
+    #[serde(default)]
+    pub approvals_expire_minutes: u32,
+    /// The policy it was planned under.
+    #[serde(default)]
+    pub policy_id: Option<i64>,
+    /// Who asked for its present fees, where they were raised.
+    #[serde(default)]
+    pub revised_by: Option<String>,
+    /// The intent whose nonce a cancel takes: part of the digest.
+    #[serde(default)]
+    pub cancels: Option<IntentId>,
     pub tx_hash: Option<B256>,
 }
 
@@ -188,6 +200,217 @@ impl DeclineIntent {
 #[serde(deny_unknown_fields)]
 pub struct VoidIntent {
     pub reason: String,
+}
+
+/// `POST /v1/intents/{id}/replacement`. Without fees, those that displace what is out there and that the market
+/// asks for now.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplaceIntent {
+    /// In wei; with the other or not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_fee_per_gas: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_priority_fee_per_gas: Option<String>,
+}
+
+/// `POST /v1/intents/{id}/cancel`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CancelIntent {
+    pub reason: String,
+    /// Fees as in [`ReplaceIntent`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_fee_per_gas: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_priority_fee_per_gas: Option<String>,
+}
+
+/// A change that takes two officers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProposalView {
+    pub id: i64,
+    /// policy, destination or threshold
+    pub subject: String,
+    /// What it says, for people.
+    pub lines: Vec<String>,
+    /// The text that is decided about.
+    pub body: String,
+    /// SHA-256 of the text.
+    pub digest: B256,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub effective_at: Option<OffsetDateTime>,
+    pub proposed_by: Uuid,
+    pub reason: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// open, confirmed or withdrawn
+    pub state: String,
+    pub decided_by: Option<Uuid>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub decided_at: Option<OffsetDateTime>,
+}
+
+/// `POST /v1/proposals/{id}/confirm`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmProposal {
+    /// The digest of the text the officer saw.
+    pub digest: B256,
+}
+
+/// `POST /v1/proposals/{id}/withdraw`, and `POST /v1/destinations/{chain}/{address}/remove`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WithReason {
+    pub reason: String,
+}
+
+/// `POST /v1/policies`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProposePolicy {
+    /// The policy, in TOML.
+    pub document: String,
+    /// At once when absent.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub effective_at: Option<OffsetDateTime>,
+    pub reason: String,
+}
+
+/// A policy that two officers made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PolicyView {
+    pub id: i64,
+    /// in force, coming, or past
+    pub state: String,
+    pub lines: Vec<String>,
+    pub digest: B256,
+    #[serde(with = "time::serde::rfc3339")]
+    pub effective_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    pub proposed_by: Uuid,
+    pub confirmed_by: Uuid,
+    pub reason: String,
+}
+
+/// `POST /v1/policies/check`: what a policy would say. Nothing is stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckPolicy {
+    /// The policy, in TOML.
+    pub document: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outflow: Option<OutflowAsked>,
+    /// How many of the newest intents to try it on; at most 1000.
+    #[serde(default)]
+    pub last: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutflowAsked {
+    pub kind: String,
+    pub chain_id: u64,
+    /// A symbol of the chain.
+    pub asset: String,
+    pub amount: String,
+    pub to_address: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CheckedPolicy {
+    pub lines: Vec<String>,
+    pub digest: B256,
+    pub outflow: Option<VerdictView>,
+    /// Oldest first.
+    pub replayed: Vec<ReplayView>,
+}
+
+/// What a policy says of an outflow, and which rules it rests on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VerdictView {
+    pub allowed: bool,
+    pub approvals: Option<u8>,
+    pub approvals_expire_minutes: Option<u32>,
+    pub lines: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReplayView {
+    pub intent_id: IntentId,
+    pub kind: String,
+    pub chain_id: u64,
+    pub amount: String,
+    pub allowed: bool,
+    pub approvals: Option<u8>,
+    /// What it took.
+    pub approvals_required: u8,
+    pub reasons: Vec<String>,
+}
+
+/// `GET /v1/intents/{id}/policy`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExplainedIntent {
+    pub intent_id: IntentId,
+    pub policy_id: Option<i64>,
+    pub approvals_required: u8,
+    pub approvals_expire_minutes: u32,
+    /// What that policy says now, with the intent itself left out of what has left.
+    pub verdict: Option<VerdictView>,
+    pub lines: Vec<String>,
+}
+
+/// An outflow that is due and may not leave.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RefusalView {
+    pub kind: String,
+    pub payment_id: PaymentId,
+    pub chain_id: u64,
+    pub amount: String,
+    pub to_address: Address,
+    pub policy_id: i64,
+    pub reasons: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub first_seen_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub last_seen_at: OffsetDateTime,
+}
+
+/// `POST /v1/destinations`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProposeDestination {
+    pub chain_id: u64,
+    pub address: String,
+    pub label: String,
+    pub reason: String,
+}
+
+/// A listed destination.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DestinationView {
+    pub chain_id: u64,
+    #[serde(serialize_with = "checksummed")]
+    pub address: Address,
+    pub label: String,
+    pub allowed: bool,
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+    /// When the policy in force lets money go there; absent without a policy.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub cools_until: Option<OffsetDateTime>,
+    pub changed_by: Uuid,
+    pub reason: String,
+}
+
+/// What became of a threshold that was asked for: set, or proposed because it is lower.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ThresholdOutcome {
+    Set(Box<ThresholdView>),
+    Proposed { proposal: Box<ProposalView> },
 }
 
 /// An account whose xpub a station compares with its device.

@@ -13,13 +13,15 @@ use super::supervise::{Loop, Wake, Woken, Workers, chain_of};
 use super::{admin, heads, notices, now, serve_http};
 use crate::account::{self, Capacity, Room};
 use crate::api::{self, ApiState};
-use crate::broadcast::{BroadcastError, Broadcaster};
+use crate::approval::{ApprovalError, Lapser};
+use crate::broadcast::nonces::NonceWatch;
+use crate::broadcast::{self, BroadcastError, Broadcaster};
 use crate::chains::{ChainBook, ChainSpec};
 use crate::config::Config;
 use crate::confirm::{ConfirmError, Confirmer, Sightings};
 use crate::db::{Database, DatabaseLimits, DbError, InstanceLease, LeaseError, SelfTestError, place_of};
 use crate::deposit::Watched;
-use crate::intent::{IntentError, Planner};
+use crate::intent::{IntentError, Planner, judge};
 use crate::ledger::{Bookkeeper, LedgerError};
 use crate::metrics::{EndpointTotals, Metrics};
 use crate::reconcile::{self, ReconcileError, Reconciler};
@@ -37,6 +39,9 @@ const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(10);
 const STANDBY_PAUSE: Duration = Duration::from_secs(1);
 /// How long the server may take to show that it still holds our lease.
 const LEASE_LIMIT: Duration = Duration::from_secs(10);
+
+/// A transaction that has been out for so long counts as stuck.
+const STUCK_MINUTES: u32 = 15;
 
 /// How long units of work may take to finish once nobody waits for them.
 const CLOSING: Duration = Duration::from_secs(8);
@@ -85,6 +90,7 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
         db: db.clone(),
         book: Arc::clone(&book),
         nodes: Arc::new(nodes.clone()),
+        max_fee_per_gas_max: config.plan.max_fee_per_gas_max,
         webhook_guard: config.webhook_guard.clone(),
         clock: now,
     };
@@ -96,6 +102,11 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
     workers.tick("sightings", None, ConfirmError::disposition, move || {
         let sightings = Arc::clone(&sightings);
         async move { sightings.tick().await }
+    });
+    let lapser = Arc::new(Lapser { db: db.clone() });
+    workers.tick("approval", None, ApprovalError::disposition, move || {
+        let lapser = Arc::clone(&lapser);
+        async move { lapser.tick().await }
     });
     account_metrics(&mut workers, &db, &metrics);
     webhooks(&mut workers, &db, config.webhook_guard, &metrics)?;
@@ -351,6 +362,12 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
         let broadcaster = Arc::clone(&broadcaster);
         async move { broadcaster.tick(now()).await }
     });
+    let nonces = Arc::new(NonceWatch::new(parts.db.clone(), Arc::clone(&parts.node)));
+    let watched_nonces = Arc::clone(&nonces);
+    gated(workers, &gate, "nonces", chain, BroadcastError::disposition, move || {
+        let nonces = Arc::clone(&nonces);
+        async move { nonces.tick(now()).await }
+    });
     let reconciler = Arc::new(Reconciler::new(parts.db.clone(), Arc::clone(&parts.node), Arc::clone(&parts.spec), parts.reconcile_every));
     gated(workers, &gate, "reconcile", chain, ReconcileError::disposition, move || {
         let reconciler = Arc::clone(&reconciler);
@@ -364,7 +381,7 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
     });
     let (db, metrics, node) = (parts.db, parts.metrics, watched_node);
     workers.tick("chain_metrics", Some(chain), crate::db::DbError::disposition, move || {
-        let (db, metrics, node) = (db.clone(), metrics.clone(), Arc::clone(&node));
+        let (db, metrics, node, nonces) = (db.clone(), metrics.clone(), Arc::clone(&node), Arc::clone(&watched_nonces));
         async move {
             for endpoint in node.statuses() {
                 let totals = EndpointTotals {
@@ -378,6 +395,9 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
             }
             let mut connection = db.connection().await?;
             metrics.findings_seen(chain, reconcile::store::count_open(&mut connection, chain).await?);
+            let refused = judge::store::count_refusals(&mut connection, chain).await?;
+            let stuck = broadcast::store::count_stuck(&mut connection, chain, STUCK_MINUTES).await?;
+            metrics.outflow_seen(chain, refused, stuck, nonces.holes());
             if let Some(cursor) = scan::store::find_cursor(&mut connection, chain).await? {
                 metrics.chain_seen(chain, cursor.tip.number.0, cursor.outflow_halted.is_some());
                 let unread = scan::store::count_internal_unread(&mut connection, chain).await?;

@@ -33,12 +33,16 @@ pub enum SelfTestError {
 }
 
 /// Tables whose rows must not change once written, each with three guards.
-const APPEND_ONLY: [&str; 7] = [
+const APPEND_ONLY: [&str; 11] = [
+    "change_decisions",
+    "change_proposals",
     "config_setting_history",
     "derived_destination_sweeps",
     "events",
     "funds_ledger_entries",
     "intent_approvals",
+    "outflow_destinations",
+    "outflow_policies",
     "payment_quotes",
     "webhook_attempts",
 ];
@@ -46,7 +50,7 @@ const APPEND_ONLY: [&str; 7] = [
 /// Triggers that keep the balances, those that hold the machines of what has a state, and the knock that
 /// wakes whoever waits on a setting.
 /// Each is named after the function that it calls.
-const STATE_TRIGGERS: [(&str, &str, i16); 8] = [
+const STATE_TRIGGERS: [(&str, &str, i16); 15] = [
     ("ledger_accounts", "ledger_accounts_open_balance", Guard::INSERT),
     ("funds_ledger_entries", "funds_ledger_entries_apply", Guard::INSERT),
     ("intents", "intents_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
@@ -55,9 +59,16 @@ const STATE_TRIGGERS: [(&str, &str, i16); 8] = [
     ("transfer_verdicts", "transfer_verdicts_gate", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
     ("transfer_verdicts", "transfer_verdicts_follow", Guard::INSERT | Guard::UPDATE | Guard::EACH_ROW),
     ("config_setting_history", "config_setting_history_notify", Guard::INSERT | Guard::EACH_ROW),
+    ("change_proposals", "change_proposals_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("change_decisions", "change_decisions_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("outflow_policies", "outflow_policies_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("outflow_destinations", "outflow_destinations_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("intents", "intents_policy", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("intent_approvals", "intent_approvals_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("outbound_transactions", "outbound_transactions_link", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
 ];
 
-const GUARD_FUNCTIONS: [&str; 9] = [
+const GUARD_FUNCTIONS: [&str; 16] = [
     "forbid_change",
     "ledger_accounts_open_balance",
     "funds_ledger_entries_apply",
@@ -67,6 +78,13 @@ const GUARD_FUNCTIONS: [&str; 9] = [
     "transfer_verdicts_gate",
     "transfer_verdicts_follow",
     "config_setting_history_notify",
+    "change_proposals_guard",
+    "change_decisions_guard",
+    "outflow_policies_guard",
+    "outflow_destinations_guard",
+    "intents_policy",
+    "intent_approvals_guard",
+    "outbound_transactions_link",
 ];
 
 pub async fn self_test(connection: &mut PgConnection) -> Result<(), SelfTestError> {

@@ -13,10 +13,20 @@ use crate::units::IntentId;
 /// payment is held again and must be asked for anew.
 pub async fn void(connection: &mut PgConnection, id: IntentId, by: &str, reason: &str) -> Result<Intent, IntentError> {
     let intent = store::lock(connection, id).await?;
-    if intent.station.is_some() {
+    if intent.may_be_signed() {
         return Err(IntentError::MayBeSigned(id));
     }
     let intent = store::advance(connection, &intent, IntentEvent::Voided).await?;
+    give_back(connection, &intent, &format!("{} {id} was given up: {reason}", intent.kind.name())).await?;
+    let detail = serde_json::json!({ "by": by, "reason": reason });
+    event::store::append(connection, &Event::of_intent("intent.voided", id, intent.payment, intent.chain(), detail)).await?;
+    tracing::info!(intent.id = %id, by, "intent voided");
+    Ok(intent)
+}
+
+/// Gives back what an intent reserved that nothing became of. A sweep's destination waits to be swept again; a
+/// release's payment is held again and must be asked for anew.
+pub async fn give_back(connection: &mut PgConnection, intent: &Intent, why: &str) -> Result<(), IntentError> {
     match intent.kind {
         IntentKind::Sweep => {
             if let Some(destination) = intent.destination {
@@ -24,10 +34,9 @@ pub async fn void(connection: &mut PgConnection, id: IntentId, by: &str, reason:
             }
         }
         IntentKind::Release | IntentKind::Refund => {
-            let key = reservation_key(id);
+            let key = reservation_key(intent.id);
             let reserved = ledger::store::find(connection, &key).await?.ok_or(LedgerError::UnknownEntry { key })?;
-            let why = format!("{} {id} was given up: {reason}", intent.kind.name());
-            ledger::store::append(connection, &[ledger::posting::reversal(&reserved, &why)]).await?;
+            ledger::store::append(connection, &[ledger::posting::reversal(&reserved, why)]).await?;
             if let Some(payment) = intent.payment {
                 let payment = payment::store::lock(connection, payment).await?;
                 payment::store::advance(connection, &payment, PaymentEvent::ReleaseWithdrawn).await?;
@@ -36,8 +45,5 @@ pub async fn void(connection: &mut PgConnection, id: IntentId, by: &str, reason:
         // Neither reserves anything.
         IntentKind::Fuel | IntentKind::Cancel => {}
     }
-    let detail = serde_json::json!({ "by": by, "reason": reason });
-    event::store::append(connection, &Event::of_intent("intent.voided", id, intent.payment, intent.chain(), detail)).await?;
-    tracing::info!(intent.id = %id, by, "intent voided");
-    Ok(intent)
+    Ok(())
 }

@@ -101,8 +101,14 @@ impl ApiHouse {
         let book = Arc::new(ChainBook::parse(include_str!("../../chains.toml")).unwrap());
         let node = Arc::new(node_of(&[rpc_url]));
         let nodes: BTreeMap<ChainId, Arc<Node>> = BTreeMap::from([(CHAIN, Arc::clone(&node))]);
-        let state =
-            ApiState { db: db.clone(), book: Arc::clone(&book), nodes: Arc::new(nodes), webhook_guard: loopback(), clock: daemon::now };
+        let state = ApiState {
+            db: db.clone(),
+            book: Arc::clone(&book),
+            nodes: Arc::new(nodes),
+            max_fee_per_gas_max: 500_000_000_000,
+            webhook_guard: loopback(),
+            clock: daemon::now,
+        };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let server = tokio::spawn(async move { axum::serve(listener, api::router(state)).await.unwrap() });

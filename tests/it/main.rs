@@ -14,6 +14,7 @@ mod issuing;
 mod lease;
 mod ledger;
 mod node;
+mod officers;
 mod process;
 mod requests;
 mod rescan;

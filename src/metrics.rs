@@ -93,7 +93,8 @@ impl Metrics {
             "Credited transfers whose money is held: hit until a resolver decides, unavailable until a screener answers.",
             &["chain", "outcome"],
         );
-        let screening_waiting = gauges("amanatd_screening_waiting_transfers", "Credited transfers that nobody has looked at yet.", &["chain"]);
+        let screening_waiting =
+            gauges("amanatd_screening_waiting_transfers", "Credited transfers that nobody has looked at yet.", &["chain"]);
         let frozen_addresses =
             gauges("amanatd_frozen_addresses", "Addresses of ours and of sellers that a token's issuer has frozen.", &["chain"]);
         let endpoint_requests = counters("amanatd_rpc_requests_total", "Requests sent to an RPC endpoint.");

@@ -59,7 +59,9 @@ impl std::fmt::Display for Hold {
         match self {
             Self::Unscreened => f.write_str("its deposit is not screened yet under the policy in force"),
             Self::Hit => f.write_str("screening hit somebody it comes from; only a resolver frees it (`amanatd screen list`)"),
-            Self::Unavailable => f.write_str("a screener has not answered yet about its deposit; it is asked again (`amanatd screen list`)"),
+            Self::Unavailable => {
+                f.write_str("a screener has not answered yet about its deposit; it is asked again (`amanatd screen list`)")
+            }
             Self::Frozen(address) => write!(f, "the token's issuer has frozen {address}"),
         }
     }

@@ -10,8 +10,9 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::wire::{
-    ApproveIntent, ChainView, ClaimIntent, CreatePayment, DecideScreening, DeclineIntent, EntryPage, FindingPage, IntentView, PaymentPage, PaymentView,
-    ProblemView, Reconciliation, ScreeningPage, ScreeningView, SetThreshold, SigningQueue, SubmitSignature, ThresholdView, ThresholdsView, VoidIntent,
+    ApproveIntent, ChainView, ClaimIntent, CreatePayment, DecideScreening, DeclineIntent, EntryPage, FindingPage, IntentView, PaymentPage,
+    PaymentView, ProblemView, Reconciliation, ScreeningPage, ScreeningView, SetThreshold, SigningQueue, SubmitSignature, ThresholdView,
+    ThresholdsView, VoidIntent,
 };
 use crate::units::{ChainId, IntentId, PaymentId};
 

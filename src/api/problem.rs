@@ -212,7 +212,9 @@ impl From<ScreenError> for Problem {
             ScreenError::Unknown(_) => Self::not_found(error.to_string()),
             ScreenError::NotHeld(_) => Self::conflict("not_held", error.to_string()),
             ScreenError::NotResolver(_) => Self::forbidden(error.to_string()),
-            ScreenError::Reason(ref reason) => Self::field("reason", reason.chars().take(100).collect::<String>(), "say why in 1 to 500 characters"),
+            ScreenError::Reason(ref reason) => {
+                Self::field("reason", reason.chars().take(100).collect::<String>(), "say why in 1 to 500 characters")
+            }
             ScreenError::Rpc(_) | ScreenError::Officer(_) | ScreenError::List(_) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "request failed on a screening");
                 Self::internal()

@@ -115,7 +115,8 @@ fn unknown(text: &str) -> Problem {
 
 fn view(row: Screened, book: &ChainBook) -> ScreeningView {
     let amount = row.subject.amount;
-    let (symbol, decimals) = book.asset(amount.asset).map_or_else(|| ("raw units".to_owned(), 0), |facts| (facts.symbol.to_owned(), facts.decimals));
+    let (symbol, decimals) =
+        book.asset(amount.asset).map_or_else(|| ("raw units".to_owned(), 0), |facts| (facts.symbol.to_owned(), facts.decimals));
     let (decision, decided_by, decided_at, reason) = match row.ruling {
         Some(ruling) => (Some(ruling.decision.name().to_owned()), Some(ruling.by), Some(ruling.at), Some(ruling.reason)),
         None => (None, None, None, None),

@@ -5,9 +5,9 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::ScreenError;
 use super::policy::{Decision, Outcome, Standing};
 use super::store::{self, Screened, StoredRuling};
-use super::ScreenError;
 use crate::db::DbError;
 use crate::deposit::{self, DestinationStatus};
 use crate::event::{self, Event};
@@ -143,7 +143,8 @@ pub(super) async fn leave_quarantine(connection: &mut PgConnection, payment: Pay
 /// Closes the open exception `held`, if it is one of ours.
 async fn close(connection: &mut PgConnection, payment: PaymentId, resolution: &str) -> Result<(), DbError> {
     let exceptions = payment::store::list_exceptions(connection, payment).await?;
-    let ours = |row: &payment::store::ExceptionRow| row.kind == ExceptionKind::Held && row.closed_at.is_none() && row.detail.starts_with(DETAIL);
+    let ours =
+        |row: &payment::store::ExceptionRow| row.kind == ExceptionKind::Held && row.closed_at.is_none() && row.detail.starts_with(DETAIL);
     if exceptions.iter().any(ours) {
         payment::store::close_exception(connection, payment, ExceptionKind::Held, resolution).await?;
     }

@@ -134,10 +134,14 @@ impl FreezeWatch {
         let lifted: Vec<store::Freeze> =
             known.into_iter().filter(|known| free.iter().any(|(pair, _)| *pair == (known.contract, known.address))).collect();
         for (pair, _) in frozen {
-            self.db.unit::<_, ScreenError, _>(move |connection| Box::pin(async move { note(connection, chain, pair, at, now).await })).await?;
+            self.db
+                .unit::<_, ScreenError, _>(move |connection| Box::pin(async move { note(connection, chain, pair, at, now).await }))
+                .await?;
         }
         for freeze in lifted {
-            self.db.unit::<_, ScreenError, _>(move |connection| Box::pin(async move { lift(connection, chain, freeze, now).await })).await?;
+            self.db
+                .unit::<_, ScreenError, _>(move |connection| Box::pin(async move { lift(connection, chain, freeze, now).await }))
+                .await?;
         }
         Ok(())
     }
@@ -198,7 +202,13 @@ async fn lift(connection: &mut PgConnection, chain: ChainId, freeze: store::Free
     Ok(())
 }
 
-async fn append(connection: &mut PgConnection, kind: &'static str, chain: ChainId, (contract, address): Pair, at: BlockRef) -> Result<(), DbError> {
+async fn append(
+    connection: &mut PgConnection,
+    kind: &'static str,
+    chain: ChainId,
+    (contract, address): Pair,
+    at: BlockRef,
+) -> Result<(), DbError> {
     let detail = serde_json::json!({ "contract": contract, "address": address, "block_number": at.number.0, "block_hash": at.hash });
     event::store::append(connection, &Event { kind, payment: None, intent: None, chain: Some(chain), detail }).await
 }

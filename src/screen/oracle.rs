@@ -45,7 +45,11 @@ impl Oracle {
                 })
                 .collect(),
             Err(error) => {
-                tracing::warn!(chain.id = self.node.chain().get(), error = &error as &dyn std::error::Error, "the sanctions oracle was not answered for");
+                tracing::warn!(
+                    chain.id = self.node.chain().get(),
+                    error = &error as &dyn std::error::Error,
+                    "the sanctions oracle was not answered for"
+                );
                 vec![Answer::Unavailable { reason: error.to_string() }; subjects.len()]
             }
         }

@@ -139,7 +139,9 @@ impl Provider {
         let mut down = false;
         for part in subjects.chunks(AT_ONCE) {
             if down {
-                answers.extend(part.iter().map(|_| Answer::Unavailable { reason: "it had just failed for others, and was not asked".to_owned() }));
+                answers.extend(
+                    part.iter().map(|_| Answer::Unavailable { reason: "it had just failed for others, and was not asked".to_owned() }),
+                );
                 continue;
             }
             let found = join_all(part.iter().map(|subject| self.ask(subject))).await;

@@ -400,7 +400,11 @@ pub struct AddressStanding {
     pub quarantined: bool,
 }
 
-pub async fn get_address_standing(connection: &mut PgConnection, chain: ChainId, derived_address: Uuid) -> Result<AddressStanding, DbError> {
+pub async fn get_address_standing(
+    connection: &mut PgConnection,
+    chain: ChainId,
+    derived_address: Uuid,
+) -> Result<AddressStanding, DbError> {
     let row = sqlx::query!(
         r#"
         select coalesce(bool_and(passes), true) as "passes!", coalesce(bool_or(quarantined), false) as "quarantined!"

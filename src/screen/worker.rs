@@ -145,7 +145,8 @@ impl ScreenWorker {
     /// The policy that the options make, in force. From the commit of its row on, nothing leaves that was
     /// screened by another.
     async fn policy(&self, list: Option<&SanctionsList>) -> Result<(i64, Policy), ScreenError> {
-        let version = |list: &SanctionsList| ListVersion { sha256: list.sha256(), entries: u32::try_from(list.entries()).unwrap_or(u32::MAX) };
+        let version =
+            |list: &SanctionsList| ListVersion { sha256: list.sha256(), entries: u32::try_from(list.entries()).unwrap_or(u32::MAX) };
         let policy = Policy {
             list: list.map(version),
             oracle: self.spec.sanctions_oracle.filter(|_| self.options.oracle),
@@ -213,7 +214,13 @@ impl ScreenWorker {
     }
 
     /// Asks everybody about these, and stores what they say.
-    async fn screen(&self, ids: &[i64], policy: &(i64, Policy), list: Option<&SanctionsList>, now: OffsetDateTime) -> Result<Progress, ScreenError> {
+    async fn screen(
+        &self,
+        ids: &[i64],
+        policy: &(i64, Policy),
+        list: Option<&SanctionsList>,
+        now: OffsetDateTime,
+    ) -> Result<Progress, ScreenError> {
         if ids.is_empty() {
             return Ok(Progress::Idle);
         }

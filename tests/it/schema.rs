@@ -477,8 +477,16 @@ async fn self_test(url: &str) -> Result<(), SelfTestError> {
     db::self_test(&mut connection).await
 }
 
-const APPEND_ONLY: [&str; 6] =
-    ["config_setting_history", "derived_destination_sweeps", "events", "funds_ledger_entries", "intent_approvals", "payment_quotes"];
+const APPEND_ONLY: [&str; 8] = [
+    "config_setting_history",
+    "derived_destination_sweeps",
+    "events",
+    "funds_ledger_entries",
+    "intent_approvals",
+    "payment_quotes",
+    "screening_policies",
+    "screening_verdicts",
+];
 
 #[tokio::test]
 async fn y9_only_a_weak_role_may_serve() {

@@ -15,6 +15,7 @@ mod rescan;
 mod screen;
 mod sign;
 mod threshold;
+mod webhook;
 
 use std::path::PathBuf;
 
@@ -77,6 +78,9 @@ pub enum Command {
     /// Intents: list those that wait, approve one, give one up.
     #[command(subcommand)]
     Intent(intents::IntentCommand),
+    /// Webhooks: who is told of events, what was delivered, sending again.
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// Run the signing station: show each approved intent, have it signed on the Trezor.
     Sign(sign::SignArgs),
     /// Compare every custody account with the chain, and list open findings.
@@ -142,6 +146,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Chain(command) => chain::run(command, &config()?).await,
         Command::Rescan(args) => rescan::run(args, &config()?).await,
         Command::Intent(command) => intents::run(command).await,
+        Command::Webhook(command) => webhook::run(command, &config()?).await,
         Command::Sign(args) => sign::run(args).await,
         Command::Reconcile(args) => books::reconcile(args, &config()?).await,
         Command::Verify => books::verify(&config()?).await,

@@ -21,6 +21,7 @@ use crate::screen::guard::Reach;
 use crate::screen::provider::SCORE_MAX;
 use crate::screen::{ListError, ListFile, Provider, ProviderError, ProviderOptions, ScreenOptions, Waiver};
 use crate::units::{BlockNumber, ChainId, parse_units};
+use crate::webhook::Guard;
 
 /// Everything `amanatd serve` needs, checked.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Config {
     pub poll: Duration,
     /// From one look for findings to the next.
     pub reconcile: Duration,
+    /// Where webhooks may go.
+    pub webhook_guard: Guard,
     pub plan: PlanPolicy,
     pub screening: ScreeningConfig,
 }
@@ -118,6 +121,8 @@ struct RawConfig {
     #[serde(default)]
     watch: RawWatch,
     #[serde(default)]
+    webhooks: RawWebhooks,
+    #[serde(default)]
     planning: RawPlanning,
     #[serde(default)]
     screening: RawScreening,
@@ -140,6 +145,14 @@ struct RawDatabase {
 #[serde(deny_unknown_fields)]
 struct RawListen {
     listen: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWebhooks {
+    /// Networks that webhooks may reach besides the public internet, and in the clear.
+    #[serde(default)]
+    allowed_networks: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -380,12 +393,21 @@ impl Config {
             metrics_listen: listen("metrics.listen", raw.metrics, METRICS_LISTEN)?,
             poll: Duration::from_millis(raw.watch.poll_ms),
             reconcile: Duration::from_secs(raw.watch.reconcile_seconds),
+            webhook_guard: guard(&raw.webhooks)?,
             plan: PlanPolicy {
                 approvals_required: raw.planning.approvals_required,
                 max_fee_per_gas_max: u128::from(raw.planning.max_fee_per_gas_gwei) * WEI_PER_GWEI,
             },
         })
     }
+}
+
+fn guard(raw: &RawWebhooks) -> Result<Guard, ConfigError> {
+    let read = |text: &String| {
+        text.parse()
+            .map_err(|_| field("webhooks.allowed_networks", text, "use addresses with their length, such as 10.0.0.0/8 or fd00::/8"))
+    };
+    Ok(Guard::new(raw.allowed_networks.iter().map(read).collect::<Result<_, _>>()?))
 }
 
 fn database(raw: RawDatabase, folder: &Path) -> Result<DatabaseSource, ConfigError> {

@@ -27,6 +27,10 @@ pub struct Metrics {
     endpoint_dissents: IntCounterVec,
     endpoint_resting: IntGaugeVec,
     head_notices_connected: IntGaugeVec,
+    webhook_pending: IntGauge,
+    webhook_oldest: IntGauge,
+    webhook_dead: IntGauge,
+    webhook_disabled: IntGauge,
     ready: IntGauge,
 }
 
@@ -114,11 +118,18 @@ impl Metrics {
             "1 while a node announces new heads over its WebSocket; at 0 the chain is polled alone. Absent without websocket_url.",
             &["chain"],
         );
+        let gauge = |name: &str, help: &str| IntGauge::new(name, help).expect("metric names are constants of this file");
+        let webhook_pending = gauge("amanatd_webhook_pending_deliveries", "Events that wait to be taken by an endpoint.");
+        let webhook_oldest = gauge("amanatd_webhook_oldest_pending_seconds", "How long the oldest of them has waited; 0 if none does.");
+        let webhook_dead =
+            gauge("amanatd_webhook_dead_deliveries", "Events that were given up after their last attempt, until they are sent again.");
+        let webhook_disabled =
+            gauge("amanatd_webhook_disabled_endpoints", "Endpoints that get nothing: disabled by hand, or by their answer 410.");
         let ready = IntGauge::new("amanatd_ready", "1 once the database answered, the API listens and workers run.")
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let all: [Box<dyn prometheus::core::Collector>; 19] = [
+        let all: [Box<dyn prometheus::core::Collector>; 23] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
             Box::new(chain_scanned.clone()),
@@ -136,6 +147,10 @@ impl Metrics {
             Box::new(endpoint_dissents.clone()),
             Box::new(endpoint_resting.clone()),
             Box::new(head_notices_connected.clone()),
+            Box::new(webhook_pending.clone()),
+            Box::new(webhook_oldest.clone()),
+            Box::new(webhook_dead.clone()),
+            Box::new(webhook_disabled.clone()),
             Box::new(ready.clone()),
             Box::new(build),
         ];
@@ -161,6 +176,10 @@ impl Metrics {
             endpoint_dissents,
             endpoint_resting,
             head_notices_connected,
+            webhook_pending,
+            webhook_oldest,
+            webhook_dead,
+            webhook_disabled,
             ready,
         }
     }
@@ -219,6 +238,13 @@ impl Metrics {
 
     pub fn head_notices(&self, chain: ChainId, connected: bool) {
         self.head_notices_connected.with_label_values(&[&chain.to_string()]).set(i64::from(connected));
+    }
+
+    pub fn webhooks_seen(&self, pending: u64, oldest_seconds: i64, dead: u64, disabled_endpoints: u64) {
+        self.webhook_pending.set(pending.cast_signed());
+        self.webhook_oldest.set(oldest_seconds);
+        self.webhook_dead.set(dead.cast_signed());
+        self.webhook_disabled.set(disabled_endpoints.cast_signed());
     }
 
     pub fn set_ready(&self, ready: bool) {

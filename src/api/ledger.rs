@@ -56,7 +56,7 @@ pub(super) async fn entries(
 ) -> Result<axum::Json<EntryPage>, Problem> {
     who.require(Scope::LedgerRead)?;
     let limit = page.limit()?;
-    let after = after(&page)?;
+    let after = page.number()?.unwrap_or(0);
     let mut connection = state.db.connection().await?;
     let found = ledger::store::list(&mut connection, None, LedgerEntryId(after), limit).await?;
     let full = i64::try_from(found.len()).is_ok_and(|length| length == limit);
@@ -78,14 +78,6 @@ pub(super) async fn entries(
         })
         .collect();
     Ok(axum::Json(EntryPage { entries, next_cursor }))
-}
-
-/// The id after which a page begins.
-fn after(page: &Page) -> Result<i64, Problem> {
-    match page.cursor() {
-        None => Ok(0),
-        Some(text) => text.parse().map_err(|_| Problem::field("cursor", text, "use next_cursor of the page before, unchanged")),
-    }
 }
 
 fn account_name(key: AccountKey) -> String {
@@ -122,7 +114,7 @@ pub(super) async fn findings(
     };
     let page = Page { cursor: asked.cursor, limit: asked.limit };
     let limit = page.limit()?;
-    let after = after(&page)?;
+    let after = page.number()?.unwrap_or(0);
     let found = reconcile::store::list_findings(&mut *state.db.connection().await?, None, closed_too, after, limit).await?;
     let full = i64::try_from(found.len()).is_ok_and(|length| length == limit);
     let next_cursor = found.last().filter(|_| full).map(|finding| finding.id.to_string());

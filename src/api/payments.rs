@@ -107,6 +107,12 @@ impl Page {
     pub(super) fn cursor(&self) -> Option<&str> {
         self.cursor.as_deref()
     }
+
+    /// A cursor that is the number of a row.
+    pub(super) fn number(&self) -> Result<Option<i64>, Problem> {
+        let number = self.cursor().map(str::parse).transpose();
+        number.map_err(|_| Problem::field("cursor", self.cursor().unwrap_or_default(), "use next_cursor of the page before, unchanged"))
+    }
 }
 
 pub(super) async fn list(

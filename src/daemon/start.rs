@@ -29,6 +29,7 @@ use crate::screen::{self, FreezeWatch, ScreenError, ScreenOptions, ScreenWorker}
 use crate::settings::{self, ChangeNote, Gate, NewChange, SettingsError, ThresholdKey};
 use crate::settle::{SettleError, Settler};
 use crate::units::{ChainId, Disposition, Progress};
+use crate::webhook::{self, Courier, Guard, WebhookError};
 
 /// Pauses between two attempts to reach the database at start.
 const DATABASE_PAUSE_MIN: Duration = Duration::from_millis(500);
@@ -79,7 +80,13 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
         .await
         .with_context(|| format!("the API cannot listen on {}", config.api_listen))?;
     let listening = listener.local_addr()?;
-    let state = ApiState { db: db.clone(), book: Arc::clone(&book), nodes: Arc::new(nodes.clone()), clock: now };
+    let state = ApiState {
+        db: db.clone(),
+        book: Arc::clone(&book),
+        nodes: Arc::new(nodes.clone()),
+        webhook_guard: config.webhook_guard.clone(),
+        clock: now,
+    };
     let mut workers = Workers::new(stop.clone(), metrics.clone(), config.poll);
     let ending = stop.clone();
     workers.run(async move { serve_http(listener, api::router(state), ending).await.context("the API ended") });
@@ -90,6 +97,7 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
         async move { sightings.tick().await }
     });
     account_metrics(&mut workers, &db, &metrics);
+    webhooks(&mut workers, &db, config.webhook_guard, &metrics)?;
     let settings_changed = Wake::new();
     notices::forward(&mut workers, url.to_owned(), settings::CHANGED, settings_changed.clone(), stop.clone());
     let watched = Arc::new(Watched::default());
@@ -224,6 +232,26 @@ fn account_metrics(workers: &mut Workers, db: &Database, metrics: &Metrics) {
             Ok(Progress::Idle)
         }
     });
+}
+
+/// Delivers events, and exports what waits.
+fn webhooks(workers: &mut Workers, db: &Database, guard: Guard, metrics: &Metrics) -> anyhow::Result<()> {
+    let courier = Arc::new(Courier::new(db.clone(), guard).context("webhooks cannot be sent")?);
+    workers.tick("webhook", None, WebhookError::disposition, move || {
+        let courier = Arc::clone(&courier);
+        async move { courier.tick(now()).await }
+    });
+    let (db, metrics) = (db.clone(), metrics.clone());
+    workers.tick("webhook_metrics", None, DbError::disposition, move || {
+        let (db, metrics) = (db.clone(), metrics.clone());
+        async move {
+            let totals = webhook::store::totals(&mut *db.connection().await?).await?;
+            let age = totals.oldest.map_or(0, |oldest| (now() - oldest).whole_seconds().max(0));
+            metrics.webhooks_seen(totals.pending, age, totals.dead, totals.disabled_endpoints);
+            Ok(Progress::Idle)
+        }
+    });
+    Ok(())
 }
 
 struct ChainWorkers {

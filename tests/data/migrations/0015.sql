@@ -1,16 +1,11 @@
 -- as amanat_app
-insert into screening_policies (chain_id, list_sha256, list_entries, oracle, provider) values
-    (1, decode(repeat('e1', 32), 'hex'), 3, decode(repeat('e2', 20), 'hex'), 'example, hit from 75');
-insert into screening_verdicts (observation_id, policy_id, screener, outcome, evidence, screened_at) values
-    (2, 2, 'list', 'hit', '{"sha256": "e1"}', now()), (2, 2, 'provider', 'unavailable', '{"reason": "timeout"}', now());
-update transfer_screenings set
-    policy_id = 2, outcome = 'hit', origin = decode(repeat('77', 20), 'hex'), hits = '{list:0x77}', missing = '{unavailable:provider}',
-    attempts = 1, next_at = now(), state_version = 2
-where observation_id = 2;
-update transfer_screenings set
-    cleared = '{list:0x77,unavailable:provider}', decision = 'cleared', decided_by = '01900000-0000-7000-8000-000000000006',
-    decided_at = now(), decision_reason = 'a namesake', state_version = 3
-where observation_id = 2;
-insert into token_freezes (chain_id, contract, address, block_number, block_hash, first_seen_at) values
-    (1, decode(repeat('55', 20), 'hex'), decode(repeat('33', 20), 'hex'), 112, decode(repeat('c2', 32), 'hex'), now());
-update token_freezes set closed_at = now();
+insert into webhook_endpoints (id, url, description, events, created_by, created_at)
+values ('00000000-0000-0000-0000-0000000000e1', 'https://shop.example/hooks', 'shop', array['payment.*'], 'sample', now());
+insert into webhook_secrets (endpoint_id, secret, created_at, expires_at) values
+    ('00000000-0000-0000-0000-0000000000e1', decode(repeat('01', 32), 'hex'), now(), now()),
+    ('00000000-0000-0000-0000-0000000000e1', decode(repeat('02', 32), 'hex'), now(), null);
+insert into webhook_deliveries (endpoint_id, event_id, payment_id, payment_version, next_attempt_at, created_at)
+select '00000000-0000-0000-0000-0000000000e1', id, payment_id, case when payment_id is not null then 1 end, now(), now() from events order by id limit 1;
+insert into webhook_attempts (delivery_id, attempted_at, took_ms, status, outcome, answer)
+select id, now(), 12, 503, 'answered 503', 'busy' from webhook_deliveries;
+update webhook_deliveries set attempts = 1;

@@ -64,11 +64,15 @@ fn kind_of_v4(address: Ipv4Addr) -> Kind {
 fn kind_of_v6(address: Ipv6Addr) -> Kind {
     /// Where a large cloud keeps its metadata, inside the unique-local range.
     const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-    if address.is_unicast_link_local() || address.is_multicast() || address.is_unspecified() || address == METADATA {
-        return Kind::Never;
+    if address.is_loopback() || (address.is_unique_local() && address != METADATA) {
+        return Kind::Private;
     }
-    let documentation = address.segments()[..2] == [0x2001, 0xdb8];
-    if address.is_loopback() || address.is_unique_local() || documentation { Kind::Private } else { Kind::Public }
+    // Only this part of IPv6 is given out, less what in it stands for something else: protocol assignments with
+    // Teredo, documentation, and 6to4, which carries an IPv4 address.
+    let [first, second, ..] = address.segments();
+    let given_out = first & 0xe000 == 0x2000;
+    let special = (first == 0x2001 && (second < 0x0200 || second == 0xdb8)) || first == 0x2002 || (first == 0x3fff && second < 0x1000);
+    if given_out && !special { Kind::Public } else { Kind::Never }
 }
 
 #[cfg(test)]
@@ -95,6 +99,10 @@ mod tests {
             ("fd00:ec2::254", false, false),
             ("fe80::1", false, false),
             ("::", false, false),
+            ("2001:db8::1", false, false),
+            ("2001::1", false, false),
+            ("2002:a00:1::", false, false),
+            ("ff02::1", false, false),
             ("::ffff:127.0.0.1", false, true),
             ("::ffff:169.254.169.254", false, false),
             ("64:ff9b::a9fe:a9fe", false, false),

@@ -4,7 +4,7 @@ insert into screening_policies (chain_id, list_sha256, list_entries, oracle, pro
 insert into screening_verdicts (observation_id, policy_id, screener, outcome, evidence, screened_at) values
     (2, 2, 'list', 'hit', '{"sha256": "e1"}', now()), (2, 2, 'provider', 'unavailable', '{"reason": "timeout"}', now());
 update transfer_screenings set
-    policy_id = 2, outcome = 'hit', origin = decode(repeat('77', 20), 'hex'), hits = '{list:0x77}', missing = '{unavailable:provider}',
+    policy_id = (select max(id) from screening_policies), outcome = 'hit', origin = decode(repeat('77', 20), 'hex'), hits = '{list:0x77}', missing = '{unavailable:provider}',
     attempts = 1, next_at = now(), state_version = 2
 where observation_id = 2;
 update transfer_screenings set

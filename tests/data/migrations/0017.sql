@@ -2,10 +2,11 @@
 insert into screening_policies (chain_id, list_sha256, list_entries, oracle, provider) values
     (1, decode(repeat('e1', 32), 'hex'), 3, decode(repeat('e2', 20), 'hex'), 'example, hit from 75');
 insert into screening_verdicts (observation_id, policy_id, screener, outcome, evidence, screened_at) values
-    (2, 2, 'list', 'hit', '{"sha256": "e1"}', now()), (2, 2, 'provider', 'unavailable', '{"reason": "timeout"}', now());
+    (2, (select max(id) from screening_policies), 'list', 'hit', '{"sha256": "e1"}', now()),
+    (2, (select max(id) from screening_policies), 'provider', 'unavailable', '{"reason": "timeout"}', now());
 update transfer_screenings set
-    policy_id = (select max(id) from screening_policies), outcome = 'hit', origin = decode(repeat('77', 20), 'hex'), hits = '{list:0x77}', missing = '{unavailable:provider}',
-    attempts = 1, next_at = now(), state_version = 2
+    policy_id = (select max(id) from screening_policies), outcome = 'hit', origin = decode(repeat('77', 20), 'hex'),
+    hits = '{list:0x77}', missing = '{unavailable:provider}', attempts = 1, next_at = now(), state_version = 2
 where observation_id = 2;
 update transfer_screenings set
     cleared = '{list:0x77,unavailable:provider}', decision = 'cleared', decided_by = '01900000-0000-7000-8000-000000000006',

@@ -67,6 +67,8 @@ pub async fn serve(config: Config, standby: bool) -> anyhow::Result<()> {
 }
 
 async fn run(config: Config, standby: bool, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
+    // Before anything is waited for: a standby with a bad list would end when it is needed.
+    let screening = config.screening.open().context("screening")?;
     let url = config.database.url.expose_secret();
     let Some(db) = connect(url, &stop).await? else { return Ok(()) };
     let Some(lease) = lease(url, standby, &metrics, &stop).await? else { return Ok(()) };
@@ -76,7 +78,6 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
     for (chain, settings) in &config.chains {
         nodes.insert(*chain, Arc::new(settings.node(*chain).with_context(|| format!("chain {chain}"))?));
     }
-    let screening = config.screening.open().context("screening")?;
     first_thresholds(&db, &book, nodes.keys().copied()).await?;
 
     let listener = tokio::net::TcpListener::bind(config.api_listen)

@@ -198,11 +198,11 @@ mod tests {
     #[test]
     fn xs_every_combination_of_answers() {
         let mut table = String::new();
-        let choices: [(&str, fn() -> Answer); 3] = [("clear", clear), ("hit", hit), ("silent", silent)];
-        for (list, by_list) in choices {
-            for (provider, by_provider) in choices {
+        let choices = [("clear", clear()), ("hit", hit()), ("silent", silent())];
+        for (list, by_list) in &choices {
+            for (provider, by_provider) in &choices {
                 for waived in [false, true] {
-                    let answers = [(ScreenerKind::List, by_list()), (ScreenerKind::Provider, by_provider())];
+                    let answers = [(ScreenerKind::List, by_list.clone()), (ScreenerKind::Provider, by_provider.clone())];
                     let after = Standing::new().after(&answers, true, true, waived);
                     let passes = after.passes();
                     table.push_str(&format!("{list:<6} {provider:<6} {waived:<5} {:<12} {passes}\n", after.outcome.name()));

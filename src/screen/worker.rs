@@ -98,11 +98,19 @@ struct Memory {
     looked_at: Option<OffsetDateTime>,
     /// The policy in force, once it is known.
     policy: Option<(i64, Policy)>,
-    /// How far the walk over older standings has come; `None` when it is done.
-    walk: Option<Place>,
+    /// The walk over older standings; `None` when it is done.
+    walk: Option<Walk>,
 }
 
-const BEGINNING: Place = Place { policy: 0, observation: 0 };
+#[derive(Clone, Copy, Debug)]
+struct Walk {
+    after: Place,
+    /// Whether it has met money that may still leave. Then it is walked once more: a row that a resolver
+    /// changed meanwhile was passed by.
+    met: bool,
+}
+
+const BEGINNING: Walk = Walk { after: Place { policy: 0, observation: 0 }, met: false };
 
 impl ScreenWorker {
     pub fn new(db: Database, node: Arc<Node>, spec: Arc<ChainSpec>, options: ScreenOptions) -> Self {
@@ -201,16 +209,18 @@ impl ScreenWorker {
 
     /// The next page of what an older policy screened, as far as its money is still here.
     async fn walk(&self, policy: &(i64, Policy), list: Option<&SanctionsList>, now: OffsetDateTime) -> Result<Progress, ScreenError> {
-        let Some(after) = self.remember(|_| {}).walk else { return Ok(Progress::Idle) };
+        let Some(Walk { after, met }) = self.remember(|_| {}).walk else { return Ok(Progress::Idle) };
         let page = store::list_stale(&mut *self.db.connection().await?, self.spec.id, policy.0, after, WALK_PAGE).await?;
         let open: Vec<i64> = page.iter().filter(|(_, open)| *open).map(|(place, _)| place.observation).collect();
         for part in open.chunks(usize::try_from(PAGE).unwrap_or(1)) {
             self.screen(part, policy, list, now).await?;
         }
         let full = i64::try_from(page.len()).is_ok_and(|rows| rows >= WALK_PAGE);
-        let next = page.last().filter(|_| full).map(|(place, _)| *place);
-        self.remember(|memory| memory.walk = next);
-        Ok(Progress::of(!open.is_empty() || full))
+        let met = met || !open.is_empty();
+        let next = page.last().filter(|_| full).map(|(place, _)| Walk { after: *place, met });
+        // Ends: what was screened is older no more, so that a later walk meets less.
+        self.remember(|memory| memory.walk = next.or(met.then_some(BEGINNING)));
+        Ok(Progress::of(met || full))
     }
 
     /// Asks everybody about these, and stores what they say.

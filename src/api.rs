@@ -10,6 +10,7 @@ mod intents;
 mod ledger;
 mod payments;
 mod problem;
+mod screenings;
 mod server;
 mod store;
 mod thresholds;

@@ -28,6 +28,8 @@ pub struct ChainSpec {
     pub release_threshold: Confirmations,
     /// How many stored blocks are compared with the node's when looking for a common ancestor.
     pub reorg_window: u32,
+    /// Where the chain's sanctions oracle answers `isSanctioned(address)`.
+    pub sanctions_oracle: Option<Address>,
     pub tokens: Vec<TokenSpec>,
 }
 
@@ -65,6 +67,38 @@ pub struct TokenSpec {
     pub symbol: String,
     pub contract: Address,
     pub decimals: u8,
+    /// How the contract says that its issuer has frozen an address; `None` where it cannot.
+    pub freeze_check: Option<FreezeCheck>,
+}
+
+/// The function by which a token's contract tells whether its issuer has frozen an address. All take the
+/// address and return a bool; issuers have not agreed on a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum FreezeCheck {
+    /// Tether's first contract on Ethereum, where it is a public mapping.
+    #[serde(rename = "isBlackListed")]
+    IsBlackListed,
+    /// The same contract's function of the same meaning.
+    #[serde(rename = "getBlackListStatus")]
+    GetBlackListStatus,
+    /// Circle's FiatToken.
+    #[serde(rename = "isBlacklisted")]
+    IsBlacklisted,
+    /// Tether's later contracts, USDT0 among them.
+    #[serde(rename = "isBlocked")]
+    IsBlocked,
+}
+
+impl FreezeCheck {
+    /// What the four bytes of the call are the hash of.
+    pub const fn signature(self) -> &'static str {
+        match self {
+            Self::IsBlackListed => "isBlackListed(address)",
+            Self::GetBlackListStatus => "getBlackListStatus(address)",
+            Self::IsBlacklisted => "isBlacklisted(address)",
+            Self::IsBlocked => "isBlocked(address)",
+        }
+    }
 }
 
 impl ChainBook {
@@ -190,8 +224,13 @@ impl ChainSpec {
             if !contracts.insert(contract) || !symbols.insert(token.symbol.clone()) {
                 return Err(ChainBookError::Twice { chain: raw.id, what: format!("token {} at {contract}", token.symbol) });
             }
-            tokens.push(TokenSpec { symbol: token.symbol, contract, decimals: token.decimals });
+            tokens.push(TokenSpec { symbol: token.symbol, contract, decimals: token.decimals, freeze_check: token.freeze_check });
         }
+        let oracle = raw.sanctions_oracle.as_deref().map(parse_address).transpose();
+        let sanctions_oracle = oracle.map_err(|_| {
+            let value = raw.sanctions_oracle.clone().unwrap_or_default();
+            bad("sanctions_oracle", value, "use the oracle's address with its EIP-55 checksum, or leave it out")
+        })?;
         Ok(Self {
             id,
             name: raw.name,
@@ -201,6 +240,7 @@ impl ChainSpec {
             confirmation_threshold,
             release_threshold,
             reorg_window: raw.reorg_window,
+            sanctions_oracle,
             tokens,
         })
     }
@@ -238,6 +278,7 @@ struct RawChain {
     confirmation_threshold: i64,
     release_threshold: i64,
     reorg_window: u32,
+    sanctions_oracle: Option<String>,
     #[serde(default)]
     token: Vec<RawToken>,
 }
@@ -248,6 +289,7 @@ struct RawToken {
     symbol: String,
     contract: String,
     decimals: u8,
+    freeze_check: Option<FreezeCheck>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -304,6 +346,8 @@ mod tests {
         assert!(matches!(edit("finality = \"finalized\"", "finality = \"soon\""), ChainBookError::Form(_)));
         assert!(matches!(edit("name = \"Ethereum\"", "name = \"Ethereum\"\ncolour = 1"), ChainBookError::Form(_)));
         assert!(matches!(edit("decimals = 6", "decimals = 19"), ChainBookError::Field { field: "token.decimals", .. }));
+        assert!(chain_of(&edit("sanctions_oracle = \"0x40C5", "sanctions_oracle = \"0x40c5")).contains("sanctions_oracle = 0x40c5"));
+        assert!(matches!(edit("freeze_check = \"isBlackListed\"", "freeze_check = \"isFrozen\""), ChainBookError::Form(_)));
         assert!(matches!(ChainBook::parse(""), Err(ChainBookError::Empty)));
     }
 }

@@ -12,6 +12,7 @@ mod database;
 mod intents;
 mod people;
 mod rescan;
+mod screen;
 mod sign;
 mod threshold;
 mod webhook;
@@ -70,6 +71,9 @@ pub enum Command {
     /// Why a payment's transfers count, may leave, or wait.
     #[command(subcommand)]
     Confirm(confirm::ConfirmCommand),
+    /// Held transfers: list them, show one, clear or confirm it as a resolver.
+    #[command(subcommand)]
+    Screen(screen::ScreenCommand),
     /// The breaker of a chain: status, halt, resume.
     #[command(subcommand)]
     Chain(chain::ChainCommand),
@@ -142,6 +146,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Token(command) => people::run_token(command, &config()?).await,
         Command::Threshold(command) => threshold::run(command, &config()?).await,
         Command::Confirm(command) => confirm::run(command, &config()?).await,
+        Command::Screen(command) => screen::run(command).await,
         Command::Chain(command) => chain::run(command, &config()?).await,
         Command::Rescan(args) => rescan::run(args, &config()?).await,
         Command::Intent(command) => intents::run(command).await,

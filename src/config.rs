@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -16,7 +17,10 @@ use crate::chains::{ChainBook, ChainBookError};
 use crate::intent::PlanPolicy;
 use crate::rpc::{Node, NodeError, NodeOptions, ProviderLimits};
 use crate::scan::ScanOptions;
-use crate::units::{BlockNumber, ChainId};
+use crate::screen::guard::Reach;
+use crate::screen::provider::SCORE_MAX;
+use crate::screen::{ListError, ListFile, Provider, ProviderError, ProviderOptions, ScreenOptions, Waiver};
+use crate::units::{BlockNumber, ChainId, parse_units};
 use crate::webhook::Guard;
 
 /// Everything `amanatd serve` needs, checked.
@@ -33,6 +37,30 @@ pub struct Config {
     /// Where webhooks may go.
     pub webhook_guard: Guard,
     pub plan: PlanPolicy,
+    pub screening: ScreeningConfig,
+}
+
+/// What transfers are screened by. Nothing is opened yet.
+#[derive(Clone, Debug)]
+pub struct ScreeningConfig {
+    pub list_file: Option<PathBuf>,
+    /// Whether the sanctions oracles of chains.toml are asked.
+    pub oracle: bool,
+    pub provider: Option<ProviderOptions>,
+    pub waiver: Waiver,
+    /// From one look at the list's file to the next.
+    pub every: Duration,
+    /// From one look for what issuers have frozen to the next.
+    pub freeze_every: Duration,
+}
+
+impl ScreeningConfig {
+    /// Reads the list and makes the provider's client; nobody is asked.
+    pub fn open(&self) -> Result<ScreenOptions, ConfigError> {
+        let list = self.list_file.as_deref().map(ListFile::open).transpose()?.map(Arc::new);
+        let provider = self.provider.clone().map(Provider::new).transpose()?.map(Arc::new);
+        Ok(ScreenOptions { list, oracle: self.oracle, provider, waiver: self.waiver.clone(), every: self.every })
+    }
 }
 
 /// Connection strings for the daemon and for `amanatd migrate`.
@@ -68,6 +96,10 @@ pub enum ConfigError {
     Form { path: PathBuf, message: String },
     #[error(transparent)]
     Chains(#[from] ChainBookError),
+    #[error(transparent)]
+    List(#[from] ListError),
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
     #[error("configuration field {field} = {value}: {remedy}")]
     Field { field: String, value: String, remedy: &'static str },
     #[error("{what} is not configured: set {field}, or {field}_file, or give systemd the credential {credential}")]
@@ -92,6 +124,8 @@ struct RawConfig {
     webhooks: RawWebhooks,
     #[serde(default)]
     planning: RawPlanning,
+    #[serde(default)]
+    screening: RawScreening,
     #[serde(default, rename = "chain")]
     chains: Vec<RawChain>,
 }
@@ -153,6 +187,57 @@ impl Default for RawPlanning {
     fn default() -> Self {
         Self { approvals_required: default_approvals(), max_fee_per_gas_gwei: default_gwei() }
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawScreening {
+    /// Sanctioned addresses, one a line or a JSON array; relative to this file.
+    list_file: Option<PathBuf>,
+    /// Ask the sanctions oracle of each chain that has one in chains.toml.
+    #[serde(default)]
+    oracle: bool,
+    provider: Option<RawProvider>,
+    /// Amounts of a token below this pass although a screener does not answer; without it none does.
+    pass_unscreened_below: Option<String>,
+    /// How often the list's file is looked at.
+    #[serde(default = "default_list_seconds")]
+    list_seconds: u64,
+    /// How often tokens are asked which addresses their issuers have frozen.
+    #[serde(default = "default_freeze_seconds")]
+    freeze_seconds: u64,
+}
+
+impl Default for RawScreening {
+    fn default() -> Self {
+        Self {
+            list_file: None,
+            oracle: false,
+            provider: None,
+            pass_unscreened_below: None,
+            list_seconds: default_list_seconds(),
+            freeze_seconds: default_freeze_seconds(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawProvider {
+    /// How records name it.
+    name: String,
+    /// Credential: screening-url.
+    url: Option<String>,
+    url_file: Option<PathBuf>,
+    /// Sent as a bearer token. Credential: screening-token.
+    token_file: Option<PathBuf>,
+    /// From this score on it is a hit.
+    hit_score: u8,
+    #[serde(default = "default_timeout_seconds")]
+    timeout_seconds: u64,
+    /// The provider is in our own network: http and private addresses are fine.
+    #[serde(default)]
+    private: bool,
 }
 
 #[derive(Deserialize)]
@@ -247,6 +332,18 @@ fn default_reconcile_seconds() -> u64 {
     300
 }
 
+fn default_list_seconds() -> u64 {
+    60
+}
+
+fn default_freeze_seconds() -> u64 {
+    300
+}
+
+fn default_timeout_seconds() -> u64 {
+    10
+}
+
 fn default_approvals() -> u8 {
     1
 }
@@ -286,8 +383,10 @@ impl Config {
         if raw.planning.max_fee_per_gas_gwei == 0 {
             return Err(field("planning.max_fee_per_gas_gwei", 0, "use at least 1"));
         }
+        let screening = screening(raw.screening, folder)?;
         Ok(Self {
             database: database(raw.database, folder)?,
+            screening,
             book,
             chains,
             api_listen: listen("api.listen", raw.api, API_LISTEN)?,
@@ -319,6 +418,53 @@ fn database(raw: RawDatabase, folder: &Path) -> Result<DatabaseSource, ConfigErr
     })?;
     let migrator_url = secret(raw.migrator_url, raw.migrator_url_file, "migrator-url", folder)?;
     Ok(DatabaseSource { url: url.into(), migrator_url: migrator_url.map(SecretString::from) })
+}
+
+fn screening(raw: RawScreening, folder: &Path) -> Result<ScreeningConfig, ConfigError> {
+    if !(1..=3_600).contains(&raw.list_seconds) {
+        return Err(field("screening.list_seconds", raw.list_seconds, "use 1 to 3600"));
+    }
+    if !(10..=86_400).contains(&raw.freeze_seconds) {
+        return Err(field("screening.freeze_seconds", raw.freeze_seconds, "use 10 to 86400"));
+    }
+    // Six decimals, as most stablecoins have them.
+    if let Some(below) = raw.pass_unscreened_below.as_deref().filter(|below| parse_units(below, 6).is_err()) {
+        return Err(field("screening.pass_unscreened_below", below, "use an amount of a token such as \"100\", or leave it out"));
+    }
+    Ok(ScreeningConfig {
+        list_file: raw.list_file.map(|file| folder.join(file)),
+        oracle: raw.oracle,
+        provider: raw.provider.map(|provider| self::provider(provider, folder)).transpose()?,
+        waiver: Waiver { pass_below: raw.pass_unscreened_below },
+        every: Duration::from_secs(raw.list_seconds),
+        freeze_every: Duration::from_secs(raw.freeze_seconds),
+    })
+}
+
+fn provider(raw: RawProvider, folder: &Path) -> Result<ProviderOptions, ConfigError> {
+    if !(1..=100).contains(&raw.name.chars().count()) {
+        return Err(field("screening.provider.name", raw.name, "use 1 to 100 characters"));
+    }
+    if !(1..=SCORE_MAX).contains(&raw.hit_score) {
+        return Err(field("screening.provider.hit_score", raw.hit_score, "use 1 to 100"));
+    }
+    if !(1..=60).contains(&raw.timeout_seconds) {
+        return Err(field("screening.provider.timeout_seconds", raw.timeout_seconds, "use 1 to 60"));
+    }
+    let url = secret(raw.url, raw.url_file, "screening-url", folder)?.ok_or(ConfigError::Missing {
+        what: "the screening provider's address",
+        field: "screening.provider.url",
+        credential: "screening-url".to_owned(),
+    })?;
+    let token = secret(None, raw.token_file, "screening-token", folder)?;
+    Ok(ProviderOptions {
+        name: raw.name,
+        url: url.into(),
+        token: token.map(SecretString::from),
+        hit_score: raw.hit_score,
+        reach: if raw.private { Reach::Private } else { Reach::Public },
+        timeout: Duration::from_secs(raw.timeout_seconds),
+    })
 }
 
 fn chains(raw: Vec<RawChain>, book: &ChainBook, folder: &Path) -> Result<BTreeMap<ChainId, ChainConfig>, ConfigError> {

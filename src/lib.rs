@@ -22,6 +22,7 @@ pub mod payment;
 pub mod deposit;
 pub mod scan;
 pub mod confirm;
+pub mod screen;
 pub mod ledger;
 
 // Money goes out.

@@ -18,6 +18,9 @@ pub struct Metrics {
     chain_final: IntGaugeVec,
     chain_internal_unread: IntGaugeVec,
     open_findings: IntGaugeVec,
+    screening_held: IntGaugeVec,
+    screening_waiting: IntGaugeVec,
+    frozen_addresses: IntGaugeVec,
     endpoint_requests: IntCounterVec,
     endpoint_bytes: IntCounterVec,
     endpoint_faults: IntCounterVec,
@@ -40,6 +43,15 @@ pub struct EndpointTotals {
     pub faults: u64,
     pub dissents: u64,
     pub resting: bool,
+}
+
+/// What is held and frozen on a chain now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ScreeningTotals {
+    pub hits: u64,
+    pub unavailable: u64,
+    pub waiting: u64,
+    pub frozen: u64,
 }
 
 impl Metrics {
@@ -81,6 +93,15 @@ impl Metrics {
             "Accounts of which the chain holds another amount than the books explain.",
             &["chain"],
         );
+        let screening_held = gauges(
+            "amanatd_screening_held_transfers",
+            "Credited transfers whose money is held: hit until a resolver decides, unavailable until a screener answers.",
+            &["chain", "outcome"],
+        );
+        let screening_waiting =
+            gauges("amanatd_screening_waiting_transfers", "Credited transfers that nobody has looked at yet.", &["chain"]);
+        let frozen_addresses =
+            gauges("amanatd_frozen_addresses", "Addresses of ours and of sellers that a token's issuer has frozen.", &["chain"]);
         let endpoint_requests = counters("amanatd_rpc_requests_total", "Requests sent to an RPC endpoint.");
         let endpoint_bytes = counters("amanatd_rpc_received_bytes_total", "Bytes of answers received from an RPC endpoint.");
         let endpoint_faults = counters("amanatd_rpc_faults_total", "Requests to which an RPC endpoint gave no usable answer.");
@@ -110,7 +131,7 @@ impl Metrics {
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let all: [Box<dyn prometheus::core::Collector>; 21] = [
+        let all: [Box<dyn prometheus::core::Collector>; 24] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
             Box::new(chain_scanned.clone()),
@@ -119,6 +140,9 @@ impl Metrics {
             Box::new(chain_final.clone()),
             Box::new(chain_internal_unread.clone()),
             Box::new(open_findings.clone()),
+            Box::new(screening_held.clone()),
+            Box::new(screening_waiting.clone()),
+            Box::new(frozen_addresses.clone()),
             Box::new(endpoint_requests.clone()),
             Box::new(endpoint_bytes.clone()),
             Box::new(endpoint_faults.clone()),
@@ -146,6 +170,9 @@ impl Metrics {
             chain_final,
             chain_internal_unread,
             open_findings,
+            screening_held,
+            screening_waiting,
+            frozen_addresses,
             endpoint_requests,
             endpoint_bytes,
             endpoint_faults,
@@ -189,6 +216,14 @@ impl Metrics {
 
     pub fn findings_seen(&self, chain: ChainId, open: u64) {
         self.open_findings.with_label_values(&[&chain.to_string()]).set(open.cast_signed());
+    }
+
+    pub fn screening_seen(&self, chain: ChainId, totals: ScreeningTotals) {
+        let chain = chain.to_string();
+        self.screening_held.with_label_values(&[chain.as_str(), "hit"]).set(totals.hits.cast_signed());
+        self.screening_held.with_label_values(&[chain.as_str(), "unavailable"]).set(totals.unavailable.cast_signed());
+        self.screening_waiting.with_label_values(&[&chain]).set(totals.waiting.cast_signed());
+        self.frozen_addresses.with_label_values(&[&chain]).set(totals.frozen.cast_signed());
     }
 
     /// `endpoint` is host and position, never the URL. Totals only grow.
@@ -258,7 +293,10 @@ mod tests {
         metrics.chain_seen(ChainId::new(1).unwrap(), 9, true);
         metrics.account_seen("vault", 1_000_001);
         metrics.findings_seen(ChainId::new(1).unwrap(), 2);
+        metrics.screening_seen(ChainId::new(1).unwrap(), ScreeningTotals { hits: 3, frozen: 4, ..ScreeningTotals::default() });
         let text = metrics.render();
+        assert!(text.contains("amanatd_screening_held_transfers{chain=\"1\",outcome=\"hit\"} 3"));
+        assert!(text.contains("amanatd_frozen_addresses{chain=\"1\"} 4"));
         assert!(text.contains("amanatd_reconcile_open_findings{chain=\"1\"} 2"));
         assert!(text.contains("amanatd_worker_last_tick_timestamp_seconds{chain=\"1\",worker=\"scan\"} 7"));
         assert!(text.contains("amanatd_chain_outflow_halted{chain=\"1\"} 1"));

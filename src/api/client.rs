@@ -10,8 +10,9 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::wire::{
-    ApproveIntent, ChainView, ClaimIntent, CreatePayment, DeclineIntent, EntryPage, FindingPage, IntentView, PaymentPage, PaymentView,
-    ProblemView, Reconciliation, SetThreshold, SigningQueue, SubmitSignature, ThresholdView, ThresholdsView, VoidIntent,
+    ApproveIntent, ChainView, ClaimIntent, CreatePayment, DecideScreening, DeclineIntent, EntryPage, FindingPage, IntentView, PaymentPage,
+    PaymentView, ProblemView, Reconciliation, ScreeningPage, ScreeningView, SetThreshold, SigningQueue, SubmitSignature, ThresholdView,
+    ThresholdsView, VoidIntent,
 };
 use crate::units::{ChainId, IntentId, PaymentId};
 
@@ -153,6 +154,22 @@ impl Client {
             None => self.read(&format!("/v1/findings?limit=200&state={state}")).await,
             Some(cursor) => self.read(&format!("/v1/findings?limit=200&state={state}&cursor={cursor}")).await,
         }
+    }
+
+    /// Held transfers, or all if `state` is `all`.
+    pub async fn screenings(&self, state: &str, cursor: Option<&str>) -> Result<ScreeningPage, ClientError> {
+        match cursor {
+            None => self.read(&format!("/v1/screenings?limit=200&state={state}")).await,
+            Some(cursor) => self.read(&format!("/v1/screenings?limit=200&state={state}&cursor={cursor}")).await,
+        }
+    }
+
+    pub async fn screening(&self, id: i64) -> Result<ScreeningView, ClientError> {
+        self.read(&format!("/v1/screenings/{id}")).await
+    }
+
+    pub async fn decide_screening(&self, id: i64, decision: &DecideScreening, key: &str) -> Result<ScreeningView, ClientError> {
+        self.write(&format!("/v1/screenings/{id}/decision"), decision, key).await
     }
 
     pub async fn reconciliation(&self) -> Result<Reconciliation, ClientError> {

@@ -14,6 +14,7 @@ use crate::db::DbError;
 use crate::intent::IntentError;
 use crate::payment::{FieldError, PaymentError};
 use crate::reconcile::ReconcileError;
+use crate::screen::ScreenError;
 use crate::settings::SettingsError;
 use crate::webhook::WebhookError;
 
@@ -205,12 +206,32 @@ impl From<ApprovalError> for Problem {
     }
 }
 
+impl From<ScreenError> for Problem {
+    fn from(error: ScreenError) -> Self {
+        match error {
+            ScreenError::Db(error) => error.into(),
+            ScreenError::Payment(error) => error.into(),
+            ScreenError::Unknown(_) => Self::not_found(error.to_string()),
+            ScreenError::NotHeld(_) => Self::conflict("not_held", error.to_string()),
+            ScreenError::NotResolver(_) => Self::forbidden(error.to_string()),
+            ScreenError::Reason(ref reason) => {
+                Self::field("reason", reason.chars().take(100).collect::<String>(), "say why in 1 to 500 characters")
+            }
+            ScreenError::Rpc(_) | ScreenError::Officer(_) | ScreenError::List(_) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "request failed on a screening");
+                Self::internal()
+            }
+        }
+    }
+}
+
 impl From<BroadcastError> for Problem {
     fn from(error: BroadcastError) -> Self {
         match error {
             BroadcastError::Db(error) => error.into(),
             BroadcastError::Intent(error) => error.into(),
             BroadcastError::Halted { .. } => Self::conflict("outflow_halted", error.to_string()),
+            BroadcastError::Held { .. } => Self::conflict("held", error.to_string()),
             BroadcastError::OnlyCredited { .. } => Self::conflict("only_credited", error.to_string()),
             BroadcastError::OtherStation { .. } => Self::conflict("other_station", error.to_string()),
             BroadcastError::NotApproved { intent, source } => {

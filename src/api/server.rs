@@ -16,7 +16,7 @@ use tower_http::trace::TraceLayer;
 use tracing::Span;
 
 use super::problem::Problem;
-use super::{ApiState, intents, ledger, payments, thresholds, webhooks};
+use super::{ApiState, intents, ledger, payments, screenings, thresholds, webhooks};
 
 /// Larger bodies are refused unread.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -46,6 +46,9 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/chains/{chain}/thresholds/history", get(thresholds::history))
         .route("/v1/ledger/entries", get(ledger::entries))
         .route("/v1/findings", get(ledger::findings))
+        .route("/v1/screenings", get(screenings::list))
+        .route("/v1/screenings/{id}", get(screenings::get))
+        .route("/v1/screenings/{id}/decision", post(screenings::decide))
         .route("/v1/reconciliation", get(ledger::reconciliation))
         .route("/v1/events", get(webhooks::events))
         .route("/v1/webhooks", get(webhooks::list).post(webhooks::create))

@@ -328,6 +328,68 @@ pub struct FindingPage {
     pub next_cursor: Option<String>,
 }
 
+/// A credited transfer and what screening says of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ScreeningView {
+    pub id: i64,
+    pub chain_id: u64,
+    pub payment_id: Option<PaymentId>,
+    pub tx_hash: B256,
+    #[serde(serialize_with = "checksummed")]
+    pub sender: Address,
+    /// Who signed the transaction, once it was asked for.
+    pub origin: Option<Address>,
+    pub asset: String,
+    pub symbol: String,
+    pub amount: String,
+    pub amount_units: String,
+    /// not_screened, clear, hit or unavailable; absent before anybody has looked.
+    pub outcome: Option<String>,
+    /// screener:address
+    pub hits: Vec<String>,
+    /// unavailable:screener
+    pub missing: Vec<String>,
+    /// Whether its money may leave as far as screening goes.
+    pub passes: bool,
+    /// cleared or confirmed, by a resolver.
+    pub decision: Option<String>,
+    pub decided_by: Option<UserId>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub decided_at: Option<OffsetDateTime>,
+    pub reason: Option<String>,
+    /// The newest first; in the view of one alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verdicts: Vec<ScreeningVerdictView>,
+}
+
+/// One answer of one screener, with what it rests on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ScreeningVerdictView {
+    /// list, oracle or provider
+    pub screener: String,
+    pub outcome: String,
+    pub evidence: serde_json::Value,
+    #[serde(with = "time::serde::rfc3339")]
+    pub screened_at: OffsetDateTime,
+}
+
+/// Screenings after a cursor, oldest first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ScreeningPage {
+    pub screenings: Vec<ScreeningView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// `POST /v1/screenings/{id}/decision`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecideScreening {
+    /// clear or confirm
+    pub decision: String,
+    pub reason: String,
+}
+
 /// `POST /v1/chains/{chain}/thresholds`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -34,6 +34,9 @@ pub async fn claim(connection: &mut PgConnection, id: IntentId, claim: &StationC
     if !intent::store::is_released(connection, &intent).await? {
         return Err(BroadcastError::OnlyCredited { intent: id });
     }
+    if let Some(hold) = intent::store::find_hold(connection, &intent).await? {
+        return Err(BroadcastError::Held { intent: id, hold });
+    }
     let station = match &intent.station {
         None => claim.station.clone(),
         Some(holder) if holder_of(holder) == claim.station => holder.clone(),

@@ -7,6 +7,7 @@ use super::console::say;
 use crate::config::Config;
 use crate::daemon::now;
 use crate::db::{self, Database, DatabaseLimits};
+use crate::units::ChainId;
 
 pub(super) async fn migrate(config: &Config) -> anyhow::Result<()> {
     let url = config
@@ -22,6 +23,7 @@ pub(super) async fn migrate(config: &Config) -> anyhow::Result<()> {
 /// Everything `serve` would refuse, without serving.
 pub(super) async fn check(config: &Config) -> anyhow::Result<()> {
     say(format!("configuration  {} chains, API on {}, metrics on {}", config.chains.len(), config.api_listen, config.metrics_listen));
+    say(format!("screening      {}", screening(config)?));
     open(config).await?;
     say("database       reached; schema, guards and rights as they must be");
     for (chain, settings) in &config.chains {
@@ -33,6 +35,27 @@ pub(super) async fn check(config: &Config) -> anyhow::Result<()> {
         say(format!("chain {chain:<8} {}: chain id and decimals agree; head {}", spec.name, head.block.number));
     }
     Ok(())
+}
+
+/// What credited money is screened by.
+fn screening(config: &Config) -> anyhow::Result<String> {
+    let options = config.screening.open().context("screening")?;
+    let mut by = Vec::new();
+    if let Some(list) = options.list {
+        let list = list.current();
+        by.push(format!("a list of {} addresses (SHA-256 {})", list.entries(), list.sha256()));
+    }
+    if options.oracle {
+        let with = |chain: &ChainId| config.book.get(*chain).is_some_and(|spec| spec.sanctions_oracle.is_some());
+        let (with, without): (Vec<ChainId>, Vec<ChainId>) = config.chains.keys().partition(|chain| with(chain));
+        let listed = |chains: Vec<ChainId>| chains.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let none = if without.is_empty() { String::new() } else { format!(" (none on {})", listed(without)) };
+        by.push(format!("the sanctions oracle on {}{none}", if with.is_empty() { "no chain".to_owned() } else { listed(with) }));
+    }
+    if let Some(provider) = options.provider {
+        by.push(format!("the provider {}", provider.identity()));
+    }
+    Ok(if by.is_empty() { "none: transfers are noted as not screened, and pass".to_owned() } else { format!("by {}", by.join("; ")) })
 }
 
 /// The pool of a command that runs once, tested like the daemon's.

@@ -21,10 +21,11 @@ use crate::db::{Database, DatabaseLimits, DbError, InstanceLease, LeaseError, Se
 use crate::deposit::Watched;
 use crate::intent::{IntentError, Planner};
 use crate::ledger::{Bookkeeper, LedgerError};
-use crate::metrics::{EndpointTotals, Metrics};
+use crate::metrics::{EndpointTotals, Metrics, ScreeningTotals};
 use crate::reconcile::{self, ReconcileError, Reconciler};
 use crate::rpc::{HeadNotices, Node, VerifyError};
 use crate::scan::{self, ScanError, ScanOptions, Scanner};
+use crate::screen::{self, FreezeWatch, ScreenError, ScreenOptions, ScreenWorker};
 use crate::settings::{self, ChangeNote, Gate, NewChange, SettingsError, ThresholdKey};
 use crate::settle::{SettleError, Settler};
 use crate::units::{ChainId, Disposition, Progress};
@@ -66,6 +67,8 @@ pub async fn serve(config: Config, standby: bool) -> anyhow::Result<()> {
 }
 
 async fn run(config: Config, standby: bool, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
+    // Before anything is waited for: a standby with a bad list would end when it is needed.
+    let screening = config.screening.open().context("screening")?;
     let url = config.database.url.expose_secret();
     let Some(db) = connect(url, &stop).await? else { return Ok(()) };
     let Some(lease) = lease(url, standby, &metrics, &stop).await? else { return Ok(()) };
@@ -126,6 +129,8 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
                 bookkeeper: Arc::clone(&bookkeeper),
                 metrics: metrics.clone(),
                 reconcile_every: config.reconcile,
+                screening: screening.clone(),
+                freeze_every: config.screening.freeze_every,
                 settings_changed: settings_changed.clone(),
                 new_head,
             },
@@ -298,6 +303,8 @@ struct ChainWorkers {
     bookkeeper: Arc<Bookkeeper>,
     metrics: Metrics,
     reconcile_every: Duration,
+    screening: ScreenOptions,
+    freeze_every: Duration,
     settings_changed: Wake,
     new_head: Wake,
 }
@@ -335,6 +342,16 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
     gated_woken(workers, &gate, confirm, ConfirmError::disposition, move || {
         let confirmer = Arc::clone(&confirmer);
         async move { confirmer.tick(now()).await }
+    });
+    let screener = Arc::new(ScreenWorker::new(parts.db.clone(), Arc::clone(&parts.node), Arc::clone(&parts.spec), parts.screening));
+    gated(workers, &gate, "screen", chain, ScreenError::disposition, move || {
+        let screener = Arc::clone(&screener);
+        async move { screener.tick(now()).await }
+    });
+    let freezes = Arc::new(FreezeWatch::new(parts.db.clone(), Arc::clone(&parts.node), Arc::clone(&parts.spec), parts.freeze_every));
+    gated(workers, &gate, "freeze", chain, ScreenError::disposition, move || {
+        let freezes = Arc::clone(&freezes);
+        async move { freezes.tick(now()).await }
     });
     let bookkeeper = parts.bookkeeper;
     gated(workers, &gate, "ledger", chain, LedgerError::disposition, move || {
@@ -377,6 +394,8 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
                 metrics.endpoint_seen(chain, &endpoint.name, totals);
             }
             let mut connection = db.connection().await?;
+            let screen::store::Counts { hits, unavailable, waiting, frozen } = screen::store::count(&mut connection, chain).await?;
+            metrics.screening_seen(chain, ScreeningTotals { hits, unavailable, waiting, frozen });
             metrics.findings_seen(chain, reconcile::store::count_open(&mut connection, chain).await?);
             if let Some(cursor) = scan::store::find_cursor(&mut connection, chain).await? {
                 metrics.chain_seen(chain, cursor.tip.number.0, cursor.outflow_halted.is_some());

@@ -33,20 +33,22 @@ pub enum SelfTestError {
 }
 
 /// Tables whose rows must not change once written, each with three guards.
-const APPEND_ONLY: [&str; 7] = [
+const APPEND_ONLY: [&str; 9] = [
     "config_setting_history",
     "derived_destination_sweeps",
     "events",
     "funds_ledger_entries",
     "intent_approvals",
     "payment_quotes",
+    "screening_policies",
+    "screening_verdicts",
     "webhook_attempts",
 ];
 
-/// Triggers that keep the balances, those that hold the machines of what has a state, and the knock that
-/// wakes whoever waits on a setting.
+/// Triggers that keep the balances, those that hold the machines of what has a state, the one that has each
+/// credit screened, and the knock that wakes whoever waits on a setting.
 /// Each is named after the function that it calls.
-const STATE_TRIGGERS: [(&str, &str, i16); 8] = [
+const STATE_TRIGGERS: [(&str, &str, i16); 10] = [
     ("ledger_accounts", "ledger_accounts_open_balance", Guard::INSERT),
     ("funds_ledger_entries", "funds_ledger_entries_apply", Guard::INSERT),
     ("intents", "intents_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
@@ -54,10 +56,12 @@ const STATE_TRIGGERS: [(&str, &str, i16); 8] = [
     ("transfer_verdicts", "transfer_verdicts_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
     ("transfer_verdicts", "transfer_verdicts_gate", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
     ("transfer_verdicts", "transfer_verdicts_follow", Guard::INSERT | Guard::UPDATE | Guard::EACH_ROW),
+    ("transfer_verdicts", "transfer_verdicts_screen", Guard::INSERT),
+    ("transfer_screenings", "transfer_screenings_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
     ("config_setting_history", "config_setting_history_notify", Guard::INSERT | Guard::EACH_ROW),
 ];
 
-const GUARD_FUNCTIONS: [&str; 9] = [
+const GUARD_FUNCTIONS: [&str; 11] = [
     "forbid_change",
     "ledger_accounts_open_balance",
     "funds_ledger_entries_apply",
@@ -66,6 +70,8 @@ const GUARD_FUNCTIONS: [&str; 9] = [
     "transfer_verdicts_guard",
     "transfer_verdicts_gate",
     "transfer_verdicts_follow",
+    "transfer_verdicts_screen",
+    "transfer_screenings_guard",
     "config_setting_history_notify",
 ];
 

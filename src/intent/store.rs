@@ -11,6 +11,7 @@ use super::{FeeTerms, Intent, IntentError, IntentEvent, IntentKind, IntentState}
 use crate::account;
 use crate::db::codec::{address_from_sql, chain_from_sql, count_from_sql, hash_from_sql, units_from_sql, units_to_sql};
 use crate::db::{DbError, expect_one};
+use crate::screen::{self, Hold};
 use crate::units::{Asset, AssetId, ChainId, IntentId, PaymentId, TokenAmount};
 use crate::{confirm, deposit};
 
@@ -163,8 +164,8 @@ pub async fn list(connection: &mut PgConnection, states: &[IntentState], limit: 
 }
 
 /// Payments of a chain whose deposit is whole and waits to be swept, with nothing on its way, after an id.
-/// Everything credited at the address has passed the release gate: nothing leaves for money that is only
-/// credited.
+/// Everything credited at the address has passed the release gate, and screening under the policy in force:
+/// nothing leaves for money that is only credited, or held.
 pub async fn list_sweepable(
     connection: &mut PgConnection,
     chain: ChainId,
@@ -183,6 +184,13 @@ pub async fn list_sweepable(
               select from transfer_observations o
               where o.derived_address_id = d.derived_address_id and o.gate_passed = 'credit' and o.chain_id = d.chain_id
           )
+          and not exists (
+              select from transfer_screenings s
+              where s.derived_address_id = d.derived_address_id and s.chain_id = d.chain_id
+                and (not s.passes or (s.policy_id is distinct from (
+                    select n.id from screening_policies n where n.chain_id = $1::bigint order by n.id desc limit 1
+                ) and (select n.required from screening_policies n where n.chain_id = $1::bigint order by n.id desc limit 1)))
+          )
         order by p.id limit $3
         "#,
         chain.as_i64(),
@@ -196,7 +204,7 @@ pub async fn list_sweepable(
 
 /// Payments of a chain whose release was asked for and whose own deposit has been swept, after an id. A
 /// release never spends another payment's deposit: what was not swept is not there to be paid out. And
-/// everything credited at the deposit's address has passed the release gate.
+/// everything credited at the deposit's address has passed the release gate, and screening.
 pub async fn list_releasable(
     connection: &mut PgConnection,
     chain: ChainId,
@@ -210,6 +218,13 @@ pub async fn list_releasable(
           and not exists (
               select from transfer_observations o
               where o.derived_address_id = d.derived_address_id and o.gate_passed = 'credit' and o.chain_id = d.chain_id
+          )
+          and not exists (
+              select from transfer_screenings s
+              where s.derived_address_id = d.derived_address_id and s.chain_id = d.chain_id
+                and (not s.passes or (s.policy_id is distinct from (
+                    select n.id from screening_policies n where n.chain_id = $1::bigint order by n.id desc limit 1
+                ) and (select n.required from screening_policies n where n.chain_id = $1::bigint order by n.id desc limit 1)))
           )
         order by p.id limit $3
         "#,
@@ -228,6 +243,18 @@ pub async fn is_released(connection: &mut PgConnection, intent: &Intent) -> Resu
     let Some(payment) = intent.payment else { return Ok(true) };
     let destination = deposit::store::get_by_payment(connection, payment).await?;
     confirm::store::is_released(connection, intent.chain(), destination.derived_address).await
+}
+
+/// Why an intent may not leave although its money is released: the deposit that it spends is not screened or
+/// is held, or the token's issuer has frozen one of its ends. Screening of the deposit stands still until the
+/// caller's transaction ends.
+pub async fn find_hold(connection: &mut PgConnection, intent: &Intent) -> Result<Option<Hold>, DbError> {
+    if let Some(frozen) = screen::store::find_freeze(connection, intent.amount.asset, &[intent.from.address, intent.to]).await? {
+        return Ok(Some(Hold::Frozen(frozen)));
+    }
+    let Some(payment) = intent.payment else { return Ok(None) };
+    let destination = deposit::store::get_by_payment(connection, payment).await?;
+    screen::store::find_hold(connection, intent.chain(), destination.derived_address).await
 }
 
 /// Nonces of an address that belong to one of our intents.

@@ -24,6 +24,7 @@ use crate::ledger::{self, AccountKey, Entry, EntryType};
 use crate::payment::{self, Payment, PaymentEvent};
 use crate::rpc::{CallRequest, Node};
 use crate::scan;
+use crate::screen;
 use crate::units::{Asset, IntentId, Outcomes, PaymentId, Progress, TokenAmount};
 
 alloy::sol! {
@@ -119,6 +120,10 @@ impl Planner {
         }
         let treasury = account::store::get_operator_address(&mut connection, from.account, Purpose::Treasury).await?;
         let gas = account::store::get_operator_address(&mut connection, from.account, Purpose::Gas).await?;
+        // No fuel either for a sweep that would revert.
+        if screen::store::find_freeze(&mut connection, token.asset, &[from.address, treasury.address]).await?.is_some() {
+            return Ok(Progress::Idle);
+        }
         drop(connection);
         let Some(terms) = self.terms(from.address, treasury.address, token).await? else { return Ok(Progress::Idle) };
         let gated_by = destination.derived_address;
@@ -167,6 +172,9 @@ impl Planner {
         let token = ledger::store::balance(&mut connection, payment.due.asset, custody).await?;
         let native = ledger::store::balance(&mut connection, self.chain.native_asset(), custody).await?;
         let promised = store::get_promised(&mut connection, payment.due.asset, treasury.address).await?;
+        if screen::store::find_freeze(&mut connection, payment.due.asset, &[treasury.address, payment.seller_address]).await?.is_some() {
+            return Ok(Progress::Idle);
+        }
         drop(connection);
         let Some(terms) = self.terms(treasury.address, payment.seller_address, payment.due).await? else { return Ok(Progress::Idle) };
         let situation = ReleaseSituation {
@@ -237,6 +245,10 @@ impl Planner {
                     }
                     // Something may have been credited at the address since it was listed.
                     if !confirm::store::is_released(connection, chain, due.gated_by).await? {
+                        return Ok(Progress::Idle);
+                    }
+                    // And what is there may be held since.
+                    if screen::store::find_hold(connection, chain, due.gated_by).await?.is_some() {
                         return Ok(Progress::Idle);
                     }
                     let taken = store::list_taken_nonces(connection, chain, due.from.address).await?;

@@ -838,3 +838,35 @@ fn demo(directory: &Path, words: &[&str]) -> Ended {
     assert_calm(&log);
     ended
 }
+
+#[test]
+fn xs_a_daemon_does_not_start_on_a_bad_list_or_provider() {
+    let place = Place::new();
+    let base = place.configuration("postgres://amanat_app@localhost/amanat?host=/nowhere-at-all", "http://127.0.0.1:9/");
+    let with = |section: &str| {
+        place.write("amanatd.toml", &format!("{base}\n[screening]\n{section}\n"));
+        place.run(&["check"])
+    };
+    place.write("list.txt", "# of a test\n0x1111111111111111111111111111111111111111\n0x12\n");
+    with("list_file = \"list.txt\"").assert_failed(&["list.txt", "line 3", "\"0x12\"", "give one 0x address a line"]);
+    place.write("list.txt", "# nobody\n");
+    with("list_file = \"list.txt\"").assert_failed(&["list.txt", "names no address"]);
+    with("list_file = \"nowhere.txt\"").assert_failed(&["nowhere.txt", "cannot be read"]);
+    let provider = |fields: &str| with(&format!("[screening.provider]\nname = \"x\"\n{fields}"));
+    provider("hit_score = 75").assert_failed(&["screening.provider.url", "screening-url"]);
+    provider("hit_score = 0\nurl = \"https://screen.example/\"").assert_failed(&["screening.provider.hit_score = 0", "1 to 100"]);
+    provider("hit_score = 75\nurl = \"http://screen.example/canary\"").assert_failed(&["not an https URL"]);
+    provider("hit_score = 75\nurl = \"https://10.0.0.7/canary\"").assert_failed(&["10.0.0.7", "private = true"]);
+    with("pass_unscreened_below = \"lots\"").assert_failed(&["screening.pass_unscreened_below = lots"]);
+    with("list_seconds = 0").assert_failed(&["screening.list_seconds = 0"]);
+    with("lists = []").assert_failed(&["unknown field"]);
+    // A good one is told of before the database is asked.
+    place.write("list.txt", "0x1111111111111111111111111111111111111111\n");
+    let good = with(
+        "list_file = \"list.txt\"\noracle = true\n[screening.provider]\nname = \"x\"\nhit_score = 75\nurl = \"https://screen.example/canary\"",
+    );
+    assert!(good.stdout.contains("by a list of 1 addresses"), "{good:?}");
+    assert!(good.stdout.contains("the provider x, hit from 75") && !good.stdout.contains("canary"), "{good:?}");
+    let none = with("");
+    assert!(none.stdout.contains("none: transfers are noted as not screened, and pass"), "{none:?}");
+}

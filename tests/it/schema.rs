@@ -477,8 +477,17 @@ async fn self_test(url: &str) -> Result<(), SelfTestError> {
     db::self_test(&mut connection).await
 }
 
-const APPEND_ONLY: [&str; 6] =
-    ["config_setting_history", "derived_destination_sweeps", "events", "funds_ledger_entries", "intent_approvals", "payment_quotes"];
+const APPEND_ONLY: [&str; 9] = [
+    "config_setting_history",
+    "derived_destination_sweeps",
+    "events",
+    "funds_ledger_entries",
+    "intent_approvals",
+    "payment_quotes",
+    "screening_policies",
+    "screening_verdicts",
+    "webhook_attempts",
+];
 
 #[tokio::test]
 async fn y9_only_a_weak_role_may_serve() {
@@ -561,10 +570,12 @@ async fn y9_a_guard_that_is_off_is_named() {
         ("transfer_verdicts", "transfer_verdicts_guard"),
         ("transfer_verdicts", "transfer_verdicts_gate"),
         ("transfer_verdicts", "transfer_verdicts_follow"),
+        ("transfer_verdicts", "transfer_verdicts_screen"),
+        ("transfer_screenings", "transfer_screenings_guard"),
         ("config_setting_history", "config_setting_history_notify"),
     ];
     let triggers: Vec<(&str, String)> = guards.chain(posting.map(|(table, trigger)| (table, trigger.to_owned()))).collect();
-    assert_eq!(triggers.len(), 26);
+    assert_eq!(triggers.len(), 37);
     for (table, trigger) in &triggers {
         let definition: String = sqlx::query_scalar("select pg_get_triggerdef(oid) from pg_trigger where tgname = $1")
             .bind(trigger)
@@ -612,6 +623,8 @@ async fn y9_a_guard_function_of_another_text_is_named() {
         "transfer_verdicts_guard",
         "transfer_verdicts_gate",
         "transfer_verdicts_follow",
+        "transfer_verdicts_screen",
+        "transfer_screenings_guard",
         "config_setting_history_notify",
     ];
     let mut bodies = BTreeMap::new();

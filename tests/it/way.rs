@@ -7,6 +7,7 @@ mod findings;
 mod mending;
 mod outflows;
 mod reorgs;
+mod screening;
 
 use std::sync::Arc;
 

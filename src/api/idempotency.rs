@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
 use super::ApiState;
+use super::code::Code;
 use super::problem::Problem;
 use super::store::{self, CallKey};
 use crate::account;
@@ -33,13 +34,13 @@ pub(super) fn read_write<T: DeserializeOwned>(
 ) -> Result<(Write, T), Problem> {
     let key = headers
         .get("idempotency-key")
-        .ok_or_else(|| Problem::bad_request("idempotency_key_missing", "send an Idempotency-Key header, new for each new request"))?;
+        .ok_or_else(|| Problem::bad_request(Code::KeyMissing, "send an Idempotency-Key header, new for each new request"))?;
     let key = key.to_str().unwrap_or_default();
     // The standard's draft quotes the key; bare ones are as common.
     let bare = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
     if bare.is_empty() || bare.len() > 200 || !bare.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Problem::bad_request(
-            "idempotency_key_form",
+            Code::KeyForm,
             "Idempotency-Key must be 1 to 200 printable ASCII characters without spaces",
         ));
     }
@@ -48,7 +49,7 @@ pub(super) fn read_write<T: DeserializeOwned>(
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")));
     if !is_json {
-        return Err(Problem::bad_request("content_type", "send Content-Type: application/json"));
+        return Err(Problem::bad_request(Code::ContentType, "send Content-Type: application/json"));
     }
     let parsed = parse(body)?;
     let body_sha256 = Sha256::digest(body).into();
@@ -59,7 +60,7 @@ pub(super) fn read_write<T: DeserializeOwned>(
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     // serde would also fill the fields from a list, by their order.
     if body.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
-        return Err(Problem::bad_request("body_form", "the body must be a JSON object with named fields"));
+        return Err(Problem::bad_request(Code::BodyForm, "the body must be a JSON object with named fields"));
     }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
@@ -73,7 +74,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         }
         Problem::field(&field, value.chars().take(VALUE_CHARS_MAX).collect::<String>(), problem)
     })?;
-    reader.end().map_err(|error| Problem::bad_request("trailing_text", format!("text after the JSON value: {error}")))?;
+    reader.end().map_err(|error| Problem::bad_request(Code::TrailingText, format!("text after the JSON value: {error}")))?;
     Ok(parsed)
 }
 

@@ -2,13 +2,14 @@
 //! chain that counts as read, people and tokens. What it serves is the real router on a loopback port.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use alloy::primitives::{Address, B256};
 use amanatd::account::store::DeviceHint;
 use amanatd::account::{self, AccountXpub};
 use amanatd::api::wire::ProblemView;
-use amanatd::api::{self, ApiState, Client};
+use amanatd::api::{self, ApiState, Client, DoorLimits, Doors};
 use amanatd::chains::ChainBook;
 use amanatd::daemon;
 use amanatd::db::{Database, DatabaseLimits, DbError};
@@ -27,6 +28,7 @@ use axum::http::StatusCode;
 use bip32::{ChildNumber, XPub};
 use secrecy::SecretString;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::watching::{CHAIN, XPUB, node_of};
@@ -45,7 +47,9 @@ pub(crate) struct ApiHouse {
     pub(crate) db: Database,
     pub(crate) book: Arc<ChainBook>,
     pub(crate) node: Arc<Node>,
-    url: String,
+    pub(crate) doors: Arc<Doors>,
+    stop: CancellationToken,
+    pub(crate) url: String,
     http: reqwest::Client,
     server: JoinHandle<()>,
 }
@@ -93,6 +97,11 @@ impl ApiHouse {
 
     /// Over a node; nothing is read yet.
     pub(crate) async fn over(rpc_url: &str, connections_max: u32) -> Self {
+        Self::with_doors(rpc_url, connections_max, DoorLimits::default()).await
+    }
+
+    /// The same with other bounds on what a caller may have.
+    pub(crate) async fn with_doors(rpc_url: &str, connections_max: u32, limits: DoorLimits) -> Self {
         // Whoever was first is right.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base = FreshDatabase::create().unwrap();
@@ -101,13 +110,23 @@ impl ApiHouse {
         let book = Arc::new(ChainBook::parse(include_str!("../../chains.toml")).unwrap());
         let node = Arc::new(node_of(&[rpc_url]));
         let nodes: BTreeMap<ChainId, Arc<Node>> = BTreeMap::from([(CHAIN, Arc::clone(&node))]);
-        let state =
-            ApiState { db: db.clone(), book: Arc::clone(&book), nodes: Arc::new(nodes), webhook_guard: loopback(), clock: daemon::now };
+        let stop = CancellationToken::new();
+        let doors = Arc::new(Doors::new(limits, stop.clone()));
+        let state = ApiState {
+            db: db.clone(),
+            book: Arc::clone(&book),
+            nodes: Arc::new(nodes),
+            webhook_guard: loopback(),
+            doors: Arc::clone(&doors),
+            clock: daemon::now,
+        };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = tokio::spawn(async move { axum::serve(listener, api::router(state)).await.unwrap() });
+        let router = api::router(state).into_make_service_with_connect_info::<SocketAddr>();
+        let ending = stop.clone().cancelled_owned();
+        let server = tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(ending).await.unwrap() });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let house = Self { base, db, book, node, url, http, server };
+        let house = Self { base, db, book, node, doors, stop, url, http, server };
         house.enrol().await;
         house.set_threshold(3).await;
         house.set(ThresholdKey::base(Gate::Release, CHAIN), 5).await;
@@ -191,6 +210,12 @@ impl ApiHouse {
 
     pub(crate) fn get(&self, path: &str, token: &str) -> reqwest::RequestBuilder {
         self.request(reqwest::Method::GET, path).bearer_auth(token)
+    }
+
+    /// Stops the API as the daemon does, and waits until every connection has ended.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.cancel();
+        (&mut self.server).await.unwrap();
     }
 
     /// One number of the database, as the superuser reads it.

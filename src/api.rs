@@ -20,8 +20,8 @@
 //!    `require_officer`; a test compares. Statuses that every route of the form can give are added by `document.rs`.
 //! 3. `server::routes`: `.routes(routes!(things::act))`; handlers of one path together.
 //! 4. A new problem code: a line in `code.rs`, and in `docs/api.md`.
-//! 5. `UPDATE_OPENAPI=1 cargo test --features devkit --test it contract` writes `docs/openapi.json` and the table of who
-//!    may what; read the diff.
+//! 5. `UPDATE_OPENAPI=1 INSTA_UPDATE=always cargo test --features devkit --test it contract` writes `docs/openapi.json`
+//!    and the table of who may what; read the diff.
 
 mod auth;
 mod client;

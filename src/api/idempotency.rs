@@ -39,10 +39,7 @@ pub(super) fn read_write<T: DeserializeOwned>(
     // The standard's draft quotes the key; bare ones are as common.
     let bare = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
     if bare.is_empty() || bare.len() > 200 || !bare.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Problem::bad_request(
-            Code::KeyForm,
-            "Idempotency-Key must be 1 to 200 printable ASCII characters without spaces",
-        ));
+        return Err(Problem::bad_request(Code::KeyForm, "Idempotency-Key must be 1 to 200 printable ASCII characters without spaces"));
     }
     let is_json = headers
         .get(header::CONTENT_TYPE)

@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn z9_a_burst_is_taken_at_once_and_then_the_rate_holds() {
         let buckets = Buckets::new(RATE);
-        let mut take = |millis| buckets.take("a", at(millis));
+        let take = |millis| buckets.take("a", at(millis));
         assert_eq!([take(0), take(0), take(0), take(0)], [Ok(()), Ok(()), Ok(()), Err(1)]);
         assert_eq!([take(499), take(500), take(500)], [Err(1), Ok(()), Err(1)]);
         // A refused call costs nothing, and rest fills the bucket to the burst and no further.

@@ -27,6 +27,7 @@ use amanatd::webhook::Guard;
 use axum::http::StatusCode;
 use bip32::{ChildNumber, XPub};
 use secrecy::SecretString;
+use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -81,7 +82,12 @@ impl Answer {
 impl ApiHouse {
     /// Over a chain that was read up to block 100 and whose node is away.
     pub(crate) async fn start() -> Self {
-        let house = Self::over(NOBODY, 16).await;
+        Self::start_with(DoorLimits::default(), daemon::now).await
+    }
+
+    /// The same with other bounds on what a caller may have, and with the API's clock.
+    pub(crate) async fn start_with(limits: DoorLimits, clock: fn() -> OffsetDateTime) -> Self {
+        let house = Self::built(NOBODY, 16, limits, clock).await;
         let tip = BlockRef { number: BlockNumber(100), hash: B256::repeat_byte(1) };
         let outcome = house.db.unit::<_, DbError, _>(move |connection| {
             Box::pin(async move {
@@ -97,16 +103,15 @@ impl ApiHouse {
 
     /// Over a node; nothing is read yet.
     pub(crate) async fn over(rpc_url: &str, connections_max: u32) -> Self {
-        Self::with_doors(rpc_url, connections_max, DoorLimits::default()).await
+        Self::built(rpc_url, connections_max, DoorLimits::default(), daemon::now).await
     }
 
-    /// The same with other bounds on what a caller may have.
-    pub(crate) async fn with_doors(rpc_url: &str, connections_max: u32, limits: DoorLimits) -> Self {
+    async fn built(rpc_url: &str, connections_max: u32, limits: DoorLimits, clock: fn() -> OffsetDateTime) -> Self {
         // Whoever was first is right.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base = FreshDatabase::create().unwrap();
-        let limits = DatabaseLimits { connections_max, ..DatabaseLimits::default() };
-        let db = Database::connect(&base.url(APP), limits).await.unwrap();
+        let database = DatabaseLimits { connections_max, ..DatabaseLimits::default() };
+        let db = Database::connect(&base.url(APP), database).await.unwrap();
         let book = Arc::new(ChainBook::parse(include_str!("../../chains.toml")).unwrap());
         let node = Arc::new(node_of(&[rpc_url]));
         let nodes: BTreeMap<ChainId, Arc<Node>> = BTreeMap::from([(CHAIN, Arc::clone(&node))]);
@@ -118,7 +123,7 @@ impl ApiHouse {
             nodes: Arc::new(nodes),
             webhook_guard: loopback(),
             doors: Arc::clone(&doors),
-            clock: daemon::now,
+            clock,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

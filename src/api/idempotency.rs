@@ -72,7 +72,26 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         Problem::field(&field, value.chars().take(VALUE_CHARS_MAX).collect::<String>(), problem)
     })?;
     reader.end().map_err(|error| Problem::bad_request(Code::TrailingText, format!("text after the JSON value: {error}")))?;
+    if let Some(field) = field_with_zero(body) {
+        return Err(Problem::field(&field, shown(body, &field), "holds the character U+0000, which no stored text can"));
+    }
     Ok(parsed)
+}
+
+/// The field whose text has a zero character in it, at any depth: Postgres has no way to store it.
+fn field_with_zero(body: &[u8]) -> Option<String> {
+    fn has_zero(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::String(text) => text.contains('\0'),
+            serde_json::Value::Array(list) => list.iter().any(has_zero),
+            serde_json::Value::Object(object) => object.iter().any(|(name, value)| name.contains('\0') || has_zero(value)),
+            serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => false,
+        }
+    }
+    // JSON has only this way to write one.
+    body.windows(6).find(|six| *six == br"\u0000")?;
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).ok()?;
+    object.into_iter().find(|(_, value)| has_zero(value)).map(|(field, _)| field)
 }
 
 /// What a body says in a field, for the error that names it; empty where that is no plain value.

@@ -174,6 +174,8 @@ fn read_cursor(text: &str) -> Result<(OffsetDateTime, PaymentId), Problem> {
     Ok((at, id.parse().map_err(|_| bad())?))
 }
 
+/// Release a payment
+///
 /// The marketplace's instruction to pay the seller. What follows is planned, approved and signed.
 #[utoipa::path(
     post, path = "/v1/payments/{id}/release", tag = "payments",

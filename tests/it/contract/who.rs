@@ -48,15 +48,22 @@ async fn z6_who_may_what_is_a_table() {
             // Such a token is refused at its making where it could approve; here it is one whose bearer changed since.
             let person = house.user("person", UserRole::Guard).await;
             let token = house.token(&[scope], Some(person), 1).await;
-            match role {
-                None => house.base.sql(&format!("update api_tokens set user_id = null where user_id = '{person}'")).unwrap(),
-                Some(role) => house.base.sql(&format!("update users set role = '{role}' where id = '{person}'")).unwrap(),
+            let changed = match role {
+                None => house.base.sql(&format!("update api_tokens set user_id = null where user_id = '{person}'")),
+                Some(role) => house.base.sql(&format!("update users set role = '{role}' where id = '{person}'")),
             };
-            row.push(tried(&house, &operation, Some(&token)).await);
+            match (role, changed) {
+                // The database itself wants a person behind an approval.
+                (None, Err(error)) if error.to_string().contains("api_tokens_approver_is_a_person") => row.push("none such"),
+                (_, changed) => {
+                    changed.unwrap();
+                    row.push(tried(&house, &operation, Some(&token)).await);
+                }
+            }
         }
         let wanted = match scheme.as_str() {
             "token" => ["401", "403", "in", "in", "in", "in", "in"],
-            "officer" => ["401", "403", "403", "403", "403", "in", "in"],
+            "officer" => ["401", "403", "none such", "403", "403", "in", "in"],
             other => panic!("{route}: scheme {other}"),
         };
         assert_eq!(row, wanted, "{route} is not what its annotation says");

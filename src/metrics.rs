@@ -30,6 +30,7 @@ pub struct Metrics {
     webhook_disabled: IntGauge,
     api_refused: IntCounterVec,
     api_streams: IntGauge,
+    standby: IntGauge,
     ready: IntGauge,
 }
 
@@ -112,11 +113,12 @@ impl Metrics {
         )
         .expect("metric names and labels are constants of this file");
         let api_streams = gauge("amanatd_api_open_streams", "Open streams of events.");
+        let standby = gauge("amanatd_standby", "1 while another daemon holds the lease and this one waits for it.");
         let ready = IntGauge::new("amanatd_ready", "1 once the database answered, the API listens and workers run.")
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let all: [Box<dyn prometheus::core::Collector>; 22] = [
+        let all: [Box<dyn prometheus::core::Collector>; 23] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
             Box::new(chain_scanned.clone()),
@@ -137,6 +139,7 @@ impl Metrics {
             Box::new(webhook_disabled.clone()),
             Box::new(api_refused.clone()),
             Box::new(api_streams.clone()),
+            Box::new(standby.clone()),
             Box::new(ready.clone()),
             Box::new(build),
         ];
@@ -165,6 +168,7 @@ impl Metrics {
             webhook_disabled,
             api_refused,
             api_streams,
+            standby,
             ready,
         }
     }
@@ -231,6 +235,10 @@ impl Metrics {
             counter.inc_by(total.saturating_sub(counter.get()));
         }
         self.api_streams.set(i64::try_from(streams_open).unwrap_or(i64::MAX));
+    }
+
+    pub fn set_standby(&self, standby: bool) {
+        self.standby.set(i64::from(standby));
     }
 
     pub fn set_ready(&self, ready: bool) {

@@ -42,6 +42,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Oldest first. What is committed late comes late and is not passed by.
 #[utoipa::path(
     get, path = "/v1/events", tag = "events",
+    params(Page),
     responses((status = 200, body = EventPage)),
     security(("token" = ["events:read"]))
 )]

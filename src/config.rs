@@ -13,6 +13,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::api::{DoorLimits, Rate};
 use crate::chains::{ChainBook, ChainBookError};
 use crate::intent::PlanPolicy;
 use crate::rpc::{Node, NodeError, NodeOptions, ProviderLimits};
@@ -30,6 +31,8 @@ pub struct Config {
     pub book: ChainBook,
     pub chains: BTreeMap<ChainId, ChainConfig>,
     pub api_listen: SocketAddr,
+    /// How much one caller may have of the API.
+    pub api_doors: DoorLimits,
     pub metrics_listen: SocketAddr,
     pub poll: Duration,
     /// From one look for findings to the next.
@@ -115,7 +118,7 @@ struct RawConfig {
     #[serde(default)]
     database: RawDatabase,
     #[serde(default)]
-    api: RawListen,
+    api: RawApi,
     #[serde(default)]
     metrics: RawListen,
     #[serde(default)]
@@ -139,6 +142,47 @@ struct RawDatabase {
     /// For amanat_migrator, used by `amanatd migrate` only. Credential: migrator-url.
     migrator_url: Option<String>,
     migrator_url_file: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawApi {
+    listen: Option<String>,
+    /// Calls a second of one token, and how many a rested one may make at once.
+    token_per_second: Option<u32>,
+    token_burst: Option<u32>,
+    /// The same for calls without a live token, of one remote address.
+    address_per_second: Option<u32>,
+    address_burst: Option<u32>,
+    /// Streams of events at a time, of all callers.
+    streams_max: Option<u32>,
+}
+
+impl RawApi {
+    fn doors(&self) -> Result<DoorLimits, ConfigError> {
+        let checked = |name: &str, given: Option<u32>, default: u32| match given {
+            Some(value) if !(1..=1_000_000).contains(&value) => Err(field(name, value, "use 1 to 1000000")),
+            Some(value) => Ok(value),
+            None => Ok(default),
+        };
+        let DoorLimits { token, address, streams_max } = DoorLimits::default();
+        let streams_max = match self.streams_max {
+            Some(max) if max > 10_000 => return Err(field("api.streams_max", max, "use 0 (no streams) to 10000")),
+            Some(max) => usize::try_from(max).unwrap_or(streams_max),
+            None => streams_max,
+        };
+        Ok(DoorLimits {
+            token: Rate {
+                per_second: checked("api.token_per_second", self.token_per_second, token.per_second)?,
+                burst: checked("api.token_burst", self.token_burst, token.burst)?,
+            },
+            address: Rate {
+                per_second: checked("api.address_per_second", self.address_per_second, address.per_second)?,
+                burst: checked("api.address_burst", self.address_burst, address.burst)?,
+            },
+            streams_max,
+        })
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -389,8 +433,9 @@ impl Config {
             screening,
             book,
             chains,
-            api_listen: listen("api.listen", raw.api, API_LISTEN)?,
-            metrics_listen: listen("metrics.listen", raw.metrics, METRICS_LISTEN)?,
+            api_doors: raw.api.doors()?,
+            api_listen: listen("api.listen", raw.api.listen, API_LISTEN)?,
+            metrics_listen: listen("metrics.listen", raw.metrics.listen, METRICS_LISTEN)?,
             poll: Duration::from_millis(raw.watch.poll_ms),
             reconcile: Duration::from_secs(raw.watch.reconcile_seconds),
             webhook_guard: guard(&raw.webhooks)?,
@@ -535,8 +580,8 @@ fn secret(inline: Option<String>, file: Option<PathBuf>, credential: &str, folde
     if path.exists() { Ok(Some(read(&path)?.trim().to_owned())) } else { Ok(None) }
 }
 
-fn listen(name: &str, raw: RawListen, default: &str) -> Result<SocketAddr, ConfigError> {
-    let text = raw.listen.unwrap_or_else(|| default.to_owned());
+fn listen(name: &str, given: Option<String>, default: &str) -> Result<SocketAddr, ConfigError> {
+    let text = given.unwrap_or_else(|| default.to_owned());
     text.parse().map_err(|_| field(name, text, "use an address and a port, such as 127.0.0.1:8700"))
 }
 

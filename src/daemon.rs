@@ -30,7 +30,9 @@ pub fn now() -> OffsetDateTime {
 /// Serves until `stop`; then requests under way are waited for, but not for long: a request that was sent
 /// by half would hold the process for ever.
 async fn serve_http(listener: TcpListener, router: Router, stop: CancellationToken) -> std::io::Result<()> {
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+    // The API's limits go by the remote address where a caller shows no token.
+    let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
+    let serving = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
     tokio::select! {
         ended = serving.into_future() => ended,
         () = start::past(&stop, REQUESTS_ENDING) => {

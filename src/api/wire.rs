@@ -4,8 +4,10 @@
 use alloy::primitives::{Address, B256, Bytes};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::schema::{AddressText, BytesText, HashText};
 use crate::units::{IntentId, PaymentId, UserId};
 
 /// Addresses leave with their EIP-55 checksum, so that a copy with a slip is noticed.
@@ -14,8 +16,9 @@ fn checksummed<S: serde::Serializer>(address: &Address, serializer: S) -> Result
 }
 
 /// `POST /v1/payments`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"amount": "100.50", "currency": "USDC", "chain_id": 31337, "token": "USDC", "seller_address": "0x2222222222222222222222222222222222222222", "purchase_request_external_ref": "order-1017"}))]
 pub struct CreatePayment {
     /// Decimal, in units of `currency`: "100.50".
     pub amount: String,
@@ -37,7 +40,7 @@ pub struct CreatePayment {
 }
 
 /// A payment.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PaymentView {
     pub id: PaymentId,
     pub status: String,
@@ -49,12 +52,15 @@ pub struct PaymentView {
     pub chain_id: u64,
     pub token: String,
     #[serde(serialize_with = "checksummed")]
+    #[schema(value_type = AddressText)]
     pub token_contract: Address,
     #[serde(serialize_with = "checksummed")]
+    #[schema(value_type = AddressText)]
     pub deposit_address: Address,
     pub deposit_path: String,
     pub destination_status: String,
     #[serde(serialize_with = "checksummed")]
+    #[schema(value_type = AddressText)]
     pub seller_address: Address,
     /// Confirmed and counted towards the amount, whatever became of it since.
     pub received_units: String,
@@ -67,12 +73,14 @@ pub struct PaymentView {
 }
 
 /// A transfer seen at a payment's address.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TransferView {
+    #[schema(value_type = HashText)]
     pub tx_hash: B256,
     pub asset: String,
     pub units: String,
     pub block_number: u64,
+    #[schema(value_type = HashText)]
     pub block_hash: B256,
     /// waiting, confirmed or orphaned
     pub state: String,
@@ -85,7 +93,7 @@ pub struct TransferView {
     pub may_leave: bool,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ExceptionView {
     pub kind: String,
     pub detail: String,
@@ -93,7 +101,7 @@ pub struct ExceptionView {
 }
 
 /// A page of payments. `next_cursor` is absent on the last page.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PaymentPage {
     pub payments: Vec<PaymentView>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,7 +109,7 @@ pub struct PaymentPage {
 }
 
 /// An intent, as officers and stations read it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct IntentView {
     pub id: IntentId,
     pub kind: String,
@@ -111,8 +119,10 @@ pub struct IntentView {
     pub chain_id: u64,
     pub from_path: String,
     #[serde(serialize_with = "checksummed")]
+    #[schema(value_type = AddressText)]
     pub from_address: Address,
     #[serde(serialize_with = "checksummed")]
+    #[schema(value_type = AddressText)]
     pub to_address: Address,
     /// Where `to_address` sits, when it is one of ours: a station derives it again and compares.
     pub to_path: Option<String>,
@@ -128,23 +138,28 @@ pub struct IntentView {
     pub payment_id: Option<PaymentId>,
     /// The deposit address's row: part of the digest, which a station computes again.
     pub destination_id: Option<Uuid>,
+    #[schema(value_type = HashText)]
     pub digest: B256,
     pub approvals: u8,
     pub approvals_required: u8,
+    #[schema(value_type = Option<HashText>)]
     pub tx_hash: Option<B256>,
 }
 
 /// `POST /v1/intents/{id}/approvals`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"digest": "0x1f9090aae28b8a3dceadf281b0f12828e676c3261f9090aae28b8a3dceadf281"}))]
 pub struct ApproveIntent {
     /// The digest the officer saw.
+    #[schema(value_type = HashText)]
     pub digest: B256,
 }
 
 /// `POST /v1/intents/{id}/claim`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"station": "desk", "take_over": false}))]
 pub struct ClaimIntent {
     /// A name of the station, for the record.
     pub station: String,
@@ -161,16 +176,19 @@ impl ClaimIntent {
 }
 
 /// `POST /v1/intents/{id}/signature`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"raw": "0x02c0"}))]
 pub struct SubmitSignature {
     /// The signed transaction as it will be sent: EIP-2718, type 2.
+    #[schema(value_type = BytesText)]
     pub raw: Bytes,
 }
 
 /// `POST /v1/intents/{id}/decline`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"station": "desk", "reason": "the screen shows another address"}))]
 pub struct DeclineIntent {
     /// The name under which it was claimed.
     pub station: String,
@@ -184,14 +202,15 @@ impl DeclineIntent {
 }
 
 /// `POST /v1/intents/{id}/void`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"reason": "the seller asked for another address"}))]
 pub struct VoidIntent {
     pub reason: String,
 }
 
 /// An account whose xpub a station compares with its device.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AccountView {
     pub label: String,
     pub path: String,
@@ -200,18 +219,19 @@ pub struct AccountView {
 }
 
 /// What a station needs to start a session.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct SigningQueue {
     pub accounts: Vec<AccountView>,
     pub intents: Vec<IntentView>,
 }
 
 /// A watched chain.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ChainView {
     pub chain_id: u64,
     pub name: String,
     pub scanned_number: Option<u64>,
+    #[schema(value_type = Option<HashText>)]
     pub scanned_hash: Option<B256>,
     pub threshold: Option<u32>,
     pub threshold_history_id: Option<i64>,
@@ -219,18 +239,20 @@ pub struct ChainView {
     pub operator_addresses: Vec<OperatorAddressView>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct OperatorAddressView {
     pub purpose: String,
     pub path: String,
     #[serde(serialize_with = "checksummed")]
+    #[schema(value_type = AddressText)]
     pub address: Address,
 }
 
 /// One custody account against the chain.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ReconciliationLine {
     #[serde(serialize_with = "checksummed")]
+    #[schema(value_type = AddressText)]
     pub address: Address,
     pub asset: String,
     pub symbol: String,
@@ -241,7 +263,7 @@ pub struct ReconciliationLine {
 }
 
 /// The books of one asset: where it is, and whose it is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct SidesView {
     pub chain_id: u64,
     pub asset: String,
@@ -253,23 +275,24 @@ pub struct SidesView {
 }
 
 /// `GET /v1/reconciliation`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Reconciliation {
     pub chains: Vec<ChainReconciliation>,
     pub sides: Vec<SidesView>,
     pub equal: bool,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ChainReconciliation {
     pub chain_id: u64,
     pub block_number: u64,
+    #[schema(value_type = HashText)]
     pub block_hash: B256,
     pub lines: Vec<ReconciliationLine>,
 }
 
 /// A ledger entry.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct EntryView {
     pub id: i64,
     pub entry_type: String,
@@ -286,7 +309,7 @@ pub struct EntryView {
 }
 
 /// Entries after a cursor, oldest first.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct EntryPage {
     pub entries: Vec<EntryView>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -294,10 +317,11 @@ pub struct EntryPage {
 }
 
 /// What the chain held and the books did not explain, as it was last seen. Amounts are in the asset's own decimals.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FindingView {
     pub id: i64,
     pub chain_id: u64,
+    #[schema(value_type = AddressText)]
     pub address: Address,
     pub asset: String,
     pub symbol: String,
@@ -310,6 +334,7 @@ pub struct FindingView {
     /// The same in base units.
     pub difference_units: String,
     pub block_number: u64,
+    #[schema(value_type = HashText)]
     pub block_hash: B256,
     #[serde(with = "time::serde::rfc3339")]
     pub first_seen_at: OffsetDateTime,
@@ -321,7 +346,7 @@ pub struct FindingView {
 }
 
 /// Findings after a cursor, oldest first.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FindingPage {
     pub findings: Vec<FindingView>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -329,15 +354,18 @@ pub struct FindingPage {
 }
 
 /// A credited transfer and what screening says of it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ScreeningView {
     pub id: i64,
     pub chain_id: u64,
     pub payment_id: Option<PaymentId>,
+    #[schema(value_type = HashText)]
     pub tx_hash: B256,
     #[serde(serialize_with = "checksummed")]
+    #[schema(value_type = AddressText)]
     pub sender: Address,
     /// Who signed the transaction, once it was asked for.
+    #[schema(value_type = Option<AddressText>)]
     pub origin: Option<Address>,
     pub asset: String,
     pub symbol: String,
@@ -363,7 +391,7 @@ pub struct ScreeningView {
 }
 
 /// One answer of one screener, with what it rests on.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ScreeningVerdictView {
     /// list, oracle or provider
     pub screener: String,
@@ -374,7 +402,7 @@ pub struct ScreeningVerdictView {
 }
 
 /// Screenings after a cursor, oldest first.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ScreeningPage {
     pub screenings: Vec<ScreeningView>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -382,8 +410,9 @@ pub struct ScreeningPage {
 }
 
 /// `POST /v1/screenings/{id}/decision`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"decision": "clear", "reason": "another person of that name"}))]
 pub struct DecideScreening {
     /// clear or confirm
     pub decision: String,
@@ -391,8 +420,9 @@ pub struct DecideScreening {
 }
 
 /// `POST /v1/chains/{chain}/thresholds`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"gate": "release", "blocks": 40, "asset": "USDC", "from_amount": "1000", "reason": "large payments wait longer"}))]
 pub struct SetThreshold {
     /// credit or release
     pub gate: String,
@@ -412,7 +442,7 @@ pub struct SetThreshold {
 }
 
 /// The thresholds of one gate.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ThresholdsView {
     pub gate: String,
     pub in_force: Vec<ThresholdView>,
@@ -421,7 +451,7 @@ pub struct ThresholdsView {
 }
 
 /// A row of the history.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ThresholdView {
     pub history_id: i64,
     pub gate: String,
@@ -440,8 +470,14 @@ pub struct ThresholdView {
     pub reason: String,
 }
 
+/// A write that says nothing but that it shall be done: `{}`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({}))]
+pub struct Nothing {}
+
 /// An RFC 9457 problem.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ProblemView {
     #[serde(rename = "type")]
     pub kind: String,
@@ -454,7 +490,7 @@ pub struct ProblemView {
     pub fields: Vec<FieldProblem>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FieldProblem {
     pub field: String,
     pub value: String,
@@ -464,8 +500,9 @@ pub struct FieldProblem {
 // === webhooks and events ===
 
 /// `POST /v1/webhooks`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"url": "https://192.0.2.7/hooks", "events": ["payment.*"], "description": "the shop"}))]
 pub struct CreateWebhook {
     /// https, and an address of the public internet.
     pub url: String,
@@ -476,7 +513,7 @@ pub struct CreateWebhook {
 }
 
 /// Where events are sent.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct WebhookView {
     pub id: Uuid,
     pub url: String,
@@ -492,7 +529,7 @@ pub struct WebhookView {
 }
 
 /// `GET /v1/webhooks/{id}/secret`.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct WebhookSecretView {
     /// `whsec_` and base64; what deliveries are signed with.
     pub secret: String,
@@ -505,8 +542,9 @@ impl std::fmt::Debug for WebhookSecretView {
 }
 
 /// `POST /v1/webhooks/{id}/secret`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"old_secret_hours": 24}))]
 pub struct RotateWebhook {
     /// For how long the secret before signs too; 24 without it, 0 if it leaked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -514,15 +552,17 @@ pub struct RotateWebhook {
 }
 
 /// `POST /v1/webhooks/{id}/disable`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"reason": "the receiver moves"}))]
 pub struct DisableWebhook {
     pub reason: String,
 }
 
 /// `POST /v1/webhooks/{id}/redeliver`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"since": "2026-01-01T00:00:00Z", "dead_only": true}))]
 pub struct Redeliver {
     #[serde(with = "time::serde::rfc3339")]
     pub since: OffsetDateTime,
@@ -534,13 +574,13 @@ pub struct Redeliver {
     pub dead_only: bool,
 }
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Redelivered {
     pub deliveries: u64,
 }
 
 /// One event on its way to one endpoint.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct DeliveryView {
     pub id: i64,
     pub webhook_id: Uuid,
@@ -561,14 +601,14 @@ pub struct DeliveryView {
     pub last_outcome: Option<String>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct DeliveryPage {
     pub deliveries: Vec<DeliveryView>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AttemptView {
     #[serde(with = "time::serde::rfc3339")]
     pub attempted_at: OffsetDateTime,
@@ -582,7 +622,7 @@ pub struct AttemptView {
 }
 
 /// What happened.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct EventView {
     pub id: i64,
     pub kind: String,
@@ -597,9 +637,95 @@ pub struct EventView {
     pub created_at: OffsetDateTime,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct EventPage {
     pub events: Vec<EventView>,
     /// Where the feed goes on, also when there is nothing more yet.
     pub next_cursor: String,
+}
+
+// === reads of what is held where ===
+
+/// An account as everybody may know it: the xpub shows all its addresses and stays here.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EnrolledAccount {
+    pub label: String,
+    pub path: String,
+    pub fingerprint: String,
+    /// Deposit addresses handed out.
+    pub issued: u32,
+    /// Deposit addresses that can still be handed out.
+    pub remaining: u32,
+}
+
+/// The address that a payment is paid to.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DestinationView {
+    pub id: Uuid,
+    pub payment_id: PaymentId,
+    pub chain_id: u64,
+    #[schema(value_type = AddressText)]
+    #[serde(serialize_with = "checksummed")]
+    pub address: Address,
+    pub path: String,
+    /// active, sweeping, swept or quarantined
+    pub status: String,
+    /// Only transfers in blocks above this one count.
+    pub birth_block: u64,
+}
+
+/// A transfer seen at an address of ours, in one block.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ObservedTransfer {
+    pub id: i64,
+    pub chain_id: u64,
+    #[schema(value_type = AddressText)]
+    #[serde(serialize_with = "checksummed")]
+    pub address: Address,
+    #[schema(value_type = AddressText)]
+    #[serde(serialize_with = "checksummed")]
+    pub sender: Address,
+    #[schema(value_type = HashText)]
+    pub tx_hash: B256,
+    /// Where in the transaction: a log, the transaction itself, or a call inside.
+    pub position: String,
+    /// "native", or the token's contract.
+    pub asset: String,
+    pub symbol: String,
+    pub amount: String,
+    pub amount_units: String,
+    pub block_number: u64,
+    #[schema(value_type = HashText)]
+    pub block_hash: B256,
+    #[serde(with = "time::serde::rfc3339")]
+    pub block_time: OffsetDateTime,
+    /// Sent by an address of ours; it is not credited.
+    pub internal: bool,
+    /// waiting, confirmed or orphaned
+    pub state: String,
+    /// Blocks on it now, its own being the first; 0 for an orphaned one.
+    pub depth: u64,
+    /// Blocks it needs to be confirmed.
+    pub threshold: u32,
+    pub may_leave: bool,
+}
+
+/// Transfers after a cursor, oldest first.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TransferPage {
+    pub transfers: Vec<ObservedTransfer>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// All ledger accounts of one kind in one asset, summed.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct BalanceView {
+    pub chain_id: u64,
+    pub asset: String,
+    pub symbol: String,
+    /// custody, network_fee and shortfall say where it is; all others whose it is.
+    pub kind: String,
+    pub amount: String,
+    pub amount_units: String,
 }

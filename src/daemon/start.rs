@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::supervise::{Loop, Wake, Woken, Workers, chain_of};
 use super::{admin, heads, notices, now, serve_http};
 use crate::account::{self, Capacity, Room};
-use crate::api::{self, ApiState};
+use crate::api::{self, ApiState, Doors};
 use crate::broadcast::{BroadcastError, Broadcaster};
 use crate::chains::{ChainBook, ChainSpec};
 use crate::config::Config;
@@ -84,11 +84,13 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
         .await
         .with_context(|| format!("the API cannot listen on {}", config.api_listen))?;
     let listening = listener.local_addr()?;
+    let doors = Arc::new(Doors::new(config.api_doors, stop.clone()));
     let state = ApiState {
         db: db.clone(),
         book: Arc::clone(&book),
         nodes: Arc::new(nodes.clone()),
         webhook_guard: config.webhook_guard.clone(),
+        doors: Arc::clone(&doors),
         clock: now,
     };
     let mut workers = Workers::new(stop.clone(), metrics.clone(), config.poll);
@@ -101,6 +103,7 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
         async move { sightings.tick().await }
     });
     account_metrics(&mut workers, &db, &metrics);
+    door_metrics(&mut workers, doors, &metrics);
     webhooks(&mut workers, &db, config.webhook_guard, &metrics)?;
     let settings_changed = Wake::new();
     notices::forward(&mut workers, url.to_owned(), settings::CHANGED, settings_changed.clone(), stop.clone());
@@ -271,6 +274,16 @@ fn account_metrics(workers: &mut Workers, db: &Database, metrics: &Metrics) {
             }
             Ok(Progress::Idle)
         }
+    });
+}
+
+/// Exports what the API refused for being too much, and its open streams.
+fn door_metrics(workers: &mut Workers, doors: Arc<Doors>, metrics: &Metrics) {
+    let metrics = metrics.clone();
+    workers.tick("api_metrics", None, DbError::disposition, move || {
+        let totals = doors.totals();
+        metrics.api_seen(totals.token_calls_refused, totals.address_calls_refused, totals.streams_open);
+        async { Ok(Progress::Idle) }
     });
 }
 

@@ -2,13 +2,14 @@
 //! chain that counts as read, people and tokens. What it serves is the real router on a loopback port.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use alloy::primitives::{Address, B256};
 use amanatd::account::store::DeviceHint;
 use amanatd::account::{self, AccountXpub};
 use amanatd::api::wire::ProblemView;
-use amanatd::api::{self, ApiState, Client};
+use amanatd::api::{self, ApiState, Client, DoorLimits, Doors};
 use amanatd::chains::ChainBook;
 use amanatd::daemon;
 use amanatd::db::{Database, DatabaseLimits, DbError};
@@ -26,7 +27,9 @@ use amanatd::webhook::Guard;
 use axum::http::StatusCode;
 use bip32::{ChildNumber, XPub};
 use secrecy::SecretString;
+use time::OffsetDateTime;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::watching::{CHAIN, XPUB, node_of};
@@ -45,7 +48,9 @@ pub(crate) struct ApiHouse {
     pub(crate) db: Database,
     pub(crate) book: Arc<ChainBook>,
     pub(crate) node: Arc<Node>,
-    url: String,
+    pub(crate) doors: Arc<Doors>,
+    stop: CancellationToken,
+    pub(crate) url: String,
     http: reqwest::Client,
     server: JoinHandle<()>,
 }
@@ -77,7 +82,12 @@ impl Answer {
 impl ApiHouse {
     /// Over a chain that was read up to block 100 and whose node is away.
     pub(crate) async fn start() -> Self {
-        let house = Self::over(NOBODY, 16).await;
+        Self::start_with(DoorLimits::default(), daemon::now).await
+    }
+
+    /// The same with other bounds on what a caller may have, and with the API's clock.
+    pub(crate) async fn start_with(limits: DoorLimits, clock: fn() -> OffsetDateTime) -> Self {
+        let house = Self::built(NOBODY, 16, limits, clock).await;
         let tip = BlockRef { number: BlockNumber(100), hash: B256::repeat_byte(1) };
         let outcome = house.db.unit::<_, DbError, _>(move |connection| {
             Box::pin(async move {
@@ -93,21 +103,35 @@ impl ApiHouse {
 
     /// Over a node; nothing is read yet.
     pub(crate) async fn over(rpc_url: &str, connections_max: u32) -> Self {
+        Self::built(rpc_url, connections_max, DoorLimits::default(), daemon::now).await
+    }
+
+    async fn built(rpc_url: &str, connections_max: u32, limits: DoorLimits, clock: fn() -> OffsetDateTime) -> Self {
         // Whoever was first is right.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base = FreshDatabase::create().unwrap();
-        let limits = DatabaseLimits { connections_max, ..DatabaseLimits::default() };
-        let db = Database::connect(&base.url(APP), limits).await.unwrap();
+        let database = DatabaseLimits { connections_max, ..DatabaseLimits::default() };
+        let db = Database::connect(&base.url(APP), database).await.unwrap();
         let book = Arc::new(ChainBook::parse(include_str!("../../chains.toml")).unwrap());
         let node = Arc::new(node_of(&[rpc_url]));
         let nodes: BTreeMap<ChainId, Arc<Node>> = BTreeMap::from([(CHAIN, Arc::clone(&node))]);
-        let state =
-            ApiState { db: db.clone(), book: Arc::clone(&book), nodes: Arc::new(nodes), webhook_guard: loopback(), clock: daemon::now };
+        let stop = CancellationToken::new();
+        let doors = Arc::new(Doors::new(limits, stop.clone()));
+        let state = ApiState {
+            db: db.clone(),
+            book: Arc::clone(&book),
+            nodes: Arc::new(nodes),
+            webhook_guard: loopback(),
+            doors: Arc::clone(&doors),
+            clock,
+        };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = tokio::spawn(async move { axum::serve(listener, api::router(state)).await.unwrap() });
+        let router = api::router(state).into_make_service_with_connect_info::<SocketAddr>();
+        let ending = stop.clone().cancelled_owned();
+        let server = tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(ending).await.unwrap() });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let house = Self { base, db, book, node, url, http, server };
+        let house = Self { base, db, book, node, doors, stop, url, http, server };
         house.enrol().await;
         house.set_threshold(3).await;
         house.set(ThresholdKey::base(Gate::Release, CHAIN), 5).await;
@@ -191,6 +215,12 @@ impl ApiHouse {
 
     pub(crate) fn get(&self, path: &str, token: &str) -> reqwest::RequestBuilder {
         self.request(reqwest::Method::GET, path).bearer_auth(token)
+    }
+
+    /// Stops the API as the daemon does, and waits until every connection has ended.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.cancel();
+        (&mut self.server).await.unwrap();
     }
 
     /// One number of the database, as the superuser reads it.

@@ -5,8 +5,10 @@
 mod accounts;
 mod api;
 mod catching_up;
+mod contract;
 mod db;
 mod ground;
+mod doors;
 mod gates;
 mod growth;
 mod house;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use amanatd::api::{self, ApiState};
+use amanatd::api::{self, ApiState, Doors};
 use amanatd::chains::ChainBook;
 use amanatd::db::{Database, DatabaseLimits};
 use amanatd::devkit::postgres::APP;
@@ -64,7 +64,14 @@ impl Asked {
         let base = FreshDatabase::create().unwrap();
         let db = Database::connect(&base.url(APP), DatabaseLimits { connections_max: 2, ..DatabaseLimits::default() }).await.unwrap();
         let book = ChainBook::parse(include_str!("../../chains.toml")).unwrap();
-        let state = ApiState { db, book: Arc::new(book), nodes: Arc::new(BTreeMap::new()), webhook_guard: Guard::default(), clock: || NOW };
+        let state = ApiState {
+            db,
+            book: Arc::new(book),
+            nodes: Arc::new(BTreeMap::new()),
+            webhook_guard: Guard::default(),
+            doors: Arc::new(Doors::default()),
+            clock: || NOW,
+        };
         Self { base, router: api::router(state), log: Log::default() }
     }
 

@@ -5,6 +5,7 @@
 
 mod auth;
 mod client;
+mod escrow;
 mod idempotency;
 mod intents;
 mod ledger;

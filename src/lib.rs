@@ -23,6 +23,7 @@ pub mod deposit;
 pub mod scan;
 pub mod confirm;
 pub mod ledger;
+pub mod escrow;
 
 // Money goes out.
 pub mod intent;

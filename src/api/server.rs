@@ -16,7 +16,7 @@ use tower_http::trace::TraceLayer;
 use tracing::Span;
 
 use super::problem::Problem;
-use super::{ApiState, intents, ledger, payments, thresholds, webhooks};
+use super::{ApiState, escrow, intents, ledger, payments, thresholds, webhooks};
 
 /// Larger bodies are refused unread.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -32,7 +32,15 @@ pub fn router(state: ApiState) -> Router {
     Router::new()
         .route("/v1/payments", post(payments::create).get(payments::list))
         .route("/v1/payments/{id}", get(payments::get))
-        .route("/v1/payments/{id}/release", post(payments::release))
+        .route("/v1/payments/{id}/release", post(escrow::release))
+        .route("/v1/payments/{id}/refund", post(escrow::refund))
+        .route("/v1/payments/{id}/accept", post(escrow::accept))
+        .route("/v1/payments/{id}/cancel", post(escrow::cancel))
+        .route("/v1/payments/{id}/payouts/{payout}/withdraw", post(escrow::withdraw))
+        .route("/v1/payments/{id}/quarantine", post(escrow::end_quarantine))
+        .route("/v1/payments/{id}/disputes", post(escrow::open_dispute))
+        .route("/v1/disputes", get(escrow::list_disputes))
+        .route("/v1/disputes/{id}/resolve", post(escrow::resolve_dispute))
         .route("/v1/intents", get(intents::list))
         .route("/v1/intents/{id}", get(intents::get))
         .route("/v1/intents/{id}/approvals", post(intents::approve))

@@ -201,6 +201,7 @@ impl Way {
             purchase_request_id: None,
             purchase_request_external_ref: None,
             expires_in_seconds: Some(seconds),
+            ..CreatePayment::default()
         };
         self.marketplace.create_payment(&asked, &Uuid::new_v4().to_string()).await.unwrap()
     }

@@ -6,6 +6,7 @@ mod accounts;
 mod api;
 mod catching_up;
 mod db;
+mod escrow;
 mod ground;
 mod gates;
 mod growth;

@@ -27,6 +27,7 @@ mod auth;
 mod client;
 mod code;
 mod document;
+mod escrow;
 mod feed;
 mod held;
 mod idempotency;

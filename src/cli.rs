@@ -10,6 +10,7 @@ mod confirm;
 mod console;
 mod database;
 mod intents;
+mod payment;
 mod people;
 mod rescan;
 mod screen;
@@ -79,6 +80,12 @@ pub enum Command {
     Chain(chain::ChainCommand),
     /// Read blocks of a chain again and store what is missing; or extend the stored blocks downwards.
     Rescan(rescan::RescanArgs),
+    /// Payments: show one, cancel, release, refund, accept; and the terms of new ones.
+    #[command(subcommand)]
+    Payment(payment::PaymentCommand),
+    /// Disputes: open one, list those that wait, resolve one.
+    #[command(subcommand)]
+    Dispute(payment::DisputeCommand),
     /// Intents: list those that wait, approve one, give one up.
     #[command(subcommand)]
     Intent(intents::IntentCommand),
@@ -149,6 +156,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Screen(command) => screen::run(command).await,
         Command::Chain(command) => chain::run(command, &config()?).await,
         Command::Rescan(args) => rescan::run(args, &config()?).await,
+        Command::Payment(command) => payment::run(command, || Ok(config()?)).await,
+        Command::Dispute(command) => payment::run_dispute(command).await,
         Command::Intent(command) => intents::run(command).await,
         Command::Webhook(command) => webhook::run(command, &config()?).await,
         Command::Sign(args) => sign::run(args).await,

@@ -1,25 +1,29 @@
 //! Intents: money about to leave an address, planned from the ledger and held there.
 //!
 //! What an officer approves is the digest of everything that reaches the chain. The nonce is taken in
-//! the transaction that stores the intent, so no counter elsewhere can drift from it. Refunds and
-//! cancels have their kinds already and are planned later.
+//! the transaction that stores the intent, so no counter elsewhere can drift from it. A release or a refund
+//! pays a payout that was ordered; a dispute gives up those that nobody can have signed. Cancels have their
+//! kind already and are planned later.
 
 pub mod digest;
+mod dispute;
 pub mod plan;
 pub mod state;
 pub mod store;
 mod void;
 mod worker;
 
+pub use dispute::open_dispute;
 pub use state::{Illegal, IntentEvent, IntentState};
 pub use void::void;
-pub use worker::{PlanPolicy, Planner, reservation_key};
+pub use worker::{PlanPolicy, Planner};
 
 use alloy::primitives::{Address, B256};
 use uuid::Uuid;
 
 use crate::account::{AccountError, DerivedAddress};
 use crate::db::DbError;
+use crate::escrow::EscrowError;
 use crate::ledger::LedgerError;
 use crate::payment::PaymentError;
 use crate::rpc::RpcError;
@@ -101,12 +105,16 @@ pub enum IntentError {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     Payment(#[from] PaymentError),
+    #[error(transparent)]
+    Escrow(#[from] EscrowError),
     #[error("{what}: {source}")]
     Item { what: String, source: Box<IntentError> },
     #[error("the node wants {estimate} gas for a transfer, more than {max}; nothing is planned on its word")]
     GasTooHigh { estimate: u64, max: u64 },
     #[error("a station has had intent {0}; a signature may exist, so it cannot be given up")]
     MayBeSigned(IntentId),
+    #[error("intent {0} pays no order of a payment; an officer must look at it")]
+    NoPayout(IntentId),
     #[error("no intent {0}")]
     Unknown(IntentId),
     #[error("intent {intent}")]
@@ -127,9 +135,10 @@ impl IntentError {
             Self::Account(error) => error.disposition(),
             Self::Ledger(error) => error.disposition(),
             Self::Payment(error) => error.disposition(),
+            Self::Escrow(error) => error.disposition(),
             Self::Item { source, .. } => source.disposition(),
             Self::Unknown(_) | Self::Illegal { .. } | Self::MayBeSigned(_) => Disposition::Skip,
-            Self::ForeignNonce { .. } | Self::DigestMismatch(_) | Self::GasTooHigh { .. } => Disposition::Officer,
+            Self::ForeignNonce { .. } | Self::DigestMismatch(_) | Self::NoPayout(_) | Self::GasTooHigh { .. } => Disposition::Officer,
         }
     }
 }

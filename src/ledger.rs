@@ -13,7 +13,7 @@ pub mod store;
 mod worker;
 
 pub use entry::{AccountKey, AccountKind, Entry, EntryType};
-pub use worker::Bookkeeper;
+pub use worker::{Bookkeeper, credit, make_whole};
 
 use crate::db::DbError;
 use crate::payment::PaymentError;

@@ -24,6 +24,7 @@ pub mod scan;
 pub mod confirm;
 pub mod screen;
 pub mod ledger;
+pub mod escrow;
 
 // Money goes out.
 pub mod intent;

@@ -6,10 +6,12 @@
 //! then. Whoever acts on a value stores that row's id.
 
 mod history;
+mod payment_default;
 pub mod store;
 mod threshold;
 
 pub use history::{Change, History, Reached};
+pub use payment_default::{PaymentDefault, PaymentDefaults};
 pub use threshold::{Gate, ParseThresholdError, Threshold, ThresholdKey, Tier};
 
 use time::OffsetDateTime;
@@ -58,6 +60,8 @@ pub enum SettingsError {
     NoBase(ThresholdKey),
     #[error("there is no tier {0} to switch off; `amanatd threshold list` shows those there are")]
     NoTier(ThresholdKey),
+    #[error("{which} is 0 to {}, not {value}", which.largest())]
+    Bounds { which: PaymentDefault, value: i64 },
     #[error("{field} has {found} characters; give it 1 to {max}")]
     Length { field: &'static str, found: usize, max: usize },
 }
@@ -66,7 +70,9 @@ impl SettingsError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Db(error) => error.disposition(),
-            Self::Past { .. } | Self::BaseOff(_) | Self::NoBase(_) | Self::NoTier(_) | Self::Length { .. } => Disposition::Skip,
+            Self::Past { .. } | Self::BaseOff(_) | Self::NoBase(_) | Self::NoTier(_) | Self::Bounds { .. } | Self::Length { .. } => {
+                Disposition::Skip
+            }
         }
     }
 }

@@ -19,6 +19,10 @@ const IO_FILES_OF_A_ROOM: &[&str] = &["store.rs", "worker.rs"];
 
 /// Other files that are not pure, each with its reason.
 const IO_FILES: &[(&str, &str)] = &[
+    ("src/escrow/accept.rs", "commands of several stores, each in the transaction of whoever gives it"),
+    ("src/escrow/dispute.rs", "commands of several stores, each in the transaction of whoever gives it"),
+    ("src/escrow/order.rs", "commands of several stores, each in the transaction of whoever gives it"),
+    ("src/intent/dispute.rs", "a command of several stores, in the transaction of whoever gives it"),
     ("src/intent/void.rs", "a command of several stores, in the transaction of whoever gives it"),
     ("src/scan/catch_up.rs", "the reading half of the scanner's worker, in ranges"),
     ("src/scan/rescan.rs", "the scanner's worker once more, over blocks that were read before"),

@@ -10,9 +10,9 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::wire::{
-    ApproveIntent, ChainView, ClaimIntent, CreatePayment, DecideScreening, DeclineIntent, EntryPage, FindingPage, IntentView, PaymentPage,
-    PaymentView, ProblemView, Reconciliation, ScreeningPage, ScreeningView, SetThreshold, SigningQueue, SubmitSignature, ThresholdView,
-    ThresholdsView, VoidIntent,
+    AcceptPayment, ApproveIntent, ChainView, ClaimIntent, CreatePayment, DecideScreening, DeclineIntent, DisputeView, EndQuarantine,
+    EntryPage, FindingPage, IntentView, OpenDispute, PaymentPage, PaymentView, ProblemView, Reconciliation, RefundPayment, ReleasePayment,
+    ResolveDispute, ScreeningPage, ScreeningView, SetThreshold, SigningQueue, SubmitSignature, ThresholdView, ThresholdsView, VoidIntent,
 };
 use crate::units::{ChainId, IntentId, PaymentId};
 
@@ -91,6 +91,43 @@ impl Client {
 
     pub async fn release(&self, id: PaymentId, key: &str) -> Result<PaymentView, ClientError> {
         self.write(&format!("/v1/payments/{id}/release"), &serde_json::json!({}), key).await
+    }
+
+    /// Releases a part, in units of the token, fees included.
+    pub async fn release_part(&self, id: PaymentId, amount: Option<&str>, key: &str) -> Result<PaymentView, ClientError> {
+        self.write(&format!("/v1/payments/{id}/release"), &ReleasePayment { amount: amount.map(str::to_owned) }, key).await
+    }
+
+    pub async fn refund(&self, id: PaymentId, refund: &RefundPayment, key: &str) -> Result<PaymentView, ClientError> {
+        self.write(&format!("/v1/payments/{id}/refund"), refund, key).await
+    }
+
+    pub async fn accept(&self, id: PaymentId, acceptance: &AcceptPayment, key: &str) -> Result<PaymentView, ClientError> {
+        self.write(&format!("/v1/payments/{id}/accept"), acceptance, key).await
+    }
+
+    pub async fn cancel(&self, id: PaymentId, key: &str) -> Result<PaymentView, ClientError> {
+        self.write(&format!("/v1/payments/{id}/cancel"), &serde_json::json!({}), key).await
+    }
+
+    pub async fn withdraw_payout(&self, id: PaymentId, payout: Uuid, key: &str) -> Result<PaymentView, ClientError> {
+        self.write(&format!("/v1/payments/{id}/payouts/{payout}/withdraw"), &serde_json::json!({}), key).await
+    }
+
+    pub async fn end_quarantine(&self, id: PaymentId, exit: &EndQuarantine, key: &str) -> Result<PaymentView, ClientError> {
+        self.write(&format!("/v1/payments/{id}/quarantine"), exit, key).await
+    }
+
+    pub async fn open_dispute(&self, id: PaymentId, reason: &str, key: &str) -> Result<DisputeView, ClientError> {
+        self.write(&format!("/v1/payments/{id}/disputes"), &OpenDispute { reason: reason.to_owned() }, key).await
+    }
+
+    pub async fn disputes(&self) -> Result<Vec<DisputeView>, ClientError> {
+        self.read("/v1/disputes").await
+    }
+
+    pub async fn resolve_dispute(&self, id: Uuid, decision: &ResolveDispute, key: &str) -> Result<DisputeView, ClientError> {
+        self.write(&format!("/v1/disputes/{id}/resolve"), decision, key).await
     }
 
     pub async fn intents(&self, states: Option<&str>) -> Result<Vec<IntentView>, ClientError> {

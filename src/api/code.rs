@@ -60,6 +60,15 @@ codes! {
     Held "held" CONFLICT STATE, "screening or an issuer's freeze holds the money; a resolver decides";
     NotHeld "not_held" CONFLICT STATE, "screening does not hold the transfer";
     OtherStation "other_station" CONFLICT STATE, "another signing station has the intent";
+    NotEnough "not_enough" CONFLICT STATE, "there is less than was asked for";
+    OnlyFees "only_fees" CONFLICT STATE, "fees would take all of it";
+    Disputed "disputed" CONFLICT STATE, "a dispute is open; a resolver ends it";
+    StillShort "still_short" CONFLICT STATE, "it is less than was due; say less_than_due to take it as the whole";
+    NothingToAccept "nothing_to_accept" CONFLICT STATE, "nothing waits for a decision";
+    DisputeResolved "dispute_resolved" CONFLICT STATE, "the dispute is not open any more";
+    Split "split" CONFLICT STATE, "a compensation leaves something for each side";
+    PayoutState "payout_state" CONFLICT STATE, "the order is planned already, or closed";
+    NotQuarantined "not_quarantined" CONFLICT STATE, "the deposit address is not in quarantine";
     WebhookState "webhook_state" CONFLICT STATE, "the endpoint is disabled already, or not disabled";
     NoBase "no_base" CONFLICT STATE, "a tier needs a base threshold under it";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE UNREADABLE, "a body may have 64 KiB";

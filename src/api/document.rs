@@ -51,6 +51,7 @@ fn build() -> Value {
         .security_scheme("token", bearer("A live token with the scope."))
         .security_scheme("officer", bearer("A live token with the scope that is a custody officer's own: an admin's or a guard's."))
         .security_scheme("resolver", bearer("A live token with the scope that belongs to a resolver or an admin."))
+        .security_scheme("resolver_alone", bearer("A live token with the scope that belongs to a resolver."))
         .build();
     let base = OpenApiBuilder::new()
         .info(InfoBuilder::new().title("amanatd").version(env!("CARGO_PKG_VERSION")).description(Some(DESCRIPTION)).build())

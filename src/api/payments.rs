@@ -1,4 +1,4 @@
-//! Payments: create, read, release.
+//! Payments: create and read.
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -15,14 +15,15 @@ use super::auth::Authenticated;
 use super::idempotency::read_write;
 use super::problem::Problem;
 use super::tagged::tagged;
-use super::wire::{CreatePayment, ExceptionView, Nothing, PaymentPage, PaymentView, TransferView};
+use super::wire::{ClaimView, CreatePayment, DisputeView, ExceptionView, PaymentPage, PaymentView, PayoutView, TermsView, TransferView};
 use crate::chains::ChainBook;
+use crate::escrow::{self, Dispute, Payout};
 use crate::event::{self, Event};
 use crate::ledger::{self, AccountKey};
 use crate::officer::Scope;
-use crate::payment::{self, NewPayment, Payment, PaymentDraft, PaymentEvent};
+use crate::payment::{self, FeeDraft, NewPayment, Payment, PaymentDraft};
 use crate::units::{PaymentId, UserId, format_units};
-use crate::{account, confirm, deposit, scan};
+use crate::{account, confirm, deposit, scan, settings};
 
 /// Create a payment
 #[utoipa::path(
@@ -39,6 +40,7 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let caller = who.require(Scope::PaymentsWrite)?;
     let (write, asked) = read_write::<CreatePayment>(caller, "POST /v1/payments".to_owned(), &headers, &body)?;
+    let defaults = settings::store::get_payment_defaults(&mut *state.db.connection().await?).await?;
     let draft = PaymentDraft {
         amount: asked.amount,
         currency: asked.currency,
@@ -49,7 +51,14 @@ pub(super) async fn create(
         seller_id: asked.seller_id,
         purchase_request_id: asked.purchase_request_id,
         purchase_request_external_ref: asked.purchase_request_external_ref,
+        seller_offer_id: asked.seller_offer_id,
+        seller_offer_external_ref: asked.seller_offer_external_ref,
         expires_in_seconds: asked.expires_in_seconds,
+        tolerance_bps: asked.tolerance_bps,
+        late_window_seconds: asked.late_window_seconds,
+        platform_fee: FeeDraft { bps: asked.platform_fee_bps, min: asked.platform_fee_min },
+        provider_fee: FeeDraft { bps: asked.provider_fee_bps, min: asked.provider_fee_min },
+        defaults,
     };
     let payment = draft.check(&state.book, &state.watched(), (state.clock)()).map_err(Problem::fields)?;
     let book = state.book.clone();
@@ -114,6 +123,8 @@ pub(super) struct Page {
 }
 
 pub(super) const PAGE_MAX: i64 = 200;
+/// Disputes of one payment that are shown.
+const DISPUTES_MAX: i64 = 50;
 
 impl Page {
     pub(super) fn limit(&self) -> Result<i64, Problem> {
@@ -174,52 +185,12 @@ fn read_cursor(text: &str) -> Result<(OffsetDateTime, PaymentId), Problem> {
     Ok((at, id.parse().map_err(|_| bad())?))
 }
 
-/// Release a payment
-///
-/// The marketplace's instruction to pay the seller. What follows is planned, approved and signed.
-#[utoipa::path(
-    post, path = "/v1/payments/{id}/release", tag = "payments",
-    request_body = Nothing,
-    responses(
-        (status = 202, body = PaymentView),
-        (status = 404, description = "not_found"),
-        (status = 409, description = "payment_state")
-    ),
-    security(("token" = ["payments:write"]))
-)]
-pub(super) async fn release(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::PaymentsWrite)?;
-    let id = payment_id(&id)?;
-    let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
-    let (write, Nothing {}) = read_write::<Nothing>(caller, format!("POST /v1/payments/{id}/release"), &headers, &body)?;
-    let by = caller.name();
-    let book = state.book.clone();
-    write
-        .once(&state, StatusCode::ACCEPTED, move |connection| {
-            Box::pin(async move {
-                let payment = payment::store::lock(connection, id).await?;
-                payment::store::advance(connection, &payment, PaymentEvent::ReleaseRequested).await?;
-                payment::store::set_release_requester(connection, id, &by).await?;
-                let detail = serde_json::json!({ "by": by });
-                event::store::append(connection, &Event::of_payment("payment.release_requested", id, detail)).await?;
-                view(connection, id, &book).await
-            })
-        })
-        .await
-}
-
 pub(super) fn payment_id(text: &str) -> Result<PaymentId, Problem> {
     text.parse().map_err(|_| Problem::not_found(format!("no payment {:?}", text.chars().take(64).collect::<String>())))
 }
 
 /// A payment with everything a reader needs to understand where it stands.
-async fn view(connection: &mut PgConnection, id: PaymentId, book: &ChainBook) -> Result<PaymentView, Problem> {
+pub(super) async fn view(connection: &mut PgConnection, id: PaymentId, book: &ChainBook) -> Result<PaymentView, Problem> {
     let payment = payment::store::find(connection, id).await?.ok_or_else(|| Problem::not_found(format!("no payment {id}")))?;
     let destination = deposit::store::get_by_payment(connection, id).await?;
     let address = account::store::get_address(connection, destination.derived_address).await?;
@@ -228,8 +199,16 @@ async fn view(connection: &mut PgConnection, id: PaymentId, book: &ChainBook) ->
     let exceptions = payment::store::list_exceptions(connection, id)
         .await?
         .into_iter()
-        .map(|row| ExceptionView { kind: row.kind.name().to_owned(), detail: row.detail, open: row.closed_at.is_none() })
+        .map(|row| ExceptionView {
+            kind: row.kind.name().to_owned(),
+            detail: row.detail,
+            open: row.closed_at.is_none(),
+            resolution: row.resolution,
+        })
         .collect();
+    let claims = ledger::store::list_claims(connection, id).await?.iter().map(|claim| claim_view(claim, book)).collect();
+    let payouts = escrow::store::list_payouts(connection, id).await?.into_iter().map(payout_view).collect();
+    let disputes = escrow::store::list_disputes(connection, Some(id), DISPUTES_MAX).await?.into_iter().map(dispute_view).collect();
     let decimals = book.asset(payment.due.asset).map_or(payment.token_decimals, |facts| facts.decimals);
     Ok(PaymentView {
         id,
@@ -249,9 +228,78 @@ async fn view(connection: &mut PgConnection, id: PaymentId, book: &ChainBook) ->
         received_units: received,
         expires_at: payment.expires_at,
         created_at: payment.created_at,
+        provider: payment.provider.name().to_owned(),
+        terms: terms_view(&payment),
+        claims,
+        payouts,
+        disputes,
         transfers,
         exceptions,
     })
+}
+
+fn terms_view(payment: &Payment) -> TermsView {
+    let terms = &payment.terms;
+    let whole = if payment.escrowed_units.is_zero() { payment.due.units } else { payment.escrowed_units };
+    let fees = terms.fees_of_whole(whole);
+    TermsView {
+        tolerance_bps: terms.tolerance_bps,
+        late_until: payment.expires_at + terms.late_window,
+        platform_fee_bps: terms.platform_fee.bps,
+        platform_fee_min_units: terms.platform_fee.min_units.to_string(),
+        provider_fee_bps: terms.provider_fee.bps,
+        provider_fee_min_units: terms.provider_fee.min_units.to_string(),
+        platform_fee_units: fees.platform_units.to_string(),
+        provider_fee_units: fees.provider_units.to_string(),
+    }
+}
+
+fn claim_view(claim: &ledger::store::KindTotal, book: &ChainBook) -> ClaimView {
+    // An asset that left the book is written in raw units.
+    let (symbol, decimals) = book.asset(claim.total.asset).map_or(("raw units", 0), |facts| (facts.symbol, facts.decimals));
+    ClaimView {
+        account: claim.kind.name().to_owned(),
+        chain_id: claim.total.asset.chain.get(),
+        asset: claim.total.asset.asset.to_string(),
+        symbol: symbol.to_owned(),
+        amount: format_units(claim.total.units, decimals),
+        units: claim.total.units.to_string(),
+    }
+}
+
+fn payout_view(payout: Payout) -> PayoutView {
+    PayoutView {
+        id: payout.id,
+        kind: payout.kind.name().to_owned(),
+        state: payout.state.name().to_owned(),
+        from: payout.source.name().to_owned(),
+        chain_id: payout.gross.asset.chain.get(),
+        asset: payout.gross.asset.asset.to_string(),
+        gross_units: payout.gross.units.to_string(),
+        platform_fee_units: payout.fees.platform_units.to_string(),
+        provider_fee_units: payout.fees.provider_units.to_string(),
+        net_units: payout.net().units.to_string(),
+        to_address: payout.to,
+        requested_by: payout.requested_by,
+        dispute_id: payout.dispute,
+        intent_id: payout.intent,
+        created_at: payout.created_at,
+    }
+}
+
+pub(super) fn dispute_view(dispute: Dispute) -> DisputeView {
+    DisputeView {
+        id: dispute.id,
+        payment_id: dispute.payment,
+        state: dispute.state.name().to_owned(),
+        opened_by: dispute.opened_by,
+        reason: dispute.reason,
+        resolution: dispute.resolution.map(|resolution| resolution.name().to_owned()),
+        resolved_by: dispute.resolved_by,
+        note: dispute.note,
+        opened_at: dispute.opened_at,
+        resolved_at: dispute.resolved_at,
+    }
 }
 
 fn status_name(payment: &Payment) -> String {
@@ -265,8 +313,7 @@ fn escrow_name(payment: &Payment) -> Option<String> {
 /// What counted towards the amount: the part still in `received`, and the whole once it is held.
 async fn received(connection: &mut PgConnection, payment: &Payment) -> Result<String, Problem> {
     let waiting = ledger::store::balance(connection, payment.due.asset, AccountKey::Received(payment.id)).await?;
-    let units = if payment.state.escrow().is_some() { payment.due.units.saturating_add(waiting.units) } else { waiting.units };
-    Ok(units.to_string())
+    Ok(payment.escrowed_units.saturating_add(waiting.units).to_string())
 }
 
 async fn transfers(connection: &mut PgConnection, address: Uuid) -> Result<Vec<TransferView>, Problem> {

@@ -12,6 +12,7 @@ use crate::account::AccountError;
 use crate::approval::ApprovalError;
 use crate::broadcast::BroadcastError;
 use crate::db::DbError;
+use crate::escrow::EscrowError;
 use crate::intent::IntentError;
 use crate::payment::{FieldError, PaymentError};
 use crate::reconcile::ReconcileError;
@@ -119,6 +120,14 @@ impl Problem {
         }
     }
 
+    /// What was refused for a reason of its own, in words; `None` for trouble that passes, a missing right, or a
+    /// call that could not be read.
+    pub(super) fn refusal(&self) -> Option<String> {
+        let facts = self.code.facts();
+        let refused = matches!(facts.status, StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY);
+        (refused && !facts.name.starts_with("idempotency_")).then(|| self.detail.clone())
+    }
+
     fn internal() -> Self {
         let detail = "the daemon logged what happened under this request's id (x-request-id)";
         Self::new(Code::Internal, detail)
@@ -173,6 +182,34 @@ impl From<PaymentError> for Problem {
     }
 }
 
+impl From<EscrowError> for Problem {
+    fn from(error: EscrowError) -> Self {
+        let said = error.to_string();
+        match error {
+            EscrowError::Db(error) => error.into(),
+            EscrowError::Payment(error) => error.into(),
+            EscrowError::State { .. } => Self::conflict(Code::PaymentState, said),
+            EscrowError::NotEnough { .. } => Self::conflict(Code::NotEnough, said),
+            EscrowError::OnlyFees { .. } => Self::conflict(Code::OnlyFees, said),
+            EscrowError::Disputed { .. } => Self::conflict(Code::Disputed, said),
+            EscrowError::StillShort { .. } => Self::conflict(Code::StillShort, said),
+            EscrowError::NothingToAccept(_) => Self::conflict(Code::NothingToAccept, said),
+            EscrowError::Resolved(_) => Self::conflict(Code::DisputeResolved, said),
+            EscrowError::Split { .. } => Self::conflict(Code::Split, said),
+            EscrowError::PayoutState { .. } => Self::conflict(Code::PayoutState, said),
+            EscrowError::NotQuarantined { .. } => Self::conflict(Code::NotQuarantined, said),
+            EscrowError::UnknownDispute(_) | EscrowError::UnknownPayout(_) => Self::not_found(said),
+            EscrowError::Recipient { to, source } => Self::field("to", to.to_string(), source.to_string()),
+            EscrowError::OwnAddress(to) => Self::field("to", to.to_string(), "is one of our own addresses"),
+            EscrowError::Length { what, .. } => Self::field(what, "", said),
+            EscrowError::Ledger(_) | EscrowError::Unlisted(_) | EscrowError::Empty(_) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "request failed in escrow");
+                Self::internal()
+            }
+        }
+    }
+}
+
 impl From<AccountError> for Problem {
     fn from(error: AccountError) -> Self {
         match error {
@@ -197,10 +234,12 @@ impl From<IntentError> for Problem {
             IntentError::Db(error) => error.into(),
             IntentError::Account(error) => error.into(),
             IntentError::Payment(error) => error.into(),
+            IntentError::Escrow(error) => error.into(),
             IntentError::Unknown(id) => Self::not_found(format!("no intent {id}")),
             IntentError::Illegal { intent, source } => Self::conflict(Code::IntentState, format!("intent {intent}: {source}")),
             IntentError::MayBeSigned(_) => Self::conflict(Code::MayBeSigned, error.to_string()),
-            IntentError::Item { .. }
+            IntentError::NoPayout(_)
+            | IntentError::Item { .. }
             | IntentError::GasTooHigh { .. }
             | IntentError::Rpc(_)
             | IntentError::Ledger(_)
@@ -300,6 +339,7 @@ impl From<SettingsError> for Problem {
             SettingsError::Db(error) => error.into(),
             SettingsError::Past { asked, .. } => Self::field("effective_at", asked.format(&Rfc3339).unwrap_or_default(), problem),
             SettingsError::Length { field, found, .. } => Self::field(field, format!("{found} characters"), problem),
+            SettingsError::Bounds { which, value } => Self::field(which.name(), value.to_string(), problem),
             SettingsError::BaseOff(_) | SettingsError::NoTier(_) => Self::field("blocks", "null", problem),
             SettingsError::NoBase(_) => Self::conflict(Code::NoBase, problem),
         }

@@ -94,7 +94,7 @@ pub(super) async fn get(
     post, path = "/v1/screenings/{id}/decision", tag = "screenings",
     request_body = DecideScreening,
     responses((status = 200, body = ScreeningView), (status = 404, description = "not_found"), (status = 409, description = "not_held")),
-    security(("resolver" = ["payments:write"]))
+    security(("resolver_alone" = ["disputes:resolve"]))
 )]
 pub(super) async fn decide(
     State(state): State<ApiState>,
@@ -103,9 +103,9 @@ pub(super) async fn decide(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let caller = who.require(Scope::PaymentsWrite)?;
-    let Some((by, UserRole::Resolver | UserRole::Admin)) = caller.user else {
-        return Err(Problem::forbidden("only a resolver decides about a held transfer; resolvers and admins are"));
+    let caller = who.require(Scope::DisputesResolve)?;
+    let Some((by, UserRole::Resolver)) = caller.user else {
+        return Err(Problem::forbidden("only a resolver decides about a held transfer; use the token of a user with that role"));
     };
     let id = id_of(&id)?;
     let (write, asked) = read_write::<DecideScreening>(caller, format!("POST /v1/screenings/{id}/decision"), &headers, &body)?;

@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 
 use super::auth::Unauthenticated;
 use super::problem::Problem;
-use super::{ApiState, document, feed, held, intents, ledger, payments, screenings, thresholds, webhooks};
+use super::{ApiState, document, escrow, feed, held, intents, ledger, payments, screenings, thresholds, webhooks};
 
 /// Larger bodies are refused unread.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -37,7 +37,15 @@ pub(super) fn routes(base: OpenApi) -> OpenApiRouter<ApiState> {
         .routes(routes!(document::get))
         .routes(routes!(payments::create, payments::list))
         .routes(routes!(payments::get))
-        .routes(routes!(payments::release))
+        .routes(routes!(escrow::release))
+        .routes(routes!(escrow::refund))
+        .routes(routes!(escrow::accept))
+        .routes(routes!(escrow::cancel))
+        .routes(routes!(escrow::withdraw))
+        .routes(routes!(escrow::end_quarantine))
+        .routes(routes!(escrow::open_dispute))
+        .routes(routes!(escrow::list_disputes))
+        .routes(routes!(escrow::resolve_dispute))
         .routes(routes!(intents::list))
         .routes(routes!(intents::get))
         .routes(routes!(intents::approve))

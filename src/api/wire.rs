@@ -16,7 +16,7 @@ fn checksummed<S: serde::Serializer>(address: &Address, serializer: S) -> Result
 }
 
 /// `POST /v1/payments`.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"amount": "100.50", "currency": "USDC", "chain_id": 31337, "token": "USDC", "seller_address": "0x2222222222222222222222222222222222222222", "purchase_request_external_ref": "order-1017"}))]
 pub struct CreatePayment {
@@ -36,7 +36,27 @@ pub struct CreatePayment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purchase_request_external_ref: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seller_offer_id: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seller_offer_external_ref: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in_seconds: Option<u32>,
+    /// How much less than `amount` still counts as whole, in hundredths of a per cent. This and what follows
+    /// come from the daemon's defaults where they are absent, and are fixed with the payment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerance_bps: Option<u32>,
+    /// How long after it expires a payment that nothing came for waits before it has failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late_window_seconds: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform_fee_bps: Option<u32>,
+    /// Decimal, in units of `token`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform_fee_min: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_fee_bps: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_fee_min: Option<String>,
 }
 
 /// A payment.
@@ -68,8 +88,167 @@ pub struct PaymentView {
     pub expires_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+    /// Who watches for the money: amn.scanner is this daemon.
+    pub provider: String,
+    pub terms: TermsView,
+    /// What the books hold for the payment now.
+    pub claims: Vec<ClaimView>,
+    /// Money ordered out of it.
+    pub payouts: Vec<PayoutView>,
+    pub disputes: Vec<DisputeView>,
     pub transfers: Vec<TransferView>,
     pub exceptions: Vec<ExceptionView>,
+}
+
+/// What was agreed when the payment was created.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TermsView {
+    pub tolerance_bps: u16,
+    /// Until then a payment that nothing came for has not failed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub late_until: OffsetDateTime,
+    pub platform_fee_bps: u16,
+    pub platform_fee_min_units: String,
+    pub provider_fee_bps: u16,
+    pub provider_fee_min_units: String,
+    /// The fees of what is in escrow, or else of what is due, if all of it is released.
+    pub platform_fee_units: String,
+    pub provider_fee_units: String,
+}
+
+/// Money of a payment in one account of the ledger.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ClaimView {
+    /// received, held, disputed, payable or suspense
+    pub account: String,
+    pub chain_id: u64,
+    pub asset: String,
+    pub symbol: String,
+    pub amount: String,
+    pub units: String,
+}
+
+/// Money ordered out of a payment.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PayoutView {
+    pub id: Uuid,
+    /// release or refund
+    pub kind: String,
+    /// ordered, planned, settled or withdrawn
+    pub state: String,
+    /// The claim it draws from.
+    pub from: String,
+    pub chain_id: u64,
+    pub asset: String,
+    pub gross_units: String,
+    pub platform_fee_units: String,
+    pub provider_fee_units: String,
+    /// What the recipient gets.
+    pub net_units: String,
+    #[serde(serialize_with = "checksummed")]
+    #[schema(value_type = AddressText)]
+    pub to_address: Address,
+    pub requested_by: String,
+    pub dispute_id: Option<Uuid>,
+    pub intent_id: Option<IntentId>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DisputeView {
+    pub id: Uuid,
+    pub payment_id: PaymentId,
+    /// open or resolved
+    pub state: String,
+    pub opened_by: String,
+    pub reason: String,
+    /// refund, replacement, compensation or no_action: what was decided last.
+    pub resolution: Option<String>,
+    pub resolved_by: Option<String>,
+    pub note: Option<String>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub opened_at: OffsetDateTime,
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub resolved_at: Option<OffsetDateTime>,
+}
+
+/// `POST /v1/payments/{id}/release`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"amount": "40"}))]
+pub struct ReleasePayment {
+    /// Decimal, in units of the token, fees included; all that is held when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<String>,
+}
+
+/// `POST /v1/payments/{id}/refund`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"from": "held", "to": "0x3333333333333333333333333333333333333333", "amount": "10"}))]
+pub struct RefundPayment {
+    /// held, received (not whole yet) or suspense (too much, late, twice, of another kind).
+    pub from: String,
+    /// Where the buyer wants it. EIP-55 checksums are verified. Nothing is ever sent back to where it came from
+    /// by itself: exchanges send from addresses that they share.
+    pub to: String,
+    /// Decimal, in units of what is refunded; all of it when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<String>,
+    /// Of suspense: the chain it is on, if not the payment's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain_id: Option<u64>,
+    /// Of suspense: the symbol of what it is, if not the payment's token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// `POST /v1/payments/{id}/accept`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"less_than_due": true, "reason": "the buyer pays the rest in cash"}))]
+pub struct AcceptPayment {
+    /// Take what is there as the whole, although it is less than was due.
+    #[serde(default)]
+    pub less_than_due: bool,
+    pub reason: String,
+}
+
+/// `POST /v1/payments/{id}/disputes`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"reason": "nothing was delivered"}))]
+pub struct OpenDispute {
+    pub reason: String,
+}
+
+/// `POST /v1/disputes/{id}/resolve`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"resolution": "refund", "note": "the parcel came back", "refund_to": "0x3333333333333333333333333333333333333333"}))]
+pub struct ResolveDispute {
+    /// refund, replacement, compensation or no_action.
+    pub resolution: String,
+    /// Why, for the record.
+    pub note: String,
+    /// For refund and compensation: where the buyer wants it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refund_to: Option<String>,
+    /// For compensation: what the buyer gets; the seller gets the rest. Decimal, in units of the token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refund_amount: Option<String>,
+}
+
+/// `POST /v1/payments/{id}/quarantine`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"reason": "the transfer is back in the chain"}))]
+pub struct EndQuarantine {
+    /// Its money does not count: it goes to suspense, to be refunded or accepted.
+    #[serde(default)]
+    pub to_suspense: bool,
+    pub reason: String,
 }
 
 /// A transfer seen at a payment's address.
@@ -98,6 +277,8 @@ pub struct ExceptionView {
     pub kind: String,
     pub detail: String,
     pub open: bool,
+    /// How it was closed.
+    pub resolution: Option<String>,
 }
 
 /// A page of payments. `next_cursor` is absent on the last page.

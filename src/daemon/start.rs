@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::confirm::{ConfirmError, Confirmer, Sightings};
 use crate::db::{Database, DatabaseLimits, DbError, InstanceLease, LeaseError, SelfTestError, place_of};
 use crate::deposit::Watched;
+use crate::escrow::{EscrowError, Lapser};
 use crate::intent::{IntentError, Planner};
 use crate::ledger::{Bookkeeper, LedgerError};
 use crate::metrics::{EndpointTotals, Metrics, ScreeningTotals};
@@ -370,6 +371,11 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
     gated(workers, &gate, "ledger", chain, LedgerError::disposition, move || {
         let bookkeeper = Arc::clone(&bookkeeper);
         async move { bookkeeper.tick(chain, now()).await }
+    });
+    let lapser = Arc::new(Lapser { db: parts.db.clone(), chain });
+    gated(workers, &gate, "escrow", chain, EscrowError::disposition, move || {
+        let lapser = Arc::clone(&lapser);
+        async move { lapser.tick(now()).await }
     });
     let planner = Arc::new(parts.planner);
     gated(workers, &gate, "intent", chain, IntentError::disposition, move || {

@@ -51,6 +51,8 @@ const APPEND_ONLY: [&str; 9] = [
 const STATE_TRIGGERS: [(&str, &str, i16); 10] = [
     ("ledger_accounts", "ledger_accounts_open_balance", Guard::INSERT),
     ("funds_ledger_entries", "funds_ledger_entries_apply", Guard::INSERT),
+    ("payments", "payments_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
+    ("payment_payouts", "payment_payouts_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
     ("intents", "intents_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
     ("outbound_transactions", "outbound_transactions_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
     ("transfer_verdicts", "transfer_verdicts_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
@@ -65,6 +67,8 @@ const GUARD_FUNCTIONS: [&str; 11] = [
     "forbid_change",
     "ledger_accounts_open_balance",
     "funds_ledger_entries_apply",
+    "payments_guard",
+    "payment_payouts_guard",
     "intents_guard",
     "outbound_transactions_guard",
     "transfer_verdicts_guard",

@@ -84,6 +84,22 @@ pub async fn get_by_payment(connection: &mut PgConnection, payment: PaymentId) -
     row.try_into()
 }
 
+/// The destination of a payment; one that came with an import may have none.
+pub async fn find_by_payment(connection: &mut PgConnection, payment: PaymentId) -> Result<Option<Destination>, DbError> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"
+        select id, payment_id as "payment_id!", derived_address_id, address as "address!: Vec<u8>", chain_id as "chain_id!: i64",
+               birth_block, status as "status: DestinationStatus"
+        from derived_destinations where payment_id = $1
+        "#,
+        payment.0
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(Destination::try_from).transpose()
+}
+
 /// The destination at a derived address, if that address is a payment's.
 pub async fn find_by_derived_address(connection: &mut PgConnection, derived_address: Uuid) -> Result<Option<Destination>, DbError> {
     let row = sqlx::query_as!(
@@ -153,4 +169,15 @@ pub async fn advance(
     .await?
     .rows_affected();
     expect_one(rows, "a destination moving on")
+}
+
+/// Puts a destination into quarantine, from wherever it is.
+pub async fn quarantine(connection: &mut PgConnection, destination: Uuid) -> Result<(), DbError> {
+    sqlx::query!(
+        "update derived_destinations set status = 'quarantined', updated_at = now() where id = $1 and status <> 'quarantined'",
+        destination
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

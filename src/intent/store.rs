@@ -15,8 +15,8 @@ use crate::screen::{self, Hold};
 use crate::units::{Asset, AssetId, ChainId, IntentId, PaymentId, TokenAmount};
 use crate::{confirm, deposit};
 
-/// Stores a planned intent. Its nonce, its payment's release and its destination's sweep are unique in
-/// the database, so two planners cannot both succeed.
+/// Stores a planned intent. Its nonce and its destination's sweep are unique in the database, and a payout has
+/// one intent, so two planners cannot both succeed.
 pub async fn insert(connection: &mut PgConnection, intent: &Intent) -> Result<(), DbError> {
     let asset = intent.amount.asset.asset.marker();
     sqlx::query!(
@@ -130,7 +130,7 @@ pub async fn get(connection: &mut PgConnection, id: IntentId) -> Result<Intent, 
 
 /// The intent, its row locked until the transaction ends.
 pub async fn lock(connection: &mut PgConnection, id: IntentId) -> Result<Intent, IntentError> {
-    sqlx::query_scalar!("select id from intents where id = $1 for update", id.0)
+    sqlx::query_scalar!("select id from intents where id = $1 for no key update", id.0)
         .fetch_optional(&mut *connection)
         .await
         .map_err(DbError::from)?
@@ -202,39 +202,47 @@ pub async fn list_sweepable(
     Ok(rows.into_iter().map(PaymentId).collect())
 }
 
-/// Payments of a chain whose release was asked for and whose own deposit has been swept, after an id. A
-/// release never spends another payment's deposit: what was not swept is not there to be paid out. And
-/// everything credited at the deposit's address has passed the release gate, and screening.
-pub async fn list_releasable(
-    connection: &mut PgConnection,
-    chain: ChainId,
-    after: PaymentId,
-    limit: i64,
-) -> Result<Vec<PaymentId>, DbError> {
+/// Payments of a chain that are over and of which an order wants money that is at its address, with nothing on its
+/// way and nothing that waits for the release gate.
+pub async fn list_sweepable_for_orders(connection: &mut PgConnection, chain: ChainId, limit: i64) -> Result<Vec<PaymentId>, DbError> {
     let rows = sqlx::query_scalar!(
         r#"
-        select p.id from payments p join derived_destinations d on d.payment_id = p.id
-        where p.escrow_state = 'releasable' and p.chain_id = $1::bigint and p.id > $2 and d.status = 'swept'
+        select distinct p.id
+        from payment_payouts y
+        join payments p on p.id = y.payment_id and p.status in ('completed', 'refunded')
+        join derived_destinations d on d.payment_id = p.id and d.status = 'active'
+        where y.state = 'ordered' and y.chain_id = $1::bigint and p.chain_id = $1::bigint and y.asset = p.token_contract
+          and not exists (
+              select from intents i
+              where i.destination_id = d.id and i.kind in ('sweep', 'fuel') and i.state not in ('void', 'reverted', 'settled')
+          )
           and not exists (
               select from transfer_observations o
               where o.derived_address_id = d.derived_address_id and o.gate_passed = 'credit' and o.chain_id = d.chain_id
           )
-          and not exists (
-              select from transfer_screenings s
-              where s.derived_address_id = d.derived_address_id and s.chain_id = d.chain_id
-                and (not s.passes or (s.policy_id is distinct from (
-                    select n.id from screening_policies n where n.chain_id = $1::bigint order by n.id desc limit 1
-                ) and (select n.required from screening_policies n where n.chain_id = $1::bigint order by n.id desc limit 1)))
-          )
-        order by p.id limit $3
+        order by p.id limit $2
         "#,
         chain.as_i64(),
-        after.0,
         limit
     )
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(PaymentId).collect())
+}
+
+/// Whether a fuel or a sweep of a destination is on its way.
+pub async fn has_live_at(connection: &mut PgConnection, destination: Uuid) -> Result<bool, DbError> {
+    let live = sqlx::query_scalar!(
+        r#"
+        select exists (
+            select from intents where destination_id = $1 and kind in ('sweep', 'fuel') and state not in ('void', 'reverted', 'settled')
+        ) as "live!"
+        "#,
+        destination
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(live)
 }
 
 /// Whether an intent spends only money that has passed the release gate: that of its payment's deposit. One

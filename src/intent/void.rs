@@ -2,16 +2,23 @@
 
 use sqlx::PgConnection;
 
-use super::{Intent, IntentError, IntentEvent, IntentKind, reservation_key, store};
+use super::{Intent, IntentError, IntentEvent, IntentKind, store};
 use crate::deposit::{self, DestinationStatus};
+use crate::escrow;
 use crate::event::{self, Event};
-use crate::ledger::{self, LedgerError};
-use crate::payment::{self, PaymentEvent};
+use crate::payment;
 use crate::units::IntentId;
 
-/// Voids an intent that no station ever had. A sweep's destination waits to be swept again; a release's
-/// payment is held again and must be asked for anew.
+/// Voids an intent that no station ever had. A sweep's destination waits to be swept again; the
+/// money of a release or a refund is where it came from and must be ordered anew.
 pub async fn void(connection: &mut PgConnection, id: IntentId, by: &str, reason: &str) -> Result<Intent, IntentError> {
+    // Whoever locks both locks the payment first.
+    let payment = match store::get(connection, id).await? {
+        Intent { payment: Some(payment), kind: IntentKind::Release | IntentKind::Refund, .. } => {
+            Some(payment::store::lock(connection, payment).await?)
+        }
+        _ => None,
+    };
     let intent = store::lock(connection, id).await?;
     if intent.station.is_some() {
         return Err(IntentError::MayBeSigned(id));
@@ -24,13 +31,10 @@ pub async fn void(connection: &mut PgConnection, id: IntentId, by: &str, reason:
             }
         }
         IntentKind::Release | IntentKind::Refund => {
-            let key = reservation_key(id);
-            let reserved = ledger::store::find(connection, &key).await?.ok_or(LedgerError::UnknownEntry { key })?;
+            let payout = escrow::store::find_payout_of(connection, id).await?.ok_or(IntentError::NoPayout(id))?;
             let why = format!("{} {id} was given up: {reason}", intent.kind.name());
-            ledger::store::append(connection, &[ledger::posting::reversal(&reserved, &why)]).await?;
-            if let Some(payment) = intent.payment {
-                let payment = payment::store::lock(connection, payment).await?;
-                payment::store::advance(connection, &payment, PaymentEvent::ReleaseWithdrawn).await?;
+            if let Some(payment) = payment {
+                escrow::withdraw(connection, &payment, &payout, &why).await?;
             }
         }
         // Neither reserves anything.

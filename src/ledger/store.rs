@@ -433,6 +433,72 @@ pub async fn list_taken_from_received(connection: &mut PgConnection, payment: Pa
     Ok(entries)
 }
 
+/// Standing entries between two claims of a payment in one asset, newest first: what was decided about its
+/// money. What arrived, what left and what was earned are not among them, and neither is a credit that was
+/// counted after all.
+pub async fn list_decisions(connection: &mut PgConnection, payment: PaymentId, asset: AssetId) -> Result<Vec<PostedEntry>, DbError> {
+    let marker = asset.asset.marker();
+    let keys = sqlx::query_scalar!(
+        r#"
+        select e.idempotency_key
+        from funds_ledger_entries e
+        join ledger_accounts d on d.id = e.debit_account_id
+        join ledger_accounts c on c.id = e.credit_account_id
+        where e.payment_id = $1 and e.chain_id = $2::bigint and e.asset = $3::bytea and e.entry_type <> 'reversal'
+          and d.payment_id = $1 and c.payment_id = $1 and e.idempotency_key not like 'verdict:%:counted'
+          and not exists (select from funds_ledger_entries r where r.reverses_entry_id = e.id)
+        order by e.id desc
+        "#,
+        payment.0,
+        asset.chain.as_i64(),
+        marker.as_slice()
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut entries = Vec::with_capacity(keys.len());
+    for key in keys {
+        entries.extend(find(connection, &key).await?);
+    }
+    Ok(entries)
+}
+
+/// Whether the entry under a key was posted and not reversed.
+pub async fn is_standing(connection: &mut PgConnection, key: &str) -> Result<bool, DbError> {
+    let standing = sqlx::query_scalar!(
+        r#"
+        select exists (
+            select from funds_ledger_entries e
+            where e.idempotency_key = $1 and not exists (select from funds_ledger_entries r where r.reverses_entry_id = e.id)
+        ) as "standing!"
+        "#,
+        key
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(standing)
+}
+
+/// What the claims of a payment hold, account by account; empty ones are left out.
+pub async fn list_claims(connection: &mut PgConnection, payment: PaymentId) -> Result<Vec<KindTotal>, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select a.chain_id as "chain_id!: i64", a.asset as "asset!: Vec<u8>", a.kind as "kind!: AccountKind", b.balance::text as "balance!"
+        from ledger_accounts a join ledger_balances b on b.account_id = a.id
+        where a.payment_id = $1 and b.balance > 0
+        order by a.chain_id, a.asset, a.kind
+        "#,
+        payment.0
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let asset = AssetId { chain: chain_from_sql(row.chain_id)?, asset: Asset::from_marker(address_from_sql(&row.asset)?) };
+            Ok(KindTotal { kind: row.kind, total: TokenAmount::new(asset, units_from_sql(&row.balance)?) })
+        })
+        .collect()
+}
+
 /// Accounts whose balance or version differs from what their entries say (L2). Empty in health.
 pub async fn list_drifting(connection: &mut PgConnection) -> Result<Vec<LedgerAccountId>, DbError> {
     let rows = sqlx::query_scalar!(

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use alloy::primitives::U256;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
@@ -18,7 +19,7 @@ use crate::confirm::store::{ConfirmedSighting, Page};
 use crate::db::Database;
 use crate::deposit::{self, DestinationStatus};
 use crate::event::{self, Event};
-use crate::payment::{self, ExceptionKind, Payment, PaymentEvent, PaymentState};
+use crate::payment::{self, ExceptionKind, Payment, PaymentError, PaymentEvent, PaymentState};
 use crate::scan;
 use crate::units::{Asset, BlockNumber, ChainId, Disposition, LedgerEntryId, Outcomes, PaymentId, Progress, TokenAmount, format_units};
 
@@ -177,19 +178,30 @@ async fn post_one(connection: &mut PgConnection, verdict: &ConfirmedSighting, de
         let entry = if own_coin { posting::operator_float(&transfer) } else { posting::unidentified(&transfer) };
         return store::append(connection, &[entry]).await;
     };
-    let payment = payment::store::lock(connection, destination.payment).await?;
-    match posting::read(&payment, destination.birth_block, &transfer) {
+    credit(connection, destination.payment, destination.birth_block, &transfer).await
+}
+
+/// Credits a confirmed transfer to the payment whose address it reached: towards what is due, or to
+/// suspense until a person decides.
+pub async fn credit(
+    connection: &mut PgConnection,
+    payment: PaymentId,
+    birth_block: BlockNumber,
+    transfer: &ConfirmedTransfer,
+) -> Result<(), LedgerError> {
+    let payment = payment::store::lock(connection, payment).await?;
+    match posting::read(&payment, birth_block, transfer) {
         Reading::Counts => {
-            store::append(connection, &[posting::detected(payment.id, &transfer)]).await?;
-            note_credit(connection, &payment, &transfer, "payment.credited").await?;
+            store::append(connection, &[posting::detected(payment.id, transfer)]).await?;
+            note_credit(connection, &payment, transfer, "payment.credited").await?;
             settle_state(connection, &payment, &format!("verdict:{}", transfer.verdict_id)).await
         }
         Reading::Suspended(why) => {
-            store::append(connection, &[posting::suspended(payment.id, &transfer, why)]).await?;
+            store::append(connection, &[posting::suspended(payment.id, transfer, why)]).await?;
             let amount = format_units(transfer.amount.units, transfer.decimals);
             let detail = format!("{amount} of {} in tx {}", transfer.amount.asset, transfer.tx_hash);
             payment::store::open_exception(connection, payment.id, why, &detail).await?;
-            note_credit(connection, &payment, &transfer, "payment.suspended").await
+            note_credit(connection, &payment, transfer, "payment.suspended").await
         }
     }
 }
@@ -212,7 +224,7 @@ async fn note_credit(
 /// the keys of the entries.
 async fn settle_state(connection: &mut PgConnection, payment: &Payment, cause: &str) -> Result<(), LedgerError> {
     let received = store::balance(connection, payment.due.asset, AccountKey::Received(payment.id)).await?;
-    if received.units < payment.due.units {
+    if received.units < payment.terms.enough(payment.due.units) {
         payment::store::advance(connection, payment, PaymentEvent::TransferSeen).await?;
         let missing = payment.due.checked_sub(received)?;
         let shown = |amount: TokenAmount| format_units(amount.units, payment.token_decimals);
@@ -220,10 +232,24 @@ async fn settle_state(connection: &mut PgConnection, payment: &Payment, cause: &
         payment::store::open_exception(connection, payment.id, ExceptionKind::Partial, &detail).await?;
         return Ok(());
     }
+    make_whole(connection, payment, received, cause, "the rest arrived").await
+}
+
+/// Puts what was received into escrow, up to what is due: it is enough, or a person says that it is.
+pub async fn make_whole(
+    connection: &mut PgConnection,
+    payment: &Payment,
+    received: TokenAmount,
+    cause: &str,
+    resolution: &str,
+) -> Result<(), LedgerError> {
     let entries = posting::hold(payment, received, cause)?;
-    let over = entries.len() > 1;
+    // A surplus within the tolerance is kept apart as well, and calls nobody.
+    let over = received.units > payment.due.units.saturating_add(payment.due.units - payment.terms.enough(payment.due.units));
     store::append(connection, &entries).await?;
-    payment::store::close_exception(connection, payment.id, ExceptionKind::Partial, "the rest arrived").await?;
+    let escrowed = received.units.min(payment.due.units);
+    payment::store::set_escrowed(connection, payment.id, escrowed).await.map_err(PaymentError::from)?;
+    payment::store::close_exception(connection, payment.id, ExceptionKind::Partial, resolution).await?;
     payment::store::close_exception(connection, payment.id, ExceptionKind::Reorged, "whole again").await?;
     if over {
         let shown = |amount: TokenAmount| format_units(amount.units, payment.token_decimals);
@@ -231,7 +257,7 @@ async fn settle_state(connection: &mut PgConnection, payment: &Payment, cause: &
         payment::store::open_exception(connection, payment.id, ExceptionKind::Over, &detail).await?;
     }
     payment::store::advance(connection, payment, PaymentEvent::Funded).await?;
-    let detail = serde_json::json!({ "units": payment.due.units.to_string() });
+    let detail = serde_json::json!({ "units": escrowed.to_string() });
     event::store::append(connection, &Event::of_payment("payment.funded", payment.id, detail)).await?;
     tracing::info!(payment.id = %payment.id, "payment funded");
     Ok(())
@@ -246,9 +272,12 @@ async fn reverse_one(connection: &mut PgConnection, verdict: &ConfirmedSighting,
     let destination = deposit::store::find_by_derived_address(connection, verdict.derived_address).await?;
     if let Some(destination) = destination {
         let mut payment = payment::store::lock(connection, destination.payment).await?;
-        let counted = reverse_claims(connection, payment.id, verdict, &why).await?;
-        if counted {
+        let counted = reverse_claims(connection, &payment, verdict, &why).await?;
+        // A payment that is over stays over, whatever became of money that it never counted.
+        let moves = payment.state.is_in_escrow() || payment.state.is_open();
+        if counted && moves {
             payment = payment::store::advance(connection, &payment, PaymentEvent::CreditReversed).await?;
+            payment::store::set_escrowed(connection, payment.id, U256::ZERO).await.map_err(PaymentError::from)?;
         }
         payment::store::open_exception(connection, payment.id, ExceptionKind::Reorged, &why).await?;
         let detail = serde_json::json!({ "tx_hash": verdict.tx_hash });
@@ -295,7 +324,7 @@ async fn count_again(connection: &mut PgConnection, payment: &Payment, birth_blo
         }
         // Somebody may have decided about it and paid it back.
         let free = store::balance(connection, credit.amount.asset, suspense).await?;
-        if received.units >= payment.due.units || free.units < credit.amount.units {
+        if received.units >= payment.terms.enough(payment.due.units) || free.units < credit.amount.units {
             left = true;
             continue;
         }
@@ -328,18 +357,32 @@ async fn entries_of(connection: &mut PgConnection, payment: PaymentId) -> Result
 }
 
 /// Reverses what stands on the credit, newest first, then the credit. Tells whether it counted.
+///
+/// What people decided about the payment's money meanwhile (an order that is not planned, a dispute's hold, an
+/// accepted surplus) stands on it too: it is undone, and whoever decided decides again.
 async fn reverse_claims(
     connection: &mut PgConnection,
-    payment: PaymentId,
+    payment: &Payment,
     verdict: &ConfirmedSighting,
     why: &str,
 ) -> Result<bool, LedgerError> {
     let credit = store::find(connection, &posting::credit_key(verdict.verdict)).await?;
     let Some(credit) = credit else { return Ok(false) };
     let after_all = store::find(connection, &posting::counted_key(verdict.verdict)).await?;
-    let counted = matches!(credit.entry.credit, AccountKey::Received(_)) || after_all.is_some();
+    let suspense = store::balance(connection, credit.entry.amount.asset, AccountKey::Suspense(Some(payment.id))).await?;
+    let counted = matches!(credit.entry.credit, AccountKey::Received(_))
+        || after_all.is_some()
+        // It waited in suspense, and somebody made use of it.
+        || (credit.entry.amount.asset == payment.due.asset && suspense.units < credit.entry.amount.units);
     if counted {
-        for taken in store::list_taken_from_received(connection, payment).await? {
+        let standing = if payment.state == PaymentState::Releasing {
+            // An intent has its money: this will not fit, and an officer sees the case as it is.
+            store::list_taken_from_received(connection, payment.id).await?
+        } else {
+            let decisions = store::list_decisions(connection, payment.id, payment.due.asset).await?;
+            posting::undone_with(decisions, suspense.units, &credit.entry)
+        };
+        for taken in standing {
             store::append(connection, &[posting::reversal(&taken, why)]).await?;
         }
     }

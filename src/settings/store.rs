@@ -3,7 +3,9 @@
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::{Change, ChangeNote, Gate, History, NewChange, SKEW_MAX, SettingsError, Threshold, ThresholdKey};
+use super::{
+    Change, ChangeNote, Gate, History, NewChange, PaymentDefault, PaymentDefaults, SKEW_MAX, SettingsError, Threshold, ThresholdKey,
+};
 use crate::db::DbError;
 use crate::units::{ChainId, Confirmations};
 
@@ -196,4 +198,64 @@ fn blocks_from_sql(value: i64) -> Result<Confirmations, DbError> {
         found: value.to_string(),
         wanted: "a threshold from 1 to 10000",
     })
+}
+
+// === defaults of payments ===
+
+/// The defaults in force by the database's clock.
+pub async fn get_payment_defaults(connection: &mut PgConnection) -> Result<PaymentDefaults, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select distinct on (key) key, new_value::bigint as "value!" from config_setting_history
+        where key = any ($1::text[]) and effective_at <= now()
+        order by key, id desc
+        "#,
+        &PaymentDefault::ALL.map(|which| which.to_string())
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut defaults = PaymentDefaults::default();
+    for row in rows {
+        if let Some(which) = PaymentDefault::ALL.into_iter().find(|which| which.to_string() == row.key) {
+            defaults = defaults.with(which, row.value);
+        }
+    }
+    Ok(defaults)
+}
+
+/// Changes a default at once, for payments that are created from now on.
+pub async fn set_payment_default(
+    connection: &mut PgConnection,
+    which: PaymentDefault,
+    value: i64,
+    note: &ChangeNote,
+) -> Result<(), SettingsError> {
+    note.check()?;
+    if !(0..=which.largest()).contains(&value) {
+        return Err(SettingsError::Bounds { which, value });
+    }
+    let old = get_payment_defaults(connection).await?.get(which);
+    sqlx::query!(
+        "insert into config_settings (key, value, description) values ($1, $2::bigint::numeric, 'default of a payment''s terms')
+         on conflict (key) do update set value = excluded.value, updated_at = now()",
+        which.to_string(),
+        value
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(DbError::from)?;
+    sqlx::query!(
+        "insert into config_setting_history (key, old_value, new_value, changed_by, changed_by_user_id, reason)
+         values ($1, $2::bigint::numeric, $3::bigint::numeric, $4, $5, $6)",
+        which.to_string(),
+        old,
+        value,
+        note.changed_by,
+        note.user.map(|user| user.0),
+        note.reason
+    )
+    .execute(connection)
+    .await
+    .map_err(DbError::from)?;
+    Ok(())
 }

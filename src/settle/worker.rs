@@ -10,10 +10,11 @@ use crate::broadcast::{self, BroadcastError, Inclusion, Outbound};
 use crate::chains::ChainSpec;
 use crate::db::Database;
 use crate::deposit::{self, DestinationStatus};
+use crate::escrow::{self, Payout};
 use crate::event::{self, Event};
-use crate::intent::{self, Intent, IntentEvent, IntentKind};
-use crate::ledger::{self, LedgerError};
-use crate::payment::{self, ExceptionKind, PaymentEvent};
+use crate::intent::{self, Intent, IntentError, IntentEvent, IntentKind};
+use crate::ledger;
+use crate::payment::{self, ExceptionKind, Payment};
 use crate::rpc::{Log, Node};
 use crate::units::{Asset, AssetId, BlockNumber, Confirmations, Outcomes, Progress, depth_of};
 use crate::{scan, settings};
@@ -118,12 +119,13 @@ impl Settler {
         self.db
             .unit(move |connection| {
                 Box::pin(async move {
+                    let payout = lock_payout(connection, &intent).await?;
                     ledger::store::append(connection, &posting).await?;
                     broadcast::store::set_settled(connection, outbound.id).await?;
                     if inclusion.succeeded {
-                        finish(connection, &intent, outbound.tx_hash).await
+                        finish(connection, &intent, payout, outbound.tx_hash).await
                     } else {
-                        give_back(connection, &intent, outbound.tx_hash).await
+                        give_back(connection, &intent, payout, outbound.tx_hash).await
                     }
                 })
             })
@@ -175,8 +177,25 @@ fn moved_exactly(intent: &Intent, logs: &[Log]) -> bool {
     exact && transfers.next().is_none()
 }
 
+/// The order that an intent pays, and its payment, locked before anything else is.
+async fn lock_payout(connection: &mut PgConnection, intent: &Intent) -> Result<Option<(Payment, Payout)>, SettleError> {
+    match intent.kind {
+        IntentKind::Release | IntentKind::Refund => {
+            let payout = escrow::store::find_payout_of(connection, intent.id).await?.ok_or(IntentError::NoPayout(intent.id))?;
+            let payment = payment::store::lock(connection, payout.payment).await?;
+            Ok(Some((payment, payout)))
+        }
+        IntentKind::Sweep | IntentKind::Fuel | IntentKind::Cancel => Ok(None),
+    }
+}
+
 /// The outflow took effect: destination, payment and intent reach their ends.
-async fn finish(connection: &mut PgConnection, intent: &Intent, tx_hash: B256) -> Result<(), SettleError> {
+async fn finish(
+    connection: &mut PgConnection,
+    intent: &Intent,
+    payout: Option<(Payment, Payout)>,
+    tx_hash: B256,
+) -> Result<(), SettleError> {
     let locked = intent::store::lock(connection, intent.id).await?;
     intent::store::advance(connection, &locked, IntentEvent::Settled).await?;
     match intent.kind {
@@ -186,20 +205,24 @@ async fn finish(connection: &mut PgConnection, intent: &Intent, tx_hash: B256) -
                 deposit::store::advance(connection, destination, DestinationStatus::Sweeping, DestinationStatus::Swept).await?;
             }
         }
-        IntentKind::Release => {
-            if let Some(id) = intent.payment {
-                let payment = payment::store::lock(connection, id).await?;
-                payment::store::advance(connection, &payment, PaymentEvent::ReleaseSettled).await?;
+        IntentKind::Release | IntentKind::Refund => {
+            if let Some((payment, payout)) = payout {
+                escrow::settled(connection, &payment, &payout, &format!("tx:{tx_hash}")).await?;
             }
         }
-        IntentKind::Fuel | IntentKind::Refund | IntentKind::Cancel => {}
+        IntentKind::Fuel | IntentKind::Cancel => {}
     }
     note(connection, intent, "intent.settled", tx_hash).await
 }
 
 /// The chain refused the transfer: gas is gone, the money is not. What was reserved goes back, and
 /// nothing is tried again before a person looked.
-async fn give_back(connection: &mut PgConnection, intent: &Intent, tx_hash: B256) -> Result<(), SettleError> {
+async fn give_back(
+    connection: &mut PgConnection,
+    intent: &Intent,
+    payout: Option<(Payment, Payout)>,
+    tx_hash: B256,
+) -> Result<(), SettleError> {
     let locked = intent::store::lock(connection, intent.id).await?;
     intent::store::advance(connection, &locked, IntentEvent::Reverted).await?;
     let why = format!("{} {} reverted in tx {tx_hash}", intent.kind.name(), intent.id);
@@ -211,16 +234,12 @@ async fn give_back(connection: &mut PgConnection, intent: &Intent, tx_hash: B256
         }
         IntentKind::Fuel => {
             if let Some(destination) = intent.destination {
-                deposit::store::advance(connection, destination, DestinationStatus::Active, DestinationStatus::Quarantined).await?;
+                deposit::store::quarantine(connection, destination).await?;
             }
         }
         IntentKind::Release | IntentKind::Refund => {
-            let key = intent::reservation_key(intent.id);
-            let reserved = ledger::store::find(connection, &key).await?.ok_or(LedgerError::UnknownEntry { key })?;
-            ledger::store::append(connection, &[ledger::posting::reversal(&reserved, &why)]).await?;
-            if let Some(id) = intent.payment {
-                let payment = payment::store::lock(connection, id).await?;
-                payment::store::advance(connection, &payment, PaymentEvent::ReleaseWithdrawn).await?;
+            if let Some((payment, payout)) = payout {
+                escrow::withdraw(connection, &payment, &payout, &why).await?;
             }
         }
         IntentKind::Cancel => {}

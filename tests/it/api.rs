@@ -505,7 +505,7 @@ async fn xa1_a_bad_key_is_refused() {
 
 // === who may ===
 
-const ROUTES: [(&str, &str); 13] = [
+const ROUTES: [(&str, &str); 21] = [
     ("POST", "/v1/payments"),
     ("GET", "/v1/payments"),
     ("GET", "/v1/payments/00000000-0000-0000-0000-000000000007"),
@@ -519,6 +519,14 @@ const ROUTES: [(&str, &str); 13] = [
     ("GET", "/v1/signing-queue"),
     ("GET", "/v1/chains"),
     ("GET", "/v1/ledger/entries"),
+    ("POST", "/v1/payments/00000000-0000-0000-0000-000000000007/refund"),
+    ("POST", "/v1/payments/00000000-0000-0000-0000-000000000007/accept"),
+    ("POST", "/v1/payments/00000000-0000-0000-0000-000000000007/cancel"),
+    ("POST", "/v1/payments/00000000-0000-0000-0000-000000000007/payouts/00000000-0000-0000-0000-000000000007/withdraw"),
+    ("POST", "/v1/payments/00000000-0000-0000-0000-000000000007/disputes"),
+    ("POST", "/v1/payments/00000000-0000-0000-0000-000000000007/quarantine"),
+    ("GET", "/v1/disputes"),
+    ("POST", "/v1/disputes/00000000-0000-0000-0000-000000000007/resolve"),
 ];
 
 #[tokio::test]
@@ -572,7 +580,7 @@ async fn xa6_without_a_live_token_nothing_is_told() {
 #[tokio::test]
 async fn xa6_a_token_without_the_scope_is_refused() {
     let house = ApiHouse::start().await;
-    let officer = house.user("officer", UserRole::Guard).await;
+    let officer = house.user("officer", UserRole::Admin).await;
     let needed = [
         Scope::PaymentsWrite,
         Scope::PaymentsRead,
@@ -587,6 +595,14 @@ async fn xa6_a_token_without_the_scope_is_refused() {
         Scope::Signing,
         Scope::PaymentsRead,
         Scope::LedgerRead,
+        Scope::PaymentsWrite,
+        Scope::PaymentsWrite,
+        Scope::PaymentsWrite,
+        Scope::PaymentsWrite,
+        Scope::PaymentsWrite,
+        Scope::DisputesResolve,
+        Scope::PaymentsRead,
+        Scope::DisputesResolve,
     ];
     for ((method, path), needed) in ROUTES.into_iter().zip(needed) {
         let others: Vec<Scope> = Scope::ALL.into_iter().filter(|scope| *scope != needed).collect();

@@ -7,6 +7,7 @@ mod api;
 mod catching_up;
 mod contract;
 mod db;
+mod escrow;
 mod ground;
 mod doors;
 mod gates;

@@ -235,6 +235,7 @@ async fn a_legacy_id_is_unique_where_there_is_one() {
             "config_settings",
             "derived_destination_sweeps",
             "derived_destinations",
+            "disputes",
             "funds_ledger_entries",
             "payments",
             "trezor_accounts",

@@ -128,6 +128,7 @@ impl Story {
             purchase_request_id: None,
             purchase_request_external_ref: Some(format!("demo-{}", seller + 1)),
             expires_in_seconds: Some(86_400),
+            ..CreatePayment::default()
         };
         let key = format!("demo-payment-{seller}");
         let client = self.marketplace()?.clone();

@@ -278,7 +278,7 @@ async fn k7_a_seller_who_cannot_be_paid_holds_nobody_else_up() {
     assert_eq!(way.planned("release").await.payment_id, Some(third.id));
     assert_eq!(way.read(blocked.id).await.escrow_state.as_deref(), Some("releasable"));
     let asset = way.token(way.usdc);
-    assert_eq!(way.balance(asset, AccountKey::Held(blocked.id)).await, U256::from(50_000_000));
+    assert_eq!(way.balance(asset, AccountKey::Payable(blocked.id)).await, U256::from(50_000_000), "reserved since it was ordered");
 }
 
 /// Signs and settles what is planned until `sweeps` more destinations are swept.
@@ -362,7 +362,11 @@ async fn s7_a_foreign_nonce_above_ours_stops_planning_from_that_address() {
         stopped.iter().any(|error| matches!(error, Stopped::Intent(IntentError::ForeignNonce { address, .. }) if *address == treasury));
     assert!(named, "{stopped:?}");
     assert!(way.intents("planned").await.is_empty());
-    assert_eq!(way.balance(way.token(way.usdc), AccountKey::Held(other.id)).await, U256::from(60_000_000));
+    assert_eq!(
+        way.balance(way.token(way.usdc), AccountKey::Payable(other.id)).await,
+        U256::from(60_000_000),
+        "reserved since it was ordered"
+    );
 }
 
 // === w3: nothing leaves for money that is only credited ===

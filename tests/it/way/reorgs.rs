@@ -110,9 +110,11 @@ async fn w6_a_reorg_below_a_credit_reverses_it_and_halts_outflow() {
     for key in [AccountKey::Held(payment.id), AccountKey::Received(payment.id), AccountKey::Custody(payment.deposit_address)] {
         assert_eq!(way.balance(asset, key).await, U256::ZERO, "{key:?}");
     }
-    // L7: the credit and the hold, each undone by its mirror.
+    // L7: the credit, the hold and what was reserved out of it, each undone by its mirror.
     let reversals = format!("select count(*) from funds_ledger_entries where entry_type = 'reversal' and payment_id = '{}'", payment.id);
-    assert_eq!(way.api.count(&reversals), 2);
+    assert_eq!(way.api.count(&reversals), 3);
+    let orders = way.api.base.sql("select state from payment_payouts").unwrap();
+    assert_eq!(orders.trim(), "ordered", "nothing is planned or taken back while outflow is halted");
     way.assert_sound().await;
 
     // Nothing leaves this chain any more, also not what has nothing to do with it.

@@ -33,7 +33,7 @@ pub enum SelfTestError {
 }
 
 /// Tables whose rows must not change once written, each with three guards.
-const APPEND_ONLY: [&str; 9] = [
+const APPEND_ONLY: &[&str] = &[
     "config_setting_history",
     "derived_destination_sweeps",
     "events",
@@ -48,7 +48,7 @@ const APPEND_ONLY: [&str; 9] = [
 /// Triggers that keep the balances, those that hold the machines of what has a state, the one that has each
 /// credit screened, and the knock that wakes whoever waits on a setting.
 /// Each is named after the function that it calls.
-const STATE_TRIGGERS: [(&str, &str, i16); 10] = [
+const STATE_TRIGGERS: &[(&str, &str, i16)] = &[
     ("ledger_accounts", "ledger_accounts_open_balance", Guard::INSERT),
     ("funds_ledger_entries", "funds_ledger_entries_apply", Guard::INSERT),
     ("payments", "payments_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
@@ -63,7 +63,7 @@ const STATE_TRIGGERS: [(&str, &str, i16); 10] = [
     ("config_setting_history", "config_setting_history_notify", Guard::INSERT | Guard::EACH_ROW),
 ];
 
-const GUARD_FUNCTIONS: [&str; 11] = [
+const GUARD_FUNCTIONS: &[&str] = &[
     "forbid_change",
     "ledger_accounts_open_balance",
     "funds_ledger_entries_apply",
@@ -192,7 +192,7 @@ impl Guard {
     fn all() -> Vec<Self> {
         let acts = [("update", Self::UPDATE), ("delete", Self::DELETE), ("truncate", Self::TRUNCATE)];
         let mut guards = Vec::new();
-        for table in APPEND_ONLY {
+        for &table in APPEND_ONLY {
             guards.extend(acts.map(|(act, bit)| Self {
                 table,
                 trigger: format!("{table}_no_{act}"),
@@ -200,7 +200,7 @@ impl Guard {
                 kind: Self::BEFORE | bit,
             }));
         }
-        guards.extend(STATE_TRIGGERS.map(|(table, function, kind)| Self { table, trigger: function.to_owned(), function, kind }));
+        guards.extend(STATE_TRIGGERS.iter().map(|&(table, function, kind)| Self { table, trigger: function.to_owned(), function, kind }));
         guards
     }
 }
@@ -289,7 +289,7 @@ async fn check_functions(connection: &mut PgConnection) -> Result<(), SelfTestEr
     .into_iter()
     .map(|row| (row.name, FunctionText { body: row.body, definer: row.definer, search_path: row.search_path }))
     .collect();
-    for function in GUARD_FUNCTIONS {
+    for &function in GUARD_FUNCTIONS {
         // The newest migration that defines the function says what the database must run.
         let wanted = MIGRATOR.iter().rev().find_map(|migration| FunctionText::read(migration.sql.as_str(), function));
         if wanted.is_none() || found.get(function) != wanted.as_ref() {

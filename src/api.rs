@@ -11,6 +11,7 @@ mod ledger;
 mod payments;
 mod problem;
 mod server;
+mod statements;
 mod store;
 mod thresholds;
 pub mod wire;

@@ -3,6 +3,7 @@
 //! The chain's balance must equal the ledger's, plus what is in the chain and not yet in the ledger:
 //! transfers that wait for their depth, and our own transactions that are mined and not settled.
 
+pub mod invariants;
 mod store;
 mod worker;
 

@@ -11,7 +11,8 @@ use super::wire::{
     ChainReconciliation, ChainView, EntryPage, EntryView, OperatorAddressView, Reconciliation, ReconciliationLine, SidesView,
 };
 use crate::chains::ChainBook;
-use crate::ledger::{self, AccountKey};
+use crate::ledger;
+use crate::ledger::statement::account_name;
 use crate::officer::Scope;
 use crate::units::{AssetId, LedgerEntryId, format_units};
 use crate::{account, reconcile, scan, settings};
@@ -79,15 +80,6 @@ pub(super) async fn entries(
         })
         .collect();
     Ok(axum::Json(EntryPage { entries, next_cursor }))
-}
-
-fn account_name(key: AccountKey) -> String {
-    let kind = key.kind().name();
-    match (key.address(), key.payment()) {
-        (Some(address), _) => format!("{kind}:{address}"),
-        (None, Some(payment)) => format!("{kind}:{payment}"),
-        (None, None) => kind.to_owned(),
-    }
 }
 
 /// Every custody account against its chain, and both sides of the books per asset.

@@ -16,7 +16,7 @@ use tower_http::trace::TraceLayer;
 use tracing::Span;
 
 use super::problem::Problem;
-use super::{ApiState, intents, ledger, payments, thresholds};
+use super::{ApiState, intents, ledger, payments, statements, thresholds};
 
 /// Larger bodies are refused unread.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -45,6 +45,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/chains/{chain}/thresholds", get(thresholds::list).post(thresholds::set))
         .route("/v1/chains/{chain}/thresholds/history", get(thresholds::history))
         .route("/v1/ledger/entries", get(ledger::entries))
+        .route("/v1/ledger/statement", get(statements::entries))
+        .route("/v1/ledger/balances", get(statements::balances))
         .route("/v1/reconciliation", get(ledger::reconciliation))
         .fallback(async || Problem::not_found("no such route; the API is under /v1"))
         .method_not_allowed_fallback(async || Problem::bad_request("method", "this route does not take that method"))

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::supervise::{Loop, Wake, Woken, Workers, chain_of};
-use super::{admin, heads, notices, now, serve_http};
+use super::{admin, heads, notices, now, seals, serve_http};
 use crate::account::{self, Capacity, Room};
 use crate::api::{self, ApiState};
 use crate::broadcast::{BroadcastError, Broadcaster};
@@ -22,6 +22,8 @@ use crate::deposit::Watched;
 use crate::intent::{IntentError, Planner};
 use crate::ledger::{Bookkeeper, LedgerError};
 use crate::metrics::{EndpointTotals, Metrics};
+use crate::reconcile::ReconcileError;
+use crate::reconcile::invariants::Auditor;
 use crate::rpc::{HeadNotices, Node, VerifyError};
 use crate::scan::{self, ScanError, ScanOptions, Scanner};
 use crate::settings::{self, ChangeNote, Gate, NewChange, SettingsError, ThresholdKey};
@@ -87,6 +89,8 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
         async move { sightings.tick().await }
     });
     account_metrics(&mut workers, &db, &metrics);
+    seals::seal(&mut workers, &db, &metrics, config.seal_heads_file);
+    audit(&mut workers, &db, &metrics);
     let settings_changed = Wake::new();
     notices::forward(&mut workers, url.to_owned(), settings::CHANGED, settings_changed.clone(), stop.clone());
     let watched = Arc::new(Watched::default());
@@ -213,6 +217,22 @@ fn account_metrics(workers: &mut Workers, db: &Database, metrics: &Metrics) {
                     Room::Enough => tracing::info!(remaining = capacity.remaining, "deposit addresses are left"),
                     Room::Low => tracing::warn!(remaining = capacity.remaining, "{}", capacity.advice()),
                     Room::None => tracing::error!(remaining = 0, "no payment can be created: {}", capacity.advice()),
+                }
+            }
+            Ok(Progress::Idle)
+        }
+    });
+}
+
+/// Checks the invariants while everything else works, and exports what it finds.
+fn audit(workers: &mut Workers, db: &Database, metrics: &Metrics) {
+    let (auditor, metrics) = (Arc::new(Auditor::new(db.clone())), metrics.clone());
+    workers.tick("audit", None, ReconcileError::disposition, move || {
+        let (auditor, metrics) = (Arc::clone(&auditor), metrics.clone());
+        async move {
+            if let Some(look) = auditor.tick(now()).await? {
+                for (invariant, violations, turns) in look.standing {
+                    metrics.invariant_seen(invariant.id(), violations, turns);
                 }
             }
             Ok(Progress::Idle)

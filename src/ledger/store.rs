@@ -312,7 +312,7 @@ impl TryFrom<Row> for PostedEntry {
     }
 }
 
-fn account_key(kind: AccountKind, address: Option<&[u8]>, payment: Option<Uuid>) -> Result<AccountKey, DbError> {
+pub(super) fn account_key(kind: AccountKind, address: Option<&[u8]>, payment: Option<Uuid>) -> Result<AccountKey, DbError> {
     let corrupt = || DbError::Corrupt { column: "ledger_accounts", found: kind.name().to_owned(), wanted: "its address or payment" };
     let payment = payment.map(PaymentId);
     let of_payment = || payment.ok_or_else(corrupt);
@@ -354,6 +354,28 @@ pub async fn list(
         payment.map(|payment| payment.0),
         after.0,
         limit
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(PostedEntry::try_from).collect()
+}
+
+/// Entries by their ids, in the order of the ids. One that is not there is left out.
+pub async fn list_by_ids(connection: &mut PgConnection, ids: &[i64]) -> Result<Vec<PostedEntry>, DbError> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"
+        select e.id, e.entry_type as "entry_type: EntryType", e.payment_id, e.chain_id as "chain_id!: i64", e.asset as "asset!: Vec<u8>",
+               e.amount_units::text as "amount!", e.asset_decimals, e.reverses_entry_id, e.idempotency_key, e.memo, e.created_at,
+               d.kind as "debit_kind!: AccountKind", d.address as "debit_address?: Vec<u8>", d.payment_id as "debit_payment?",
+               c.kind as "credit_kind!: AccountKind", c.address as "credit_address?: Vec<u8>", c.payment_id as "credit_payment?"
+        from funds_ledger_entries e
+        join ledger_accounts d on d.id = e.debit_account_id
+        join ledger_accounts c on c.id = e.credit_account_id
+        where e.id = any ($1::bigint[])
+        order by e.id
+        "#,
+        ids
     )
     .fetch_all(connection)
     .await?;

@@ -115,9 +115,10 @@ impl Head {
         hash(&[self.text().as_bytes()])
     }
 
-    /// What an officer's device shows and signs (EIP-191). Short: a small screen shows it whole.
+    /// What an officer's device shows and signs (EIP-191). Short, and one line of ASCII: anything else a Trezor One
+    /// shows in hexadecimal.
     pub fn message(&self) -> String {
-        format!("amanatd ledger seal {}\n{} entries\n{}", self.number, self.entries_total, self.hash())
+        format!("amanatd ledger seal {}: {} entries, {}", self.number, self.entries_total, self.hash())
     }
 
     /// The hash that the officer's signature is over.
@@ -363,7 +364,7 @@ mod tests {
         for torn in ["", "{}", &line[..line.len() - 9]] {
             assert_eq!(Head::parse(torn), Err(HeadError::Form));
         }
-        assert_eq!(head.message(), format!("amanatd ledger seal 12\n33 entries\n{}", head.hash()));
+        assert_eq!(head.message(), format!("amanatd ledger seal 12: 33 entries, {}", head.hash()));
     }
 
     #[test]

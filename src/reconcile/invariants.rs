@@ -7,7 +7,7 @@
 mod store;
 mod worker;
 
-pub use worker::Auditor;
+pub use worker::{Auditor, Look};
 
 use std::collections::BTreeMap;
 use std::fmt;

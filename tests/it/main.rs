@@ -4,6 +4,7 @@
 
 mod accounts;
 mod api;
+mod audit;
 mod catching_up;
 mod db;
 mod ground;
@@ -12,17 +13,20 @@ mod growth;
 mod house;
 mod issuing;
 mod lease;
+mod kill;
 mod ledger;
 mod node;
 mod process;
 mod requests;
 mod rescan;
 mod schema;
+mod seals;
 mod scripted;
 mod shutdown;
 mod signing;
 mod sim;
 mod simulator;
+mod statements;
 mod station;
 mod units;
 mod watch;

@@ -45,8 +45,14 @@ alter table funds_ledger_entries
     alter column idempotency_key type text collate "C";
 create unique index funds_ledger_entries_reversed_once_key on funds_ledger_entries (reverses_entry_id)
     where reverses_entry_id is not null;
--- Only the foreign keys needed it.
-alter table ledger_accounts drop constraint ledger_accounts_asset_key;
+-- An account is found by its kind, its asset and whose it is: an address, a payment, or nobody. Only one of them
+-- is ever given, and they differ in length.
+alter table ledger_accounts
+    -- Only the foreign keys needed it.
+    drop constraint ledger_accounts_asset_key,
+    drop constraint ledger_accounts_key,
+    add column holder bytea not null generated always as (coalesce(address::bytea, uuid_send(payment_id), ''::bytea)) stored,
+    add constraint ledger_accounts_key unique (kind, chain_id, asset, holder);
 -- A period of the ledger. Rows come in the order of time, so a block range index does.
 create index funds_ledger_entries_created_idx on funds_ledger_entries using brin (created_at) with (pages_per_range = 32);
 

@@ -123,3 +123,64 @@ fn append(path: &Path, line: &str) -> Result<(), SealExportError> {
     file.write_all(format!("{line}\n").as_bytes()).map_err(failed)?;
     file.sync_data().map_err(failed)
 }
+
+#[cfg(all(test, feature = "devkit"))]
+mod tests {
+    use super::*;
+    use crate::db::DatabaseLimits;
+    use crate::devkit::postgres::APP;
+    use crate::devkit::schema::FreshDatabase;
+
+    /// Two seals of one made-up entry each, as the store would write them.
+    async fn sealed(base: &FreshDatabase, numbers: std::ops::RangeInclusive<i64>) -> Database {
+        let db = Database::connect(&base.url(APP), DatabaseLimits { connections_max: 2, ..DatabaseLimits::default() }).await.unwrap();
+        for number in numbers {
+            let previous = seal::store::list(&mut db.connection().await.unwrap(), number - 2, 1).await.unwrap();
+            let root = alloy::primitives::B256::repeat_byte(number.to_le_bytes()[0]);
+            let head = Head {
+                number,
+                previous: previous.first().map_or(alloy::primitives::B256::ZERO, |seal| seal.hash),
+                entries: 1,
+                entries_total: number.unsigned_abs(),
+                root,
+                derivation: "m/44'/60'/0' 01020304 9".to_owned(),
+                sealed_at: time::OffsetDateTime::UNIX_EPOCH,
+            };
+            let entries = vec![crate::units::LedgerEntryId(number)];
+            let seal = seal::store::Seal { hash: head.hash(), head, entries, leaves: vec![root] };
+            seal::store::insert(&mut db.connection().await.unwrap(), &seal).await.unwrap();
+        }
+        db
+    }
+
+    #[tokio::test]
+    async fn l5_each_head_is_exported_once_also_after_a_crash_in_the_middle_of_a_line() {
+        let base = FreshDatabase::create().unwrap();
+        let db = sealed(&base, 1..=2).await;
+        let path = std::env::temp_dir().join(format!("amanatd-heads-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let metrics = Metrics::new();
+        let start = || Export { file: Some(path.clone()), exported: None };
+        let mut export = start();
+        assert_eq!(export.tick(&db, &metrics).await.unwrap(), Progress::Worked);
+        assert_eq!(export.tick(&db, &metrics).await.unwrap(), Progress::Idle);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(read_heads(&path, &text).unwrap().iter().map(|head| head.number).collect::<Vec<_>>(), [1, 2]);
+        // The process died while it wrote the second line.
+        std::fs::write(&path, &text[..text.len() - 20]).unwrap();
+        sealed(&base, 3..=3).await;
+        assert_eq!(start().tick(&db, &metrics).await.unwrap(), Progress::Worked);
+        let again = std::fs::read_to_string(&path).unwrap();
+        assert!(again.starts_with(&text), "{again}");
+        assert_eq!(read_heads(&path, &again).unwrap().iter().map(|head| head.number).collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(metrics.render().contains("amanatd_ledger_seal_number 3"));
+        // A line that somebody changed stops the export, and an officer is told.
+        std::fs::write(&path, again.replacen("\"total\":2", "\"total\":9", 1)).unwrap();
+        let error = start().tick(&db, &metrics).await.unwrap_err();
+        assert!(matches!(error, SealExportError::Line { line: 2, .. }) && error.disposition() == Disposition::Officer, "{error}");
+        std::fs::remove_file(&path).unwrap();
+        // Without a file the journal alone has them, and a start does not repeat it.
+        let mut journal = Export { file: None, exported: None };
+        assert_eq!(journal.tick(&db, &metrics).await.unwrap(), Progress::Idle);
+    }
+}

@@ -72,7 +72,7 @@ const CONSTRAINTS: [(&str, &str, &str); 4] = [
 const UNIQUE: [(&str, &str, &str); 8] = [
     ("funds_ledger_entries", "funds_ledger_entries_idempotency_key", "idempotency_key"),
     ("funds_ledger_entries", "funds_ledger_entries_reversed_once_key", "reverses_entry_id"),
-    ("ledger_accounts", "ledger_accounts_key", "kind, chain_id, asset, address, payment_id"),
+    ("ledger_accounts", "ledger_accounts_key", "kind, chain_id, asset, holder"),
     ("transfers", "transfers_economic_key", "chain_id, tx_hash, \"position\""),
     ("transfer_observations", "transfer_observations_one_canonical_key", "transfer_id"),
     ("transfer_verdicts", "transfer_verdicts_one_live_key", "transfer_id, gate"),

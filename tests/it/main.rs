@@ -5,6 +5,7 @@
 mod accounts;
 mod api;
 mod audit;
+mod batches;
 mod catching_up;
 mod db;
 mod ground;

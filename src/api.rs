@@ -14,6 +14,7 @@ mod server;
 mod statements;
 mod store;
 mod thresholds;
+mod webhooks;
 pub mod wire;
 
 pub use client::{Client, ClientError};
@@ -29,6 +30,7 @@ use crate::chains::ChainBook;
 use crate::db::Database;
 use crate::rpc::Node;
 use crate::units::ChainId;
+use crate::webhook::Guard;
 
 /// What handlers share.
 #[derive(Clone, Debug)]
@@ -37,6 +39,8 @@ pub struct ApiState {
     pub book: Arc<ChainBook>,
     /// The chains that are configured, each with its node.
     pub nodes: Arc<BTreeMap<ChainId, Arc<Node>>>,
+    /// Where webhooks may go.
+    pub webhook_guard: Guard,
     /// The clock, read by the daemon's choice and not here.
     pub clock: fn() -> OffsetDateTime,
 }

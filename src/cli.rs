@@ -16,6 +16,7 @@ mod seal;
 mod sign;
 mod statement;
 mod threshold;
+mod webhook;
 
 use std::path::PathBuf;
 
@@ -47,7 +48,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the daemon: watch, judge, post, plan, broadcast, settle, and serve the API.
-    Serve,
+    Serve {
+        /// Where another daemon serves the database, wait and take over when it ends.
+        #[arg(long)]
+        standby: bool,
+    },
     /// Bring the database to this version's schema.
     Migrate,
     /// Check the configuration and everything it points to, and say what was found.
@@ -75,10 +80,13 @@ pub enum Command {
     /// Intents: list those that wait, approve one, give one up.
     #[command(subcommand)]
     Intent(intents::IntentCommand),
+    /// Webhooks: who is told of events, what was delivered, sending again.
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// Run the signing station: show each approved intent, have it signed on the Trezor.
     Sign(sign::SignArgs),
-    /// Compare every custody account with the chain.
-    Reconcile,
+    /// Compare every custody account with the chain, and list open findings.
+    Reconcile(books::ReconcileArgs),
     /// Prove that balances equal their entries, that the books balance, that nothing that was sealed has changed,
     /// and that every verdict follows from the history of its thresholds.
     Verify(books::VerifyArgs),
@@ -135,7 +143,7 @@ impl Remote {
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     let config = || Config::load(&cli.config);
     match cli.command {
-        Command::Serve => crate::daemon::serve(config()?).await,
+        Command::Serve { standby } => crate::daemon::serve(config()?, standby).await,
         Command::Migrate => database::migrate(&config()?).await,
         Command::Check => database::check(&config()?).await,
         Command::Account(command) => account::run(command, &config()?).await,
@@ -146,8 +154,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Chain(command) => chain::run(command, &config()?).await,
         Command::Rescan(args) => rescan::run(args, &config()?).await,
         Command::Intent(command) => intents::run(command).await,
+        Command::Webhook(command) => webhook::run(command, &config()?).await,
         Command::Sign(args) => sign::run(args).await,
-        Command::Reconcile => books::reconcile(&config()?).await,
+        Command::Reconcile(args) => books::reconcile(args, &config()?).await,
         Command::Verify(args) => books::verify(args, &config()?).await,
         Command::Seal(command) => seal::run(command, &config()?).await,
         Command::Statement(args) => statement::statement(args, &config()?).await,

@@ -15,6 +15,7 @@ use crate::intent::IntentError;
 use crate::payment::{FieldError, PaymentError};
 use crate::reconcile::ReconcileError;
 use crate::settings::SettingsError;
+use crate::webhook::WebhookError;
 
 /// A refusal with its reason.
 #[derive(Debug)]
@@ -130,6 +131,7 @@ impl From<DbError> for Problem {
         let detail = match &error {
             DbError::Connect(_) => "the database cannot be reached; repeat the call with the same Idempotency-Key",
             DbError::CommitUnknown(_) => "the outcome is unknown; repeat the call with the same Idempotency-Key to learn it",
+            DbError::Fenced(_) => "another daemon has taken over; call it with the same Idempotency-Key",
             DbError::NotOneRow { .. } => "another process moved it first; read it again",
             DbError::Query(_) | DbError::Corrupt { .. } => {
                 tracing::error!(error = &error as &dyn std::error::Error, "request failed in the database");
@@ -234,6 +236,19 @@ impl From<ReconcileError> for Problem {
             ReconcileError::Db(error) => error.into(),
             ReconcileError::Rpc(error) => Self::unavailable(format!("a chain cannot be read: {error}")),
             ReconcileError::NotScanned(_) => Self::unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<WebhookError> for Problem {
+    fn from(error: WebhookError) -> Self {
+        let said = error.to_string();
+        match error {
+            WebhookError::Db(error) => error.into(),
+            WebhookError::Unknown(_) | WebhookError::UnknownDelivery(_) => Self::not_found(said),
+            WebhookError::Disabled(_) | WebhookError::Enabled(_) => Self::conflict("webhook_state", said),
+            WebhookError::Pattern(text) => Self::field("events", text, said),
+            WebhookError::Url(_) => Self::field("url", "", said),
         }
     }
 }

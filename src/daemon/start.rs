@@ -22,17 +22,20 @@ use crate::deposit::Watched;
 use crate::intent::{IntentError, Planner};
 use crate::ledger::{Bookkeeper, LedgerError};
 use crate::metrics::{EndpointTotals, Metrics};
-use crate::reconcile::ReconcileError;
 use crate::reconcile::invariants::Auditor;
+use crate::reconcile::{self, ReconcileError, Reconciler};
 use crate::rpc::{HeadNotices, Node, VerifyError};
 use crate::scan::{self, ScanError, ScanOptions, Scanner};
 use crate::settings::{self, ChangeNote, Gate, NewChange, SettingsError, ThresholdKey};
 use crate::settle::{SettleError, Settler};
 use crate::units::{ChainId, Disposition, Progress};
+use crate::webhook::{self, Courier, Guard, WebhookError};
 
 /// Pauses between two attempts to reach the database at start.
 const DATABASE_PAUSE_MIN: Duration = Duration::from_millis(500);
 const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// How often a daemon that stands by asks for the lease.
+const STANDBY_PAUSE: Duration = Duration::from_secs(1);
 /// How long the server may take to show that it still holds our lease.
 const LEASE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -44,14 +47,14 @@ const END: Duration = Duration::from_secs(35);
 const INTERRUPTED: i32 = 130;
 
 /// Runs until a signal, or until something that must not go on. From either on, it ends in bounded time.
-pub async fn serve(config: Config) -> anyhow::Result<()> {
+pub async fn serve(config: Config, standby: bool) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     watch_signals(stop.clone())?;
     let metrics = Metrics::new();
     let admin = admin::spawn(config.metrics_listen, metrics.clone(), stop.clone())
         .with_context(|| format!("metrics cannot listen on {}", config.metrics_listen))?;
     let outcome = tokio::select! {
-        outcome = run(config, metrics.clone(), stop.clone()) => outcome,
+        outcome = run(config, standby, metrics.clone(), stop.clone()) => outcome,
         () = past(&stop, END) => Err(anyhow::anyhow!("stopping took longer than {} s; what was left is cut off", END.as_secs())),
     };
     metrics.set_ready(false);
@@ -63,10 +66,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     outcome
 }
 
-async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
+async fn run(config: Config, standby: bool, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
     let url = config.database.url.expose_secret();
     let Some(db) = connect(url, &stop).await? else { return Ok(()) };
-    let lease = InstanceLease::take(url).await?;
+    let Some(lease) = lease(url, standby, &metrics, &stop).await? else { return Ok(()) };
+    let db = db.under(lease.number());
     let book = Arc::new(config.book);
     let mut nodes = BTreeMap::new();
     for (chain, settings) in &config.chains {
@@ -78,7 +82,13 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
         .await
         .with_context(|| format!("the API cannot listen on {}", config.api_listen))?;
     let listening = listener.local_addr()?;
-    let state = ApiState { db: db.clone(), book: Arc::clone(&book), nodes: Arc::new(nodes.clone()), clock: now };
+    let state = ApiState {
+        db: db.clone(),
+        book: Arc::clone(&book),
+        nodes: Arc::new(nodes.clone()),
+        webhook_guard: config.webhook_guard.clone(),
+        clock: now,
+    };
     let mut workers = Workers::new(stop.clone(), metrics.clone(), config.poll);
     let ending = stop.clone();
     workers.run(async move { serve_http(listener, api::router(state), ending).await.context("the API ended") });
@@ -91,6 +101,7 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
     account_metrics(&mut workers, &db, &metrics);
     seals::seal(&mut workers, &db, &metrics, config.seal_heads_file);
     audit(&mut workers, &db, &metrics);
+    webhooks(&mut workers, &db, config.webhook_guard, &metrics)?;
     let settings_changed = Wake::new();
     notices::forward(&mut workers, url.to_owned(), settings::CHANGED, settings_changed.clone(), stop.clone());
     let watched = Arc::new(Watched::default());
@@ -117,6 +128,7 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
                 planner,
                 bookkeeper: Arc::clone(&bookkeeper),
                 metrics: metrics.clone(),
+                reconcile_every: config.reconcile,
                 settings_changed: settings_changed.clone(),
                 new_head,
             },
@@ -132,6 +144,42 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
     }
     tracing::info!("amanatd has stopped");
     outcome
+}
+
+/// Takes the lease; a daemon that stands by waits for it. `None` when it is told to stop meanwhile.
+async fn lease(url: &str, standby: bool, metrics: &Metrics, stop: &CancellationToken) -> anyhow::Result<Option<InstanceLease>> {
+    let holder = format!("pid {} on {}", std::process::id(), host());
+    let mut told = false;
+    // Ends when the lease is ours or the process is told to stop.
+    while !stop.is_cancelled() {
+        match InstanceLease::take(url, &holder).await {
+            Ok(lease) => {
+                metrics.set_standby(false);
+                return Ok(Some(lease));
+            }
+            Err(LeaseError::Held) if standby => {}
+            // While it stands by, a database that is away is waited for like one that is served.
+            Err(error @ LeaseError::Connect(_)) if told => tracing::warn!(error = &error as &dyn std::error::Error, "standing by"),
+            Err(error) => return Err(error.into()),
+        }
+        if !told {
+            told = true;
+            metrics.set_standby(true);
+            notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("standing by")]);
+            tracing::info!("another daemon serves this database; standing by to take over");
+        }
+        notify(&[sd_notify::NotifyState::Watchdog]);
+        tokio::select! {
+            () = tokio::time::sleep(STANDBY_PAUSE) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    Ok(None)
+}
+
+/// The machine's name, for people.
+fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "an unnamed host".to_owned(), |name| name.trim().to_owned())
 }
 
 /// Connects and tests the schema; a database that is away is waited for, a wrong one is refused.
@@ -240,6 +288,26 @@ fn audit(workers: &mut Workers, db: &Database, metrics: &Metrics) {
     });
 }
 
+/// Delivers events, and exports what waits.
+fn webhooks(workers: &mut Workers, db: &Database, guard: Guard, metrics: &Metrics) -> anyhow::Result<()> {
+    let courier = Arc::new(Courier::new(db.clone(), guard).context("webhooks cannot be sent")?);
+    workers.tick("webhook", None, WebhookError::disposition, move || {
+        let courier = Arc::clone(&courier);
+        async move { courier.tick(now()).await }
+    });
+    let (db, metrics) = (db.clone(), metrics.clone());
+    workers.tick("webhook_metrics", None, DbError::disposition, move || {
+        let (db, metrics) = (db.clone(), metrics.clone());
+        async move {
+            let totals = webhook::store::totals(&mut *db.connection().await?).await?;
+            let age = totals.oldest.map_or(0, |oldest| (now() - oldest).whole_seconds().max(0));
+            metrics.webhooks_seen(totals.pending, age, totals.dead, totals.disabled_endpoints);
+            Ok(Progress::Idle)
+        }
+    });
+    Ok(())
+}
+
 struct ChainWorkers {
     db: Database,
     node: Arc<Node>,
@@ -248,6 +316,7 @@ struct ChainWorkers {
     planner: Planner,
     bookkeeper: Arc<Bookkeeper>,
     metrics: Metrics,
+    reconcile_every: Duration,
     settings_changed: Wake,
     new_head: Wake,
 }
@@ -301,6 +370,11 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
         let broadcaster = Arc::clone(&broadcaster);
         async move { broadcaster.tick(now()).await }
     });
+    let reconciler = Arc::new(Reconciler::new(parts.db.clone(), Arc::clone(&parts.node), Arc::clone(&parts.spec), parts.reconcile_every));
+    gated(workers, &gate, "reconcile", chain, ReconcileError::disposition, move || {
+        let reconciler = Arc::clone(&reconciler);
+        async move { reconciler.tick(now()).await }
+    });
     let watched_node = Arc::clone(&parts.node);
     let settler = Arc::new(Settler { db: parts.db.clone(), node: parts.node, chain: parts.spec });
     gated(workers, &gate, "settle", chain, SettleError::disposition, move || {
@@ -322,6 +396,7 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
                 metrics.endpoint_seen(chain, &endpoint.name, totals);
             }
             let mut connection = db.connection().await?;
+            metrics.findings_seen(chain, reconcile::store::count_open(&mut connection, chain).await?);
             if let Some(cursor) = scan::store::find_cursor(&mut connection, chain).await? {
                 metrics.chain_seen(chain, cursor.tip.number.0, cursor.outflow_halted.is_some());
                 let unread = scan::store::count_internal_unread(&mut connection, chain).await?;

@@ -37,7 +37,7 @@ pub enum SelfTestError {
 }
 
 /// Tables whose rows must not change once written, each with three guards.
-const APPEND_ONLY: [&str; 9] = [
+const APPEND_ONLY: [&str; 10] = [
     "config_setting_history",
     "derived_destination_sweeps",
     "events",
@@ -47,6 +47,7 @@ const APPEND_ONLY: [&str; 9] = [
     "ledger_seal_signatures",
     "ledger_seals",
     "payment_quotes",
+    "webhook_attempts",
 ];
 
 /// Tables whose rows change and never go: what others refer to.

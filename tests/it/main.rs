@@ -31,6 +31,7 @@ mod statements;
 mod station;
 mod units;
 mod watch;
+mod webhooks;
 mod watch_faults;
 mod watching;
 mod way;

@@ -124,7 +124,8 @@ fn append(path: &Path, line: &str) -> Result<(), SealExportError> {
     file.sync_data().map_err(failed)
 }
 
-#[cfg(all(test, feature = "devkit"))]
+#[cfg(test)]
+#[cfg(feature = "devkit")]
 mod tests {
     use super::*;
     use crate::db::DatabaseLimits;

@@ -132,11 +132,15 @@ mod tests {
     use crate::devkit::postgres::APP;
     use crate::devkit::schema::FreshDatabase;
 
-    /// Two seals of one made-up entry each, as the store would write them.
+    /// Seals of one made-up entry each, as the store would write them.
     async fn sealed(base: &FreshDatabase, numbers: std::ops::RangeInclusive<i64>) -> Database {
-        let db = Database::connect(&base.url(APP), DatabaseLimits { connections_max: 2, ..DatabaseLimits::default() }).await.unwrap();
+        let db = Database::connect(&base.url(APP), DatabaseLimits { connections_max: 2, ..DatabaseLimits::default() })
+            .await
+            .expect("the test's own database");
         for number in numbers {
-            let previous = seal::store::list(&mut db.connection().await.unwrap(), number - 2, 1).await.unwrap();
+            let previous = seal::store::list(&mut db.connection().await.expect("the test's own database"), number - 2, 1)
+                .await
+                .expect("the test's own database");
             let root = alloy::primitives::B256::repeat_byte(number.to_le_bytes()[0]);
             let head = Head {
                 number,
@@ -149,7 +153,9 @@ mod tests {
             };
             let entries = vec![crate::units::LedgerEntryId(number)];
             let seal = seal::store::Seal { hash: head.hash(), head, entries, leaves: vec![root] };
-            seal::store::insert(&mut db.connection().await.unwrap(), &seal).await.unwrap();
+            seal::store::insert(&mut db.connection().await.expect("the test's own database"), &seal)
+                .await
+                .expect("the test's own database");
         }
         db
     }

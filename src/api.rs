@@ -39,6 +39,7 @@ mod problem;
 mod schema;
 mod screenings;
 mod server;
+mod statements;
 mod store;
 mod tagged;
 mod thresholds;

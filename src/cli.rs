@@ -14,7 +14,9 @@ mod payment;
 mod people;
 mod rescan;
 mod screen;
+mod seal;
 mod sign;
+mod statement;
 mod threshold;
 mod webhook;
 
@@ -96,9 +98,16 @@ pub enum Command {
     Sign(sign::SignArgs),
     /// Compare every custody account with the chain, and list open findings.
     Reconcile(books::ReconcileArgs),
-    /// Prove that balances equal their entries, that the books balance, and that every verdict follows from
-    /// the history of its thresholds.
-    Verify,
+    /// Prove that balances equal their entries, that the books balance, that nothing that was sealed has changed,
+    /// and that every verdict follows from the history of its thresholds.
+    Verify(books::VerifyArgs),
+    /// Seals of the ledger: list them, export their heads, sign one on the Trezor.
+    #[command(subcommand)]
+    Seal(seal::SealCommand),
+    /// Entries of a payment, an account or a period, as CSV or JSON.
+    Statement(statement::StatementArgs),
+    /// Every account's balance, now or at an instant, as CSV or JSON.
+    Balances(statement::BalancesArgs),
     /// Show the whole way on this machine, with a simulated Trezor.
     #[cfg(feature = "devkit")]
     Demo(DemoArgs),
@@ -162,7 +171,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Webhook(command) => webhook::run(command, &config()?).await,
         Command::Sign(args) => sign::run(args).await,
         Command::Reconcile(args) => books::reconcile(args, &config()?).await,
-        Command::Verify => books::verify(&config()?).await,
+        Command::Verify(args) => books::verify(args, &config()?).await,
+        Command::Seal(command) => seal::run(command, &config()?).await,
+        Command::Statement(args) => statement::statement(args, &config()?).await,
+        Command::Balances(args) => statement::balances(args, &config()?).await,
         #[cfg(feature = "devkit")]
         Command::Demo(_) => anyhow::bail!("the demo is dispatched by the binary"),
     }

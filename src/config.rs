@@ -41,6 +41,8 @@ pub struct Config {
     pub webhook_guard: Guard,
     pub plan: PlanPolicy,
     pub screening: ScreeningConfig,
+    /// Where the heads of the ledger's seals are appended, beside the journal.
+    pub seal_heads_file: Option<PathBuf>,
 }
 
 /// What transfers are screened by. Nothing is opened yet.
@@ -129,6 +131,8 @@ struct RawConfig {
     planning: RawPlanning,
     #[serde(default)]
     screening: RawScreening,
+    #[serde(default)]
+    ledger: RawLedger,
     #[serde(default, rename = "chain")]
     chains: Vec<RawChain>,
 }
@@ -231,6 +235,13 @@ impl Default for RawPlanning {
     fn default() -> Self {
         Self { approvals_required: default_approvals(), max_fee_per_gas_gwei: default_gwei() }
     }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLedger {
+    /// One line for each seal, relative to this file. Copy it to a host that the database's owner cannot reach.
+    seal_heads_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -443,6 +454,7 @@ impl Config {
                 approvals_required: raw.planning.approvals_required,
                 max_fee_per_gas_max: u128::from(raw.planning.max_fee_per_gas_gwei) * WEI_PER_GWEI,
             },
+            seal_heads_file: raw.ledger.seal_heads_file.map(|file| folder.join(file)),
         })
     }
 }

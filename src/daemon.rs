@@ -7,9 +7,11 @@
 mod admin;
 mod heads;
 mod notices;
+mod seals;
 mod start;
 mod supervise;
 
+pub(crate) use seals::read_heads;
 pub use start::serve;
 
 use std::time::Duration;

@@ -27,6 +27,9 @@ pub struct Metrics {
     endpoint_dissents: IntCounterVec,
     endpoint_resting: IntGaugeVec,
     head_notices_connected: IntGaugeVec,
+    invariant_violations: IntGaugeVec,
+    invariant_turns: IntGaugeVec,
+    ledger_sealed: IntGauge,
     webhook_pending: IntGauge,
     webhook_oldest: IntGauge,
     webhook_dead: IntGauge,
@@ -121,6 +124,18 @@ impl Metrics {
             "1 while a node announces new heads over its WebSocket; at 0 the chain is polled alone. Absent without websocket_url.",
             &["chain"],
         );
+        let invariant_violations = gauges(
+            "amanatd_invariant_violations",
+            "Violations of an invariant that stand; any halts the outflow of every chain. 0 is normal.",
+            &["invariant"],
+        );
+        let invariant_turns = gauges(
+            "amanatd_invariant_turns_total",
+            "How often all rows were looked at for an invariant since the start; at a standstill nobody looks.",
+            &["invariant"],
+        );
+        let ledger_sealed = IntGauge::new("amanatd_ledger_seal_number", "Number of the last seal whose head was exported.")
+            .expect("metric names and labels are constants of this file");
         let gauge = |name: &str, help: &str| IntGauge::new(name, help).expect("metric names are constants of this file");
         let webhook_pending = gauge("amanatd_webhook_pending_deliveries", "Events that wait to be taken by an endpoint.");
         let webhook_oldest = gauge("amanatd_webhook_oldest_pending_seconds", "How long the oldest of them has waited; 0 if none does.");
@@ -139,7 +154,7 @@ impl Metrics {
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let all: [Box<dyn prometheus::core::Collector>; 26] = [
+        let all: [Box<dyn prometheus::core::Collector>; 29] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
             Box::new(chain_scanned.clone()),
@@ -157,6 +172,9 @@ impl Metrics {
             Box::new(endpoint_dissents.clone()),
             Box::new(endpoint_resting.clone()),
             Box::new(head_notices_connected.clone()),
+            Box::new(invariant_violations.clone()),
+            Box::new(invariant_turns.clone()),
+            Box::new(ledger_sealed.clone()),
             Box::new(webhook_pending.clone()),
             Box::new(webhook_oldest.clone()),
             Box::new(webhook_dead.clone()),
@@ -189,6 +207,9 @@ impl Metrics {
             endpoint_dissents,
             endpoint_resting,
             head_notices_connected,
+            invariant_violations,
+            invariant_turns,
+            ledger_sealed,
             webhook_pending,
             webhook_oldest,
             webhook_dead,
@@ -254,6 +275,15 @@ impl Metrics {
 
     pub fn head_notices(&self, chain: ChainId, connected: bool) {
         self.head_notices_connected.with_label_values(&[&chain.to_string()]).set(i64::from(connected));
+    }
+
+    pub fn invariant_seen(&self, invariant: &str, violations: u64, turns: u64) {
+        self.invariant_violations.with_label_values(&[invariant]).set(violations.cast_signed());
+        self.invariant_turns.with_label_values(&[invariant]).set(turns.cast_signed());
+    }
+
+    pub fn seal_exported(&self, number: i64) {
+        self.ledger_sealed.set(number);
     }
 
     pub fn webhooks_seen(&self, pending: u64, oldest_seconds: i64, dead: u64, disabled_endpoints: u64) {

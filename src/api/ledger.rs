@@ -14,7 +14,8 @@ use super::wire::{
     ReconciliationLine, SidesView,
 };
 use crate::chains::ChainBook;
-use crate::ledger::{self, AccountKey};
+use crate::ledger;
+use crate::ledger::statement::account_name;
 use crate::officer::Scope;
 use crate::units::{AssetId, LedgerEntryId, format_units};
 use crate::{account, reconcile, scan, settings};
@@ -92,15 +93,6 @@ pub(super) async fn entries(
         })
         .collect();
     Ok(axum::Json(EntryPage { entries, next_cursor }))
-}
-
-fn account_name(key: AccountKey) -> String {
-    let kind = key.kind().name();
-    match (key.address(), key.payment()) {
-        (Some(address), _) => format!("{kind}:{address}"),
-        (None, Some(payment)) => format!("{kind}:{payment}"),
-        (None, None) => kind.to_owned(),
-    }
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 
 use super::auth::Unauthenticated;
 use super::problem::Problem;
-use super::{ApiState, document, escrow, feed, held, intents, ledger, payments, screenings, thresholds, webhooks};
+use super::{ApiState, document, escrow, feed, held, intents, ledger, payments, screenings, statements, thresholds, webhooks};
 
 /// Larger bodies are refused unread.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -66,6 +66,8 @@ pub(super) fn routes(base: OpenApi) -> OpenApiRouter<ApiState> {
         .routes(routes!(screenings::list))
         .routes(routes!(screenings::get))
         .routes(routes!(screenings::decide))
+        .routes(routes!(statements::entries))
+        .routes(routes!(statements::balances))
         .routes(routes!(ledger::reconciliation))
         .routes(routes!(feed::list))
         .routes(routes!(feed::stream))

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::supervise::{Loop, Wake, Woken, Workers, chain_of};
-use super::{admin, heads, notices, now, serve_http};
+use super::{admin, heads, notices, now, seals, serve_http};
 use crate::account::{self, Capacity, Room};
 use crate::api::{self, ApiState, Doors};
 use crate::broadcast::{BroadcastError, Broadcaster};
@@ -23,6 +23,7 @@ use crate::escrow::{EscrowError, Lapser};
 use crate::intent::{IntentError, Planner};
 use crate::ledger::{Bookkeeper, LedgerError};
 use crate::metrics::{EndpointTotals, Metrics, ScreeningTotals};
+use crate::reconcile::invariants::Auditor;
 use crate::reconcile::{self, ReconcileError, Reconciler};
 use crate::rpc::{HeadNotices, Node, VerifyError};
 use crate::scan::{self, ScanError, ScanOptions, Scanner};
@@ -105,6 +106,8 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
     });
     account_metrics(&mut workers, &db, &metrics);
     door_metrics(&mut workers, doors, &metrics);
+    seals::seal(&mut workers, &db, &metrics, config.seal_heads_file);
+    audit(&mut workers, &db, &metrics);
     webhooks(&mut workers, &db, config.webhook_guard, &metrics)?;
     let settings_changed = Wake::new();
     notices::forward(&mut workers, url.to_owned(), settings::CHANGED, settings_changed.clone(), stop.clone());
@@ -285,6 +288,22 @@ fn door_metrics(workers: &mut Workers, doors: Arc<Doors>, metrics: &Metrics) {
         let totals = doors.totals();
         metrics.api_seen(totals.token_calls_refused, totals.address_calls_refused, totals.streams_open);
         async { Ok(Progress::Idle) }
+    });
+}
+
+/// Checks the invariants while everything else works, and exports what it finds.
+fn audit(workers: &mut Workers, db: &Database, metrics: &Metrics) {
+    let (auditor, metrics) = (Arc::new(Auditor::new(db.clone())), metrics.clone());
+    workers.tick("audit", None, ReconcileError::disposition, move || {
+        let (auditor, metrics) = (Arc::clone(&auditor), metrics.clone());
+        async move {
+            if let Some(look) = auditor.tick(now()).await? {
+                for (invariant, violations, turns) in look.standing {
+                    metrics.invariant_seen(invariant.id(), violations, turns);
+                }
+            }
+            Ok(Progress::Idle)
+        }
     });
 }
 

@@ -1,6 +1,8 @@
-//! Posts what is confirmed and reverses what was reorged away, one transfer per transaction.
+//! Posts what is confirmed, many transfers in one transaction, and reverses what was reorged away.
 //!
-//! Pull: it lists confirmed transfers that are not in the ledger. Each is posted exactly once by its key.
+//! Pull: it lists confirmed transfers that are not in the ledger. Each is posted exactly once by its key. When
+//! one of a batch cannot be posted the batch rolls back and each of its transfers gets a transaction of its
+//! own, so that the one holds no other up.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +18,7 @@ use crate::account::{self, Purpose};
 use crate::chains::ChainBook;
 use crate::confirm;
 use crate::confirm::store::{ConfirmedSighting, Page};
-use crate::db::Database;
+use crate::db::{Database, DbError};
 use crate::deposit::{self, DestinationStatus};
 use crate::event::{self, Event};
 use crate::payment::{self, ExceptionKind, Payment, PaymentError, PaymentEvent, PaymentState};
@@ -24,7 +26,10 @@ use crate::scan;
 use crate::units::{Asset, BlockNumber, ChainId, Disposition, LedgerEntryId, Outcomes, PaymentId, Progress, TokenAmount, format_units};
 
 /// How many transfers one tick posts at most.
-const TRANSFERS_PER_TICK: i64 = 200;
+const TRANSFERS_PER_TICK: i64 = 1_000;
+/// How many of them share a transaction: enough that the commit is a small part of it, few enough that the
+/// payments it locks are free again in a moment.
+const TRANSFERS_PER_UNIT: usize = 200;
 /// How far a start looks back behind the cursor, for a verdict that committed late.
 const LOOK_BACK: i64 = 1_000;
 /// Entries of a payment read at once.
@@ -62,15 +67,54 @@ impl Bookkeeper {
         let keys: Vec<String> = sightings.iter().map(|sighting| posting::credit_key(sighting.verdict)).collect();
         let posted = store::list_posted_keys(&mut connection, &keys).await?;
         drop(connection);
-        let mut progress = Progress::Idle;
-        for (sighting, key) in sightings.into_iter().zip(keys) {
-            if !posted.contains(&key) {
-                self.post_or_set_aside(sighting, chain, now).await?;
-                progress = Progress::Worked;
+        let due: Vec<ConfirmedSighting> =
+            sightings.into_iter().zip(keys).filter(|(_, key)| !posted.contains(key)).map(|(sighting, _)| sighting).collect();
+        for batch in due.chunks(TRANSFERS_PER_UNIT) {
+            if batch.len() > 1 && self.post_together(batch, chain, now).await? {
+                continue;
+            }
+            for sighting in batch {
+                self.post_or_set_aside(*sighting, chain, now).await?;
             }
         }
+        let progress = Progress::of(!due.is_empty());
         self.looked_back.lock().unwrap_or_else(PoisonError::into_inner).insert(chain);
         Ok(progress)
+    }
+
+    /// Posts all of them in one transaction; `false` when one of them could not be, and none is posted.
+    ///
+    /// An unknown commit is an error: the next tick finds by their keys what was posted.
+    async fn post_together(&self, batch: &[ConfirmedSighting], chain: ChainId, now: OffsetDateTime) -> Result<bool, LedgerError> {
+        let mut transfers = Vec::with_capacity(batch.len());
+        for sighting in batch {
+            // One that left the book is told of and set aside on its own.
+            let Some(facts) = self.book.asset(sighting.amount.asset) else { return Ok(false) };
+            transfers.push((*sighting, facts.decimals));
+        }
+        let posted = self
+            .db
+            .unit(move |connection| {
+                Box::pin(async move {
+                    let mut last = 0;
+                    for (sighting, decimals) in &transfers {
+                        post_one(connection, sighting, *decimals).await?;
+                        store::close_unposted(connection, sighting.verdict, now).await?;
+                        last = last.max(sighting.verdict);
+                    }
+                    store::advance_cursor(connection, chain, last).await?;
+                    Ok::<(), LedgerError>(())
+                })
+            })
+            .await;
+        match posted {
+            Ok(()) => Ok(true),
+            Err(error @ LedgerError::Db(DbError::Connect(_) | DbError::CommitUnknown(_))) => Err(error),
+            Err(error) => {
+                tracing::debug!(chain.id = chain.get(), transfers = batch.len(), %error, "a batch is posted one by one");
+                Ok(false)
+            }
+        }
     }
 
     /// A transfer that cannot be posted is set aside, so that it holds no other up; only trouble with

@@ -82,13 +82,13 @@ impl Settler {
         if now.succeeded != before.succeeded || (now.succeeded && !moved_exactly(&intent, &receipt.logs)) {
             return Err(SettleError::OtherEffect { intent: intent.id, tx_hash: outbound.tx_hash });
         }
-        let fee = entries::network_fee(&intent, self.chain.native_asset(), self.chain.native.decimals, now.fee_paid, outbound.tx_hash);
+        let fee = entries::network_fee(&intent, self.chain.native_asset(), self.chain.native.decimals, now.fee_paid, outbound.id);
         tracing::warn!(intent.id = %intent.id, tx.hash = %outbound.tx_hash, block = %now.block, "a settled transaction is in another block after a reorg");
         self.db
             .unit(move |connection| {
                 Box::pin(async move {
                     if now.fee_paid != before.fee_paid {
-                        rebook_fee(connection, outbound.tx_hash, before.block.hash, now.block.hash, fee).await?;
+                        rebook_fee(connection, (outbound.id, outbound.tx_hash), before.block.hash, now.block.hash, fee).await?;
                     }
                     broadcast::store::move_settled(connection, outbound.id, now).await?;
                     Ok::<Progress, SettleError>(Progress::Worked)
@@ -113,8 +113,8 @@ impl Settler {
         let asset = intent.amount.asset;
         let decimals = self.decimals(asset).ok_or(SettleError::UnlistedAsset(asset))?;
         let native = self.chain.native_asset();
-        let fee = entries::network_fee(&intent, native, self.chain.native.decimals, inclusion.fee_paid, outbound.tx_hash);
-        let movement = inclusion.succeeded.then(|| entries::movement(&intent, decimals, outbound.tx_hash)).flatten();
+        let fee = entries::network_fee(&intent, native, self.chain.native.decimals, inclusion.fee_paid, outbound.id);
+        let movement = inclusion.succeeded.then(|| entries::movement(&intent, decimals, (outbound.id, outbound.tx_hash))).flatten();
         let posting: Vec<ledger::Entry> = movement.into_iter().chain(fee).collect();
         self.db
             .unit(move |connection| {
@@ -144,22 +144,26 @@ impl Settler {
 /// Reverses the fee booked for the block that is gone and books the one of the block that stands.
 async fn rebook_fee(
     connection: &mut PgConnection,
-    tx_hash: B256,
+    (outbound, tx_hash): (i64, B256),
     gone: B256,
     stands: B256,
     fee: Option<ledger::Entry>,
 ) -> Result<(), SettleError> {
-    let key_in = |block: B256| format!("tx:{tx_hash}:fee:{block}");
-    let booked = match ledger::store::find(connection, &key_in(gone)).await? {
-        Some(entry) => Some(entry),
-        None => ledger::store::find(connection, &format!("tx:{tx_hash}:fee")).await?,
-    };
-    let mut entries = Vec::new();
-    if let Some(booked) = booked {
-        entries.push(ledger::posting::reversal(&booked, "gas cost something else in the block that stands"));
+    let key_in = |block: B256| format!("{}:{block}", entries::fee_key(outbound));
+    // The last two are those of transactions that settled while keys had their hash.
+    let keys = [key_in(gone), entries::fee_key(outbound), format!("tx:{tx_hash}:fee:{gone}"), format!("tx:{tx_hash}:fee")];
+    let mut booked = None;
+    for key in keys {
+        if booked.is_none() {
+            booked = ledger::store::find(connection, &key).await?;
+        }
     }
-    entries.extend(fee.map(|fee| ledger::Entry { key: key_in(stands), ..fee }));
-    ledger::store::append(connection, &entries).await?;
+    let mut posting = Vec::new();
+    if let Some(booked) = booked {
+        posting.push(ledger::posting::reversal(&booked, "gas cost something else in the block that stands"));
+    }
+    posting.extend(fee.map(|fee| ledger::Entry { key: key_in(stands), ..fee }));
+    ledger::store::append(connection, &posting).await?;
     Ok(())
 }
 

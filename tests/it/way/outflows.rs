@@ -22,7 +22,11 @@ fn seller(place: usize) -> Address {
 
 /// How often the ledger moved money or paid a fee for a transaction.
 fn bookings(way: &Way, raw: &[u8]) -> i64 {
-    way.api.count(&format!("select count(*) from funds_ledger_entries where idempotency_key like 'tx:{}:%'", keccak256(raw)))
+    way.api.count(&format!(
+        "select count(*) from outbound_transactions t join funds_ledger_entries e on e.idempotency_key like 'outbound:' || t.id || ':%' \
+         where t.tx_hash = '\\x{:x}'",
+        keccak256(raw)
+    ))
 }
 
 // === s2: stored, then sent ===

@@ -51,7 +51,10 @@ async fn s5_a_release_mined_dropped_and_mined_again_settles_once() {
     assert_eq!(way.intent(release.id).await.state, "settled");
     assert_eq!(way.read(payment.id).await.status, "completed");
     assert_eq!(way.chain.balance_of(way.usdc, SELLERS[0].parse().unwrap()).await.unwrap(), U256::from(40_000_000));
-    let booked = format!("select count(*) from funds_ledger_entries where idempotency_key like 'tx:{hash}:%'");
+    let booked = format!(
+        "select count(*) from outbound_transactions t join funds_ledger_entries e on e.idempotency_key like 'outbound:' || t.id || ':%' \
+         where t.tx_hash = '\\x{hash:x}'"
+    );
     assert_eq!(way.api.count(&booked), 2);
     way.rounds().await;
     assert_eq!(way.api.count(&booked), 2);

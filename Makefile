@@ -21,12 +21,13 @@ demo: setup ## The whole way on a local chain (STAY=1: leave it running; KILL=1:
 test: setup ## Every test, against a private PostgreSQL and a real local chain
 	cargo test --features devkit --locked
 
-check: setup ## Formatting, lints, fresh .sqlx, contracts and scripts
+check: setup ## Formatting, lints, fresh .sqlx, contracts, alert rules and scripts
 	cargo fmt --check
 	scripts/check-sqlx
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo clippy --all-targets --features devkit --locked -- -D warnings
 	scripts/compile-contracts --check
+	scripts/check-alerting
 	scripts/check-scripts
 
 bench: setup ## The hot paths, each against a named baseline (LARGE=1: larger inputs; catch_up first builds its chain, 9 minutes)

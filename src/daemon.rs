@@ -6,6 +6,7 @@
 
 mod admin;
 mod heads;
+mod measure;
 mod notices;
 mod start;
 mod supervise;

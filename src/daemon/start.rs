@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::supervise::{Loop, Wake, Woken, Workers, chain_of};
-use super::{admin, heads, notices, now, serve_http};
+use super::{admin, heads, measure, notices, now, serve_http};
 use crate::account::{self, Capacity, Room};
 use crate::api::{self, ApiState};
 use crate::broadcast::{BroadcastError, Broadcaster};
@@ -48,6 +48,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     watch_signals(stop.clone())?;
     let metrics = Metrics::new();
+    metrics.operations.process_started(now().unix_timestamp());
     let admin = admin::spawn(config.metrics_listen, metrics.clone(), stop.clone())
         .with_context(|| format!("metrics cannot listen on {}", config.metrics_listen))?;
     let outcome = tokio::select! {
@@ -67,6 +68,7 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
     let url = config.database.url.expose_secret();
     let Some(db) = connect(url, &stop).await? else { return Ok(()) };
     let lease = InstanceLease::take(url).await?;
+    metrics.operations.lease(true);
     let book = Arc::new(config.book);
     let mut nodes = BTreeMap::new();
     for (chain, settings) in &config.chains {
@@ -88,13 +90,14 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
     let mut workers = Workers::new(stop.clone(), metrics.clone(), config.poll);
     let ending = stop.clone();
     workers.run(async move { serve_http(listener, api::router(state), ending).await.context("the API ended") });
-    hold_lease(&mut workers, lease);
+    hold_lease(&mut workers, lease, &metrics);
     let sightings = Arc::new(Sightings::new(db.clone()));
     workers.tick("sightings", None, ConfirmError::disposition, move || {
         let sightings = Arc::clone(&sightings);
         async move { sightings.tick().await }
     });
     account_metrics(&mut workers, &db, &metrics);
+    measure::figures(&mut workers, &db, &nodes, &metrics);
     webhooks(&mut workers, &db, config.webhook_guard, &metrics)?;
     let settings_changed = Wake::new();
     notices::forward(&mut workers, url.to_owned(), settings::CHANGED, settings_changed.clone(), stop.clone());
@@ -191,15 +194,19 @@ async fn first_thresholds(db: &Database, book: &ChainBook, chains: impl Iterator
 }
 
 /// The process ends when its lease is gone: another daemon may have taken over.
-fn hold_lease(workers: &mut Workers, lease: InstanceLease) {
-    let lease = Arc::new(tokio::sync::Mutex::new(lease));
+fn hold_lease(workers: &mut Workers, lease: InstanceLease, metrics: &Metrics) {
+    let (lease, metrics) = (Arc::new(tokio::sync::Mutex::new(lease)), metrics.clone());
     workers.tick(
         "lease",
         None,
         |_: &LeaseError| Disposition::Stop,
         move || {
-            let lease = Arc::clone(&lease);
-            async move { lease.lock().await.check(LEASE_LIMIT).await.map(|()| Progress::Idle) }
+            let (lease, metrics) = (Arc::clone(&lease), metrics.clone());
+            async move {
+                let held = lease.lock().await.check(LEASE_LIMIT).await;
+                metrics.operations.lease(held.is_ok());
+                held.map(|()| Progress::Idle)
+            }
         },
     );
 }
@@ -316,6 +323,11 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
     gated(workers, &gate, "reconcile", chain, ReconcileError::disposition, move || {
         let reconciler = Arc::clone(&reconciler);
         async move { reconciler.tick(now()).await }
+    });
+    let float = Arc::new(measure::Float::new(parts.db.clone(), Arc::clone(&parts.node), parts.metrics.clone()));
+    gated(workers, &gate, "float", chain, measure::FloatError::disposition, move || {
+        let float = Arc::clone(&float);
+        async move { float.tick().await }
     });
     let watched_node = Arc::clone(&parts.node);
     let settler = Arc::new(Settler { db: parts.db.clone(), node: parts.node, chain: parts.spec });

@@ -125,6 +125,7 @@ impl Workers {
         let Loop { name, chain, mut woken } = turning;
         let (stop, metrics, poll, started) = (self.stop.clone(), self.metrics.clone(), self.poll, self.started);
         let pulse = self.pulse(name);
+        metrics.worker_started(name, chain, now().unix_timestamp());
         self.tasks.spawn(async move {
             let mut pause = PAUSE_MIN;
             // Ends when the process stops, or on an error that says so.

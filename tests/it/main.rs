@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 
 mod accounts;
+mod alerting;
 mod api;
 mod catching_up;
 mod db;

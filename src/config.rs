@@ -26,6 +26,8 @@ pub struct Config {
     pub book: ChainBook,
     pub chains: BTreeMap<ChainId, ChainConfig>,
     pub api_listen: SocketAddr,
+    /// Where the API listens too, for stations on this host without a network.
+    pub api_socket: Option<PathBuf>,
     pub metrics_listen: SocketAddr,
     pub poll: Duration,
     /// From one look for findings to the next.
@@ -83,7 +85,7 @@ struct RawConfig {
     #[serde(default)]
     database: RawDatabase,
     #[serde(default)]
-    api: RawListen,
+    api: RawApi,
     #[serde(default)]
     metrics: RawListen,
     #[serde(default)]
@@ -105,6 +107,14 @@ struct RawDatabase {
     /// For amanat_migrator, used by `amanatd migrate` only. Credential: migrator-url.
     migrator_url: Option<String>,
     migrator_url_file: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawApi {
+    listen: Option<String>,
+    /// A socket of this host besides; api.sock in systemd's runtime directory if absent.
+    socket: Option<PathBuf>,
 }
 
 #[derive(Default, Deserialize)]
@@ -266,11 +276,17 @@ const AGREEMENT: usize = 2;
 const WEI_PER_GWEI: u128 = 1_000_000_000;
 
 impl Config {
+    /// The migrator's connection and nothing else, as `amanatd migrate` needs it; `None` where it is not configured.
+    pub fn migrator_url(path: &Path) -> Result<Option<SecretString>, ConfigError> {
+        let database = raw(path)?.database;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let url = secret(database.migrator_url, database.migrator_url_file, "migrator-url", folder)?;
+        Ok(url.map(SecretString::from))
+    }
+
     /// Reads the file and everything it points to.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = read(path)?;
-        let raw: RawConfig =
-            toml::from_str(&text).map_err(|error| ConfigError::Form { path: path.to_owned(), message: error.to_string() })?;
+        let raw = raw(path)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         let book = ChainBook::parse(&read(&folder.join(&raw.chains_file))?)?;
         let chains = chains(raw.chains, &book, folder)?;
@@ -290,8 +306,9 @@ impl Config {
             database: database(raw.database, folder)?,
             book,
             chains,
-            api_listen: listen("api.listen", raw.api, API_LISTEN)?,
-            metrics_listen: listen("metrics.listen", raw.metrics, METRICS_LISTEN)?,
+            api_listen: listen("api.listen", raw.api.listen, API_LISTEN)?,
+            api_socket: socket(raw.api.socket, folder),
+            metrics_listen: listen("metrics.listen", raw.metrics.listen, METRICS_LISTEN)?,
             poll: Duration::from_millis(raw.watch.poll_ms),
             reconcile: Duration::from_secs(raw.watch.reconcile_seconds),
             webhook_guard: guard(&raw.webhooks)?,
@@ -301,6 +318,10 @@ impl Config {
             },
         })
     }
+}
+
+fn raw(path: &Path) -> Result<RawConfig, ConfigError> {
+    toml::from_str(&read(path)?).map_err(|error| ConfigError::Form { path: path.to_owned(), message: error.to_string() })
 }
 
 fn guard(raw: &RawWebhooks) -> Result<Guard, ConfigError> {
@@ -389,8 +410,16 @@ fn secret(inline: Option<String>, file: Option<PathBuf>, credential: &str, folde
     if path.exists() { Ok(Some(read(&path)?.trim().to_owned())) } else { Ok(None) }
 }
 
-fn listen(name: &str, raw: RawListen, default: &str) -> Result<SocketAddr, ConfigError> {
-    let text = raw.listen.unwrap_or_else(|| default.to_owned());
+/// The socket that is named; else the one in the directory that systemd made for us.
+fn socket(named: Option<PathBuf>, folder: &Path) -> Option<PathBuf> {
+    match named {
+        Some(path) => Some(folder.join(path)),
+        None => std::env::var_os("RUNTIME_DIRECTORY").map(|directory| PathBuf::from(directory).join("api.sock")),
+    }
+}
+
+fn listen(name: &str, raw: Option<String>, default: &str) -> Result<SocketAddr, ConfigError> {
+    let text = raw.unwrap_or_else(|| default.to_owned());
     text.parse().map_err(|_| field(name, text, "use an address and a port, such as 127.0.0.1:8700"))
 }
 

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use axum::Router;
 use time::OffsetDateTime;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// How long requests under way may take once the process was told to stop.
@@ -30,7 +29,11 @@ pub fn now() -> OffsetDateTime {
 
 /// Serves until `stop`; then requests under way are waited for, but not for long: a request that was sent
 /// by half would hold the process for ever.
-async fn serve_http(listener: TcpListener, router: Router, stop: CancellationToken) -> std::io::Result<()> {
+async fn serve_http<L>(listener: L, router: Router, stop: CancellationToken) -> std::io::Result<()>
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
     let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     tokio::select! {
         ended = serving.into_future() => ended,

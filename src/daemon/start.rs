@@ -1,6 +1,9 @@
 //! From a configuration to a running daemon, in the order in which things must be true.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +39,9 @@ const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// How long the server may take to show that it still holds our lease.
 const LEASE_LIMIT: Duration = Duration::from_secs(10);
 
+/// Between two looks whether every chain was read, and how much longer a start may take after each.
+const READY_PAUSE: Duration = Duration::from_secs(1);
+const START_EXTENSION_US: u32 = 60_000_000;
 /// How long units of work may take to finish once nobody waits for them.
 const CLOSING: Duration = Duration::from_secs(8);
 /// After this long the process ends, whatever it is at: below TimeoutStopSec of the unit, which kills.
@@ -88,6 +94,10 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
         clock: now,
     };
     let mut workers = Workers::new(stop.clone(), metrics.clone(), config.poll);
+    if let Some(path) = &config.api_socket {
+        let (socket, router, ending) = (bind_socket(path)?, api::router(state.clone()), stop.clone());
+        workers.run(async move { serve_http(socket, router, ending).await.context("the API's socket ended") });
+    }
     let ending = stop.clone();
     workers.run(async move { serve_http(listener, api::router(state), ending).await.context("the API ended") });
     hold_lease(&mut workers, lease, &metrics);
@@ -133,7 +143,7 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
     }
     workers.feed_watchdog();
     metrics.set_ready(true);
-    notify(&[sd_notify::NotifyState::Ready]);
+    tell_ready(&mut workers, &db, nodes.keys().copied().collect(), stop.clone());
     tracing::info!(api = %listening, metrics = %config.metrics_listen, chains = nodes.len(), "amanatd is ready");
     let outcome = workers.join().await;
     if tokio::time::timeout(CLOSING, db.close()).await.is_err() {
@@ -191,6 +201,52 @@ async fn first_thresholds(db: &Database, book: &ChainBook, chains: impl Iterator
         }
     }
     Ok(())
+}
+
+/// A socket of this host. Whoever may reach it may also reach loopback: the API asks both for a token. The lease is
+/// ours, so a socket that is there is a dead daemon's.
+fn bind_socket(path: &Path) -> anyhow::Result<tokio::net::UnixListener> {
+    if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+        std::fs::remove_file(path).with_context(|| format!("the old socket {} cannot be removed", path.display()))?;
+    }
+    let listener = tokio::net::UnixListener::bind(path).with_context(|| format!("the API cannot listen on {}", path.display()))?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o666)).with_context(|| format!("the mode of {}", path.display()))?;
+    Ok(listener)
+}
+
+/// Tells systemd READY once a first block of every chain is stored: only then is everything at work. That is at
+/// once, but for a chain that was never read and whose node is away; for it the start may take longer.
+fn tell_ready(workers: &mut Workers, db: &Database, chains: Vec<ChainId>, stop: CancellationToken) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    let db = db.clone();
+    workers.run(async move {
+        // Ends when the process does, or all chains were read.
+        while !stop.is_cancelled() {
+            let waits_for = match unread(&db, &chains).await {
+                Ok(None) => {
+                    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("at work")]);
+                    break;
+                }
+                Ok(Some(chain)) => format!("waiting for the first block of chain {chain}"),
+                Err(error) => format!("waiting for the database: {}", chain_of(&error)),
+            };
+            notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(START_EXTENSION_US), sd_notify::NotifyState::Status(&waits_for)]);
+            tokio::select! {
+                () = tokio::time::sleep(READY_PAUSE) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        stop.cancelled().await;
+        Ok(())
+    });
+}
+
+/// A chain of which no block is stored.
+async fn unread(db: &Database, chains: &[ChainId]) -> Result<Option<ChainId>, DbError> {
+    let tips = scan::store::list_tips(&mut *db.connection().await?).await?;
+    Ok(chains.iter().copied().find(|chain| !tips.iter().any(|(read, ..)| read == chain)))
 }
 
 /// The process ends when its lease is gone: another daemon may have taken over.

@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use alloy::primitives::U256;
+use amanatd::devkit::child;
 use amanatd::devkit::postgres::APP;
 use amanatd::devkit::schema::FreshDatabase;
 use amanatd::metrics::Metrics;
@@ -280,5 +282,103 @@ async fn y8_figures_follow_what_is_in_the_database() {
     assert_eq!(value(&text, "amanatd_intents{chain=\"31337\",state=\"broadcast\"}"), Some(1));
     let oldest = value(&text, "amanatd_intent_oldest_seconds{chain=\"31337\",state=\"uncertain\"}").unwrap();
     assert!((3_600..3_700).contains(&oldest), "{oldest}");
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
+/// Prometheus itself, as scripts/setup unpacks it; ends with its parent, and when it is dropped.
+struct Prometheus {
+    child: std::process::Child,
+    url: String,
+}
+
+impl Prometheus {
+    fn start(place: &Place) -> Option<Self> {
+        let binary = root(".tools/prometheus/usr/bin/prometheus");
+        if !binary.is_file() {
+            return None;
+        }
+        let port = crate::process::free_port();
+        place.write(
+            "prometheus.yml",
+            &format!(
+                "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [\"{}\"]\nscrape_configs:\n\
+                 - job_name: amanatd\n  static_configs: [{{targets: [\"127.0.0.1:{}\"]}}]\n",
+                root("alerting/amanatd.rules.yml").display(),
+                place.metrics_port
+            ),
+        );
+        let mut words = child::dies_with_us("KILL");
+        words.push(binary.display().to_string());
+        words.push(format!("--config.file={}", place.path("prometheus.yml").display()));
+        words.push(format!("--storage.tsdb.path={}", place.path("prometheus-data").display()));
+        words.push(format!("--web.listen-address=127.0.0.1:{port}"));
+        let mut command = child::command(&words).unwrap();
+        let log = fs::File::create(place.path("prometheus.log")).unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        Some(Self { child: child::spawn(command).unwrap(), url: format!("http://127.0.0.1:{port}") })
+    }
+
+    async fn ask(&self, path: &str, query: &[(&str, &str)]) -> Option<serde_json::Value> {
+        let url = reqwest::Url::parse_with_params(&format!("{}{path}", self.url), query).unwrap();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let answer = http.get(url).send().await.ok()?;
+        serde_json::from_str(&answer.text().await.ok()?).ok()
+    }
+
+    /// How many series an expression has now; `None` if it is refused.
+    async fn count(&self, expr: &str) -> Option<usize> {
+        let answer = self.ask("/api/v1/query", &[("query", expr)]).await?;
+        (answer["status"] == "success").then(|| answer["data"]["result"].as_array().map_or(0, Vec::len))
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = child::stop(&mut self.child, rustix::process::Signal::KILL, std::time::Duration::from_secs(5));
+    }
+}
+
+#[tokio::test]
+async fn y8_a_real_prometheus_reads_the_daemon_and_every_expression_has_an_answer() {
+    let base = FreshDatabase::create().unwrap();
+    let place = Place::new();
+    let chain = chain(0).await;
+    place.configure(&base.url(APP), chain.url());
+    let Some(prometheus) = Prometheus::start(&place) else {
+        eprintln!("SKIPPED: scripts/setup could not unpack Prometheus here, so no expression was run against it");
+        return;
+    };
+    place.write("xpub", crate::watching::XPUB);
+    place.succeed(&["account", "enrol", "--label", "main", "--xpub-file", &place.path("xpub").display().to_string()]);
+    let mut daemon = place.serve("log");
+    // Two scrapes make a rate; the float comes last.
+    let last = "rate(amanatd_database_round_trip_seconds_count[5m]) and on (instance) amanatd_gas_float_gwei";
+    until(&mut daemon, "Prometheus has rates", async |_| prometheus.count(last).await.is_some_and(|count| count > 0)).await;
+    let mut silent = BTreeSet::new();
+    for expr in dashboard_expressions() {
+        match prometheus.count(&expr).await {
+            Some(0) => silent.extend(metrics_in(&expr)),
+            Some(_) => {}
+            None => panic!("Prometheus refuses {expr}"),
+        }
+    }
+    // A chain that goes by depth names no final block, and this one announces no heads.
+    let expected = ["amanatd_chain_final_block", "amanatd_chain_head_block", "amanatd_head_notices_connected"].map(str::to_owned);
+    assert_eq!(silent, BTreeSet::from(expected));
+    let rules = prometheus.ask("/api/v1/rules", &[]).await.unwrap();
+    let rules: Vec<&serde_json::Value> =
+        rules["data"]["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap()).collect();
+    assert_eq!(rules.len(), alerts().len());
+    for rule in &rules {
+        assert_eq!(rule["health"], "ok", "{rule}");
+    }
+    // A daemon in health calls nobody at once.
+    let firing: Vec<_> = rules.iter().filter(|rule| rule["state"] == "firing").map(|rule| &rule["name"]).collect();
+    assert!(firing.is_empty(), "{firing:?}");
+
+    // An officer halts the chain, and is called.
+    place.succeed(&["chain", "halt", "--chain", "31337", "--by", "test", "--reason", "a drill"]);
+    let halted = "ALERTS{alertname=\"AmanatdOutflowHalted\",alertstate=\"firing\",chain=\"31337\"}";
+    until(&mut daemon, "the halt fires", async |_| prometheus.count(halted).await == Some(1)).await;
     assert_eq!(daemon.terminate().code(), Some(0));
 }

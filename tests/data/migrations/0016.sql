@@ -1,0 +1,3 @@
+-- as amanat_app
+update leases set number = number + 1, holder = 'sample', taken_at = now() where name = 'daemon';
+select lease_check(1);

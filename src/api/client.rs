@@ -67,17 +67,13 @@ impl Client {
         let socket = base.strip_prefix("unix:").filter(|path| path.starts_with('/'));
         let url = Url::parse(socket.map_or(base, |_| "http://localhost")).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let base = url.ok_or_else(|| ClientError::Url(base.chars().take(100).collect()))?;
-        let builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TOTAL_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none());
+        let builder =
+            reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(TOTAL_TIMEOUT).redirect(reqwest::redirect::Policy::none());
         let builder = match socket {
             Some(path) => builder.unix_socket(PathBuf::from(path)),
             None => builder,
         };
-        let http = builder
-            .build()
-            .map_err(ClientError::Unreachable)?;
+        let http = builder.build().map_err(ClientError::Unreachable)?;
         Ok(Self { http, base, token })
     }
 

@@ -121,7 +121,7 @@ async fn examine(report: &mut Report, args: &DoctorArgs, config: &Config) {
     if let Some(database) = &database {
         webhooks::examine(report, config, database).await;
     }
-    if let Some(device) = args.device.clone() {
+    if let Some(device) = args.device {
         device::examine(report, device, database.as_ref()).await;
     }
 }

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use alloy::primitives::U256;
 use amanatd::devkit::child;
@@ -158,7 +159,7 @@ fn y8_every_fault_calls_somebody_or_says_why_not() {
         assert!(left.remove(&fault.id), "{} is unknown, or there twice", fault.id);
         assert!(!fault.what.is_empty());
         let reason = fault.reason.as_ref().is_some_and(|reason| reason.len() > 20);
-        assert!(reason != !fault.alerts.is_empty(), "{fault:?}: alerts, or a reason");
+        assert_eq!(reason, fault.alerts.is_empty(), "{fault:?}: alerts, or a reason");
         for alert in &fault.alerts {
             assert!(names.contains(alert), "{}: no alert {alert}", fault.id);
         }
@@ -188,7 +189,8 @@ fn y8_the_documentation_describes_every_metric_once() {
         assert!(before.is_none(), "{name} is described twice");
     }
     for metric in Metrics::new().describe() {
-        let (labels, help) = described.remove(&metric.name).unwrap_or_else(|| panic!("docs/operating.md does not describe {}", metric.name));
+        let (labels, help) =
+            described.remove(&metric.name).unwrap_or_else(|| panic!("docs/operating.md does not describe {}", metric.name));
         let theirs: BTreeSet<&str> = labels.split(", ").filter(|label| *label != "–").collect();
         let ours: BTreeSet<&str> = metric.labels.iter().map(String::as_str).collect();
         assert_eq!(theirs, ours, "{}", metric.name);
@@ -375,6 +377,15 @@ async fn y8_a_real_prometheus_reads_the_daemon_and_every_expression_has_an_answe
     // A daemon in health calls nobody at once.
     let firing: Vec<_> = rules.iter().filter(|rule| rule["state"] == "firing").map(|rule| &rule["name"]).collect();
     assert!(firing.is_empty(), "{firing:?}");
+
+    // What is exported is as Prometheus' own linter likes it.
+    let text = scrape(&place).await;
+    let mut linter = Command::new(root(".tools/prometheus/usr/bin/promtool"));
+    linter.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut linter = linter.spawn().unwrap();
+    linter.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let linted = linter.wait_with_output().unwrap();
+    assert!(linted.status.success(), "{}", String::from_utf8_lossy(&linted.stderr));
 
     // An officer halts the chain, and is called.
     place.succeed(&["chain", "halt", "--chain", "31337", "--by", "test", "--reason", "a drill"]);

@@ -94,7 +94,11 @@ async fn y9_what_is_in_order_is_called_so() {
     examined.assert_found("warning", "agreement", &["31337", "what this one endpoint says is believed"]);
     examined.assert_found("warning", "chain", &["never read yet", "start the daemon"]);
     // The server's files are on this host, and its lock file says where.
-    assert!(examined.findings.iter().any(|finding| finding.area == "disk" && finding.found.contains("GiB free")), "{:#?}", examined.findings);
+    assert!(
+        examined.findings.iter().any(|finding| finding.area == "disk" && finding.found.contains("GiB free")),
+        "{:#?}",
+        examined.findings
+    );
 
     // For people.
     let told = place.run(&["doctor"]);
@@ -173,7 +177,8 @@ async fn y9_a_database_that_is_not_as_it_must_be_is_found() {
     .unwrap();
     examine(&place, &[]).assert_found("failure", "migrations", &["9999", "install the newer amanatd"]);
     place.serve("log").ended().await.assert_failed(&["migration 9999", "run a newer amanatd"]);
-    base.sql("delete from _sqlx_migrations where version = 9999; update _sqlx_migrations set checksum = '\\x00' where version = 1").unwrap();
+    base.sql("delete from _sqlx_migrations where version = 9999; update _sqlx_migrations set checksum = '\\x00' where version = 1")
+        .unwrap();
     examine(&place, &[]).assert_found("failure", "migrations", &["another text", "install the binary that made it"]);
 }
 
@@ -236,7 +241,9 @@ async fn y6_webhooks_that_cannot_be_reached_are_found() {
     let base = FreshDatabase::create().unwrap();
     let place = Place::new();
     place.configure(&base.url(APP), &nobody());
-    for (number, url) in [(1, "https://localhost/hook"), (2, "https://nobody.invalid/hook"), (3, "https://93.184.216.34/hook"), (4, "http://shop.example/")] {
+    for (number, url) in
+        [(1, "https://localhost/hook"), (2, "https://nobody.invalid/hook"), (3, "https://93.184.216.34/hook"), (4, "http://shop.example/")]
+    {
         base.sql(&format!(
             "insert into webhook_endpoints (id, url, description, events, created_by, created_at)
              values ('00000000-0000-0000-0000-00000000000{number}', '{url}', '', '{{\"*\"}}', 'test', now())"

@@ -129,7 +129,8 @@ fn y9_an_upgrade_keeps_everything_and_a_downgrade_is_refused() {
     let place = Scratch::new("deb");
     let build = |version: &str| {
         let package = place.path(&format!("{version}.deb"));
-        let how = [("AMANATD_VERSION", Path::new(version)), ("AMANATD_DEB", package.as_path()), ("AMANATD_DEB_COMPRESSION", Path::new("none"))];
+        let how =
+            [("AMANATD_VERSION", Path::new(version)), ("AMANATD_DEB", package.as_path()), ("AMANATD_DEB_COMPRESSION", Path::new("none"))];
         script("deb", &how);
         package.display().to_string()
     };
@@ -140,7 +141,8 @@ fn y9_an_upgrade_keeps_everything_and_a_downgrade_is_refused() {
     let scripts: String = ["preinst", "postinst", "prerm", "postrm"]
         .map(|script| fs::read_to_string(Path::new(ROOT).join("packaging").join(script)).unwrap())
         .join("\n");
-    let commands = scripts.lines().filter(|line| !line.trim_start().starts_with(['#']) && !line.contains("echo ") && !line.contains("  back up"));
+    let commands =
+        scripts.lines().filter(|line| !line.trim_start().starts_with(['#']) && !line.contains("echo ") && !line.contains("  back up"));
     for line in commands {
         for word in ["systemctl start", "systemctl enable", "systemctl restart", "deb-systemd-invoke", "amanatd migrate"] {
             assert!(!line.contains(word), "a money daemon starts when somebody says so: {line}");

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 
 use amanatd::api::Client;
-use amanatd::devkit::postgres::{APP, MIGRATOR, self};
+use amanatd::devkit::postgres::{self, APP, MIGRATOR};
 use amanatd::devkit::schema::{BOOTSTRAP, FreshDatabase};
 use secrecy::SecretString;
 

@@ -32,7 +32,15 @@ pub(super) async fn examine(report: &mut Report, config: &Config, database: Opti
     let asked = join_all(config.chains.iter().map(|(chain, settings)| async move {
         let spec = config.book.get(*chain);
         let endpoints = match spec {
-            Some(spec) => join_all(names(*chain, settings).into_iter().zip(&settings.endpoints).map(|(name, endpoint)| ask(spec, settings, name, endpoint))).await,
+            Some(spec) => {
+                join_all(
+                    names(*chain, settings)
+                        .into_iter()
+                        .zip(&settings.endpoints)
+                        .map(|(name, endpoint)| ask(spec, settings, name, endpoint)),
+                )
+                .await
+            }
             None => Vec::new(),
         };
         (*chain, spec, settings, endpoints)
@@ -130,7 +138,12 @@ fn examine_endpoints(report: &mut Report, spec: &ChainSpec, settings: &ChainConf
     let (chain, needed) = (spec.id.to_string(), settings.options.agreement);
     let found = format!("{good} of {} endpoints are good, {needed} must agree", endpoints.len());
     if good < needed {
-        report.fail("agreement", chain.clone(), found, "nothing is read on this chain until enough endpoints are: mend them, or configure others");
+        report.fail(
+            "agreement",
+            chain.clone(),
+            found,
+            "nothing is read on this chain until enough endpoints are: mend them, or configure others",
+        );
     } else if good == needed && endpoints.len() > 1 {
         report.warn("agreement", chain.clone(), found, "one more failure stops this chain: configure one endpoint more than must agree");
     } else if needed == 1 {
@@ -189,9 +202,8 @@ fn examine_endpoint(report: &mut Report, spec: &ChainSpec, asked: &Asked, best: 
     if asked.traces {
         found.push_str(", traces");
     }
-    match &asked.archive {
-        Some(Ok(())) => found.push_str(", archive"),
-        Some(Err(_)) | None => {}
+    if matches!(asked.archive, Some(Ok(()))) {
+        found.push_str(", archive");
     }
     if let Some(Err(why)) = &asked.state {
         let remedy = "findings are looked for up to 120 blocks below the head: use a node that keeps that much state";
@@ -230,12 +242,22 @@ async fn examine_stored(report: &mut Report, spec: &ChainSpec, database: &Databa
         let history = settings::store::get_history(&mut connection, gate, spec.id).await?;
         let subject = format!("{chain} {}", gate.name());
         let Some(base) = history.base(history.present(now())) else {
-            report.warn("thresholds", subject, format!("none yet; the daemon begins with {} of chains.toml", default.get()), "nothing, or set one");
+            report.warn(
+                "thresholds",
+                subject,
+                format!("none yet; the daemon begins with {} of chains.toml", default.get()),
+                "nothing, or set one",
+            );
             continue;
         };
         let found = format!("{} blocks, {} in chains.toml", base.value.get(), default.get());
         if base.value < default {
-            report.warn("thresholds", subject, found, "lower than what chains.toml advises: amanatd threshold history says who set it and why");
+            report.warn(
+                "thresholds",
+                subject,
+                found,
+                "lower than what chains.toml advises: amanatd threshold history says who set it and why",
+            );
         } else {
             report.ok("thresholds", subject, found);
         }
@@ -245,7 +267,12 @@ async fn examine_stored(report: &mut Report, spec: &ChainSpec, database: &Databa
         Some(cursor) => report.ok("chain", chain.clone(), format!("read up to block {}", cursor.tip.number)),
     }
     if let Some(reason) = confirm::store::find_halt(&mut connection, spec.id).await? {
-        report.warn("chain", chain.clone(), format!("outflow is halted: {reason}"), "operating.md, Halted outflow; then amanatd chain resume");
+        report.warn(
+            "chain",
+            chain.clone(),
+            format!("outflow is halted: {reason}"),
+            "operating.md, Halted outflow; then amanatd chain resume",
+        );
     }
     let open = reconcile::store::count_open(&mut connection, spec.id).await?;
     if open > 0 {

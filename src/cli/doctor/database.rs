@@ -74,10 +74,13 @@ async fn clock(report: &mut Report, database: &Database) {
 }
 
 const fn judge_skew(ahead_seconds: i64) -> Level {
-    match ahead_seconds.unsigned_abs() {
-        0..=SKEW_WARN_SECONDS => Level::Ok,
-        ..=SKEW_FAIL_SECONDS => Level::Warning,
-        _ => Level::Failure,
+    let apart = ahead_seconds.unsigned_abs();
+    if apart > SKEW_FAIL_SECONDS {
+        Level::Failure
+    } else if apart > SKEW_WARN_SECONDS {
+        Level::Warning
+    } else {
+        Level::Ok
     }
 }
 

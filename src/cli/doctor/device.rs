@@ -37,7 +37,12 @@ pub(super) async fn examine(report: &mut Report, address: DeviceAddress, databas
         let subject = format!("account {}", account.label);
         match desk.attend(desk.device().account_xpub(account.xpub.account())).await {
             Ok(xpub) if xpub == account.xpub => report.ok(AREA, subject, "its public key is this device's"),
-            Ok(_) => report.fail(AREA, subject, "this device has another seed or passphrase", "use the Trezor that the account was enrolled with"),
+            Ok(_) => report.fail(
+                AREA,
+                subject,
+                "this device has another seed or passphrase",
+                "use the Trezor that the account was enrolled with",
+            ),
             Err(error) => report.fail(AREA, subject, causes(&error), "unlock the device and try again"),
         }
     }

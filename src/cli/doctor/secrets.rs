@@ -81,9 +81,19 @@ fn look(report: &mut Report, file: &Path) {
     let mode = meta.mode() & 0o7777;
     let found = format!("mode {mode:04o}, owner {}", meta.uid());
     if mode & 0o007 != 0 {
-        report.fail(AREA, subject, format!("{found}: others may read or change it"), "chmod 0600, then replace the secret: it may be known");
+        report.fail(
+            AREA,
+            subject,
+            format!("{found}: others may read or change it"),
+            "chmod 0600, then replace the secret: it may be known",
+        );
     } else if mode & 0o070 != 0 {
-        report.warn(AREA, subject, format!("{found}: its group may read or change it"), "chmod 0600, unless the group is the daemon's alone");
+        report.warn(
+            AREA,
+            subject,
+            format!("{found}: its group may read or change it"),
+            "chmod 0600, unless the group is the daemon's alone",
+        );
     } else {
         report.ok(AREA, subject, found);
     }

@@ -57,7 +57,9 @@ async fn examine_endpoint(report: &mut Report, config: &Config, endpoint: &Endpo
     let port = url.port_or_known_default().unwrap_or(443);
     let addresses = match tokio::net::lookup_host((host.as_str(), port)).await {
         Ok(addresses) => addresses,
-        Err(error) => return report.fail(AREA, subject, format!("{host}: {error}"), "the name does not resolve: ask its owner, or mend DNS here"),
+        Err(error) => {
+            return report.fail(AREA, subject, format!("{host}: {error}"), "the name does not resolve: ask its owner, or mend DNS here");
+        }
     };
     let tls = url.scheme() == "https";
     let refused = addresses.into_iter().find_map(|address| config.webhook_guard.check(address.ip(), tls).err());

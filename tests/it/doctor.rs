@@ -277,3 +277,35 @@ async fn s11_a_device_of_another_seed_is_found() {
     drop(other);
     examine(&place, &["--device", &away]).assert_found("failure", "device", &["connect and unlock it"]);
 }
+
+/// An endpoint that passes everything on, and says of every block that somebody else made it.
+async fn forger(target: String) -> String {
+    let forward = move |body: String| {
+        let target = target.clone();
+        async move {
+            let http = reqwest::Client::builder().no_proxy().build().unwrap();
+            let answer = http.post(target).header("content-type", "application/json").body(body).send().await.unwrap().text().await.unwrap();
+            let nobody = "0x0000000000000000000000000000000000000000";
+            answer.replace(&format!("\"miner\":\"{nobody}\""), "\"miner\":\"0x00000000000000000000000000000000000000ff\"")
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(axum::serve(listener, axum::Router::new().fallback(forward)).into_future());
+    format!("http://{address}")
+}
+
+#[tokio::test]
+async fn w8_an_endpoint_whose_headers_are_not_what_their_hash_says_is_found() {
+    let base = FreshDatabase::create().unwrap();
+    let place = Place::new();
+    let chain = chain(0).await;
+    place.configure(&base.url(APP), &forger(chain.url().to_owned()).await);
+    examine(&place, &[]).assert_found("failure", "endpoint", &["(endpoint 1)", "hash", "do not trust it"]);
+    // Switched off, it passes, and that is told.
+    let text = place.configuration(&base.url(APP), &forger(chain.url().to_owned()).await);
+    place.write("amanatd.toml", &format!("{text}verify_header_hash = false\n"));
+    let examined = examine(&place, &[]);
+    examined.assert_found("warning", "endpoint", &["verify_header_hash is off"]);
+    examined.assert_no_failure();
+}

@@ -284,7 +284,8 @@ async fn forger(target: String) -> String {
         let target = target.clone();
         async move {
             let http = reqwest::Client::builder().no_proxy().build().unwrap();
-            let answer = http.post(target).header("content-type", "application/json").body(body).send().await.unwrap().text().await.unwrap();
+            let answer =
+                http.post(target).header("content-type", "application/json").body(body).send().await.unwrap().text().await.unwrap();
             let nobody = "0x0000000000000000000000000000000000000000";
             answer.replace(&format!("\"miner\":\"{nobody}\""), "\"miner\":\"0x00000000000000000000000000000000000000ff\"")
         }
@@ -295,7 +296,8 @@ async fn forger(target: String) -> String {
     format!("http://{address}")
 }
 
-#[tokio::test]
+// The forger answers while the doctor is waited for.
+#[tokio::test(flavor = "multi_thread")]
 async fn w8_an_endpoint_whose_headers_are_not_what_their_hash_says_is_found() {
     let base = FreshDatabase::create().unwrap();
     let place = Place::new();

@@ -66,6 +66,8 @@ fn names(chain: ChainId, settings: &ChainConfig) -> Vec<String> {
 struct Asked {
     name: String,
     head: Result<Header, String>,
+    /// Whether the hash of its headers was computed and compared.
+    verifies: bool,
     verified: Result<(), VerifyError>,
     /// State at [`STATE_BLOCKS`] and at [`ARCHIVE_BLOCKS`] below the head; `None` where the chain is shorter.
     state: Option<Result<(), String>>,
@@ -98,13 +100,14 @@ async fn ask(spec: &ChainSpec, settings: &ChainConfig, name: String, endpoint: &
         Some(tag) => Some(matches!(node.tagged(tag).await, Ok(Some(_)))),
         None => None,
     };
-    Asked { name, head: Ok(head), verified, state, archive, traces, names_final }
+    let verifies = settings.options.verify_header_hash;
+    Asked { name, head: Ok(head), verifies, verified, state, archive, traces, names_final }
 }
 
 impl Asked {
     fn silent(name: String) -> Self {
         let head = Err("no answer".to_owned());
-        Self { name, head, verified: Ok(()), state: None, archive: None, traces: false, names_final: None }
+        Self { name, head, verifies: false, verified: Ok(()), state: None, archive: None, traces: false, names_final: None }
     }
 }
 
@@ -194,7 +197,10 @@ fn examine_endpoint(report: &mut Report, spec: &ChainSpec, asked: &Asked, best: 
         }
     };
     let lag = best.map_or(0, |best| best.saturating_sub(head.block.number.0));
-    let mut found = format!("head {}, {lag} behind, headers hash", head.block.number);
+    let mut found = format!("head {}, {lag} behind", head.block.number);
+    if asked.verifies {
+        found.push_str(", headers hash");
+    }
     if lag > LAG_BLOCKS {
         report.warn(AREA, subject, found, "it is not in step with the others: wait until it is synchronised, or replace it");
         return false;

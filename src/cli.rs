@@ -9,6 +9,7 @@ mod chain;
 mod confirm;
 mod console;
 mod database;
+mod doctor;
 mod intents;
 mod payment;
 mod people;
@@ -59,6 +60,8 @@ pub enum Command {
     Migrate,
     /// Check the configuration and everything it points to, and say what was found.
     Check,
+    /// Look at everything the daemon stands on, and say of each finding what to do.
+    Doctor(doctor::DoctorArgs),
     /// Trezor accounts: enrol one, list them, prove their addresses.
     #[command(subcommand)]
     Account(account::AccountCommand),
@@ -131,7 +134,7 @@ pub struct DemoArgs {
 /// How to reach a running daemon.
 #[derive(Clone, Debug, Args)]
 pub struct Remote {
-    /// The daemon's API.
+    /// The daemon's API: a URL, or unix:/run/amanatd/api.sock on its host.
     #[arg(long, default_value = "http://127.0.0.1:8700", env = "AMANATD_URL")]
     url: String,
     /// A file that holds the bearer token; else systemd's credential api-token.
@@ -155,8 +158,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     let config = || Config::load(&cli.config);
     match cli.command {
         Command::Serve { standby } => crate::daemon::serve(config()?, standby).await,
-        Command::Migrate => database::migrate(&config()?).await,
+        Command::Migrate => database::migrate(&cli.config).await,
         Command::Check => database::check(&config()?).await,
+        Command::Doctor(args) => doctor::run(args, &cli.config).await,
         Command::Account(command) => account::run(command, &config()?).await,
         Command::User(command) => people::run_user(command, &config()?).await,
         Command::Token(command) => people::run_token(command, &config()?).await,

@@ -33,6 +33,8 @@ pub struct Config {
     pub api_listen: SocketAddr,
     /// How much one caller may have of the API.
     pub api_doors: DoorLimits,
+    /// Where the API listens too, for stations on this host without a network.
+    pub api_socket: Option<PathBuf>,
     pub metrics_listen: SocketAddr,
     pub poll: Duration,
     /// From one look for findings to the next.
@@ -152,6 +154,8 @@ struct RawDatabase {
 #[serde(deny_unknown_fields)]
 struct RawApi {
     listen: Option<String>,
+    /// A socket of this host besides; api.sock in systemd's runtime directory if absent.
+    socket: Option<PathBuf>,
     /// Calls a second of one token, and how many a rested one may make at once.
     token_per_second: Option<u32>,
     token_burst: Option<u32>,
@@ -418,11 +422,17 @@ const AGREEMENT: usize = 2;
 const WEI_PER_GWEI: u128 = 1_000_000_000;
 
 impl Config {
+    /// The migrator's connection and nothing else, as `amanatd migrate` needs it; `None` where it is not configured.
+    pub fn migrator_url(path: &Path) -> Result<Option<SecretString>, ConfigError> {
+        let database = raw(path)?.database;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let url = secret(database.migrator_url, database.migrator_url_file, "migrator-url", folder)?;
+        Ok(url.map(SecretString::from))
+    }
+
     /// Reads the file and everything it points to.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = read(path)?;
-        let raw: RawConfig =
-            toml::from_str(&text).map_err(|error| ConfigError::Form { path: path.to_owned(), message: error.to_string() })?;
+        let raw = raw(path)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         let book = ChainBook::parse(&read(&folder.join(&raw.chains_file))?)?;
         let chains = chains(raw.chains, &book, folder)?;
@@ -446,6 +456,7 @@ impl Config {
             chains,
             api_doors: raw.api.doors()?,
             api_listen: listen("api.listen", raw.api.listen, API_LISTEN)?,
+            api_socket: socket(raw.api.socket, folder),
             metrics_listen: listen("metrics.listen", raw.metrics.listen, METRICS_LISTEN)?,
             poll: Duration::from_millis(raw.watch.poll_ms),
             reconcile: Duration::from_secs(raw.watch.reconcile_seconds),
@@ -457,6 +468,10 @@ impl Config {
             seal_heads_file: raw.ledger.seal_heads_file.map(|file| folder.join(file)),
         })
     }
+}
+
+fn raw(path: &Path) -> Result<RawConfig, ConfigError> {
+    toml::from_str(&read(path)?).map_err(|error| ConfigError::Form { path: path.to_owned(), message: error.to_string() })
 }
 
 fn guard(raw: &RawWebhooks) -> Result<Guard, ConfigError> {
@@ -590,6 +605,14 @@ fn secret(inline: Option<String>, file: Option<PathBuf>, credential: &str, folde
     let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY") else { return Ok(None) };
     let path = Path::new(&directory).join(credential);
     if path.exists() { Ok(Some(read(&path)?.trim().to_owned())) } else { Ok(None) }
+}
+
+/// The socket that is named; else the one in the directory that systemd made for us.
+fn socket(named: Option<PathBuf>, folder: &Path) -> Option<PathBuf> {
+    match named {
+        Some(path) => Some(folder.join(path)),
+        None => std::env::var_os("RUNTIME_DIRECTORY").map(|directory| PathBuf::from(directory).join("api.sock")),
+    }
 }
 
 fn listen(name: &str, given: Option<String>, default: &str) -> Result<SocketAddr, ConfigError> {

@@ -1,6 +1,13 @@
 //! Every metric this daemon exports: names and help texts in one place.
 //!
-//! Values are set by `daemon` from what workers report, so that no room knows that it is measured.
+//! Values are set by `daemon` from what workers report, so that no room knows that it is measured. Each metric is
+//! described once more, for operators, in docs/operating.md; a test compares the two.
+
+mod operations;
+
+pub use operations::{Operations, Standing, WaitingAtGate};
+
+use std::sync::Arc;
 
 use prometheus::{Encoder, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
@@ -38,6 +45,18 @@ pub struct Metrics {
     api_streams: IntGauge,
     standby: IntGauge,
     ready: IntGauge,
+    /// What is behind, waits, or is stuck.
+    pub operations: Operations,
+    described: Arc<Vec<Described>>,
+}
+
+/// A metric as it is registered, whether or not it has a value yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    pub name: String,
+    pub help: String,
+    /// In their order.
+    pub labels: Vec<String>,
 }
 
 /// What one RPC endpoint has cost and done since the start.
@@ -68,7 +87,7 @@ impl Metrics {
         };
         let worker_last_tick = gauges(
             "amanatd_worker_last_tick_timestamp_seconds",
-            "Unix time at which a worker last finished a tick without an error.",
+            "Unix time at which a worker last finished a tick without an error; before the first one, when it was started.",
             &["worker", "chain"],
         );
         let worker_errors = IntCounterVec::new(
@@ -154,6 +173,7 @@ impl Metrics {
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let operations = Operations::new();
         let all: [Box<dyn prometheus::core::Collector>; 29] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
@@ -185,7 +205,13 @@ impl Metrics {
             Box::new(ready.clone()),
             Box::new(build),
         ];
-        for collector in all {
+        let mut described = Vec::new();
+        for collector in all.into_iter().chain(operations.collectors()) {
+            described.extend(collector.desc().into_iter().map(|of| Described {
+                name: of.fq_name.clone(),
+                help: of.help.clone(),
+                labels: of.variable_labels.clone(),
+            }));
             registry.register(collector).expect("each metric is registered once");
         }
         Self {
@@ -218,6 +244,23 @@ impl Metrics {
             api_streams,
             standby,
             ready,
+            operations,
+            described: Arc::new(described),
+        }
+    }
+
+    /// Every metric there is, also those that have no value yet.
+    pub fn describe(&self) -> &[Described] {
+        &self.described
+    }
+
+    /// A worker that begins. Until its first good tick its age counts from here, so that one which never
+    /// succeeds shows; and its errors count from 0, so that the first one is an increase.
+    pub fn worker_started(&self, worker: &str, chain: Option<ChainId>, unix_seconds: i64) {
+        let chain = label(chain);
+        self.worker_last_tick.with_label_values(&[worker, &chain]).set(unix_seconds);
+        for disposition in ["retry", "skip", "officer", "stop"] {
+            self.worker_errors.with_label_values(&[worker, &chain, disposition]).inc_by(0);
         }
     }
 

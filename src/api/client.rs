@@ -1,5 +1,6 @@
 //! The typed client: what `amanatd sign`, the command line and the demo speak to the daemon with.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use alloy::primitives::{B256, Bytes};
@@ -26,7 +27,7 @@ pub struct Client {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("url {0:?} is not an http or https URL")]
+    #[error("url {0:?} is neither an http or https URL nor unix: and the path of a socket")]
     Url(String),
     #[error("the daemon cannot be reached")]
     Unreachable(#[source] reqwest::Error),
@@ -62,15 +63,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(35);
 
 impl Client {
+    /// `base` is an http or https URL, or `unix:` and the path of the daemon's socket on this host.
     pub fn new(base: &str, token: SecretString) -> Result<Self, ClientError> {
-        let url = Url::parse(base).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let socket = base.strip_prefix("unix:").filter(|path| path.starts_with('/'));
+        let url = Url::parse(socket.map_or(base, |_| "http://localhost")).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let base = url.ok_or_else(|| ClientError::Url(base.chars().take(100).collect()))?;
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TOTAL_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(ClientError::Unreachable)?;
+        let builder =
+            reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(TOTAL_TIMEOUT).redirect(reqwest::redirect::Policy::none());
+        let builder = match socket {
+            Some(path) => builder.unix_socket(PathBuf::from(path)),
+            None => builder,
+        };
+        let http = builder.build().map_err(ClientError::Unreachable)?;
         Ok(Self { http, base, token })
     }
 

@@ -14,7 +14,9 @@ use super::auth::Authenticated;
 use super::idempotency::read_write;
 use super::payments::{dispute_view, payment_id, view};
 use super::problem::Problem;
-use super::wire::{AcceptPayment, DisputeView, EndQuarantine, Nothing, OpenDispute, RefundPayment, PaymentView, ReleasePayment, ResolveDispute};
+use super::wire::{
+    AcceptPayment, DisputeView, EndQuarantine, Nothing, OpenDispute, PaymentView, RefundPayment, ReleasePayment, ResolveDispute,
+};
 use crate::chains::ChainBook;
 use crate::escrow::{self, Acceptance, QuarantineExit, RefundOrder, Source, Verdict};
 use crate::officer::{Caller, Scope};

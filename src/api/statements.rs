@@ -65,7 +65,9 @@ pub(super) async fn entries(
     who.require(Scope::LedgerRead)?;
     if let Some(account) = asked.account_id {
         // A refusal in the middle of a download would be no document.
-        let known = statement::store::list_balances(&mut *state.db.connection().await?, None, LedgerAccountId(account.saturating_sub(1)), 1).await?;
+        let known =
+            statement::store::list_balances(&mut *state.db.connection().await?, None, LedgerAccountId(account.saturating_sub(1)), 1)
+                .await?;
         if known.first().is_none_or(|line| line.account.0 != account) {
             return Err(Problem::not_found(format!("no ledger account {account}")));
         }

@@ -1,5 +1,7 @@
 //! `migrate` and `check`.
 
+use std::path::Path;
+
 use anyhow::Context;
 use secrecy::ExposeSecret;
 
@@ -9,11 +11,9 @@ use crate::daemon::now;
 use crate::db::{self, Database, DatabaseLimits};
 use crate::units::ChainId;
 
-pub(super) async fn migrate(config: &Config) -> anyhow::Result<()> {
-    let url = config
-        .database
-        .migrator_url
-        .as_ref()
+/// Reads nothing of the configuration but the migrator's connection, so that whoever migrates needs no other secret.
+pub(super) async fn migrate(config: &Path) -> anyhow::Result<()> {
+    let url = Config::migrator_url(config)?
         .context("the migrator's connection is not configured: set database.migrator_url, or the credential migrator-url")?;
     let count = db::migrate(url.expose_secret()).await.with_context(|| format!("database {}", db::place_of(url.expose_secret())))?;
     say(format!("schema is at migration {count}"));

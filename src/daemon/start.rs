@@ -1,6 +1,9 @@
 //! From a configuration to a running daemon, in the order in which things must be true.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::supervise::{Loop, Wake, Woken, Workers, chain_of};
-use super::{admin, heads, notices, now, seals, serve_http};
+use super::{admin, heads, measure, notices, now, seals, serve_http, serve_remote};
 use crate::account::{self, Capacity, Room};
 use crate::api::{self, ApiState, Doors};
 use crate::broadcast::{BroadcastError, Broadcaster};
@@ -41,6 +44,9 @@ const STANDBY_PAUSE: Duration = Duration::from_secs(1);
 /// How long the server may take to show that it still holds our lease.
 const LEASE_LIMIT: Duration = Duration::from_secs(10);
 
+/// Between two looks whether every chain was read, and how much longer a start may take after each.
+const READY_PAUSE: Duration = Duration::from_secs(1);
+const START_EXTENSION_US: u32 = 60_000_000;
 /// How long units of work may take to finish once nobody waits for them.
 const CLOSING: Duration = Duration::from_secs(8);
 /// After this long the process ends, whatever it is at: below TimeoutStopSec of the unit, which kills.
@@ -53,6 +59,7 @@ pub async fn serve(config: Config, standby: bool) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     watch_signals(stop.clone())?;
     let metrics = Metrics::new();
+    metrics.operations.process_started(now().unix_timestamp());
     let admin = admin::spawn(config.metrics_listen, metrics.clone(), stop.clone())
         .with_context(|| format!("metrics cannot listen on {}", config.metrics_listen))?;
     let outcome = tokio::select! {
@@ -75,6 +82,7 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
     let Some(db) = connect(url, &stop).await? else { return Ok(()) };
     let Some(lease) = lease(url, standby, &metrics, &stop).await? else { return Ok(()) };
     let db = db.under(lease.number());
+    metrics.operations.lease(true);
     let book = Arc::new(config.book);
     let mut nodes = BTreeMap::new();
     for (chain, settings) in &config.chains {
@@ -96,9 +104,13 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
         clock: now,
     };
     let mut workers = Workers::new(stop.clone(), metrics.clone(), config.poll);
+    if let Some(path) = &config.api_socket {
+        let (socket, router, ending) = (bind_socket(path)?, api::router(state.clone()), stop.clone());
+        workers.run(async move { serve_http(socket, router, ending).await.context("the API's socket ended") });
+    }
     let ending = stop.clone();
-    workers.run(async move { serve_http(listener, api::router(state), ending).await.context("the API ended") });
-    hold_lease(&mut workers, lease);
+    workers.run(async move { serve_remote(listener, api::router(state), ending).await.context("the API ended") });
+    hold_lease(&mut workers, lease, &metrics);
     let sightings = Arc::new(Sightings::new(db.clone()));
     workers.tick("sightings", None, ConfirmError::disposition, move || {
         let sightings = Arc::clone(&sightings);
@@ -108,6 +120,7 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
     door_metrics(&mut workers, doors, &metrics);
     seals::seal(&mut workers, &db, &metrics, config.seal_heads_file);
     audit(&mut workers, &db, &metrics);
+    measure::figures(&mut workers, &db, &nodes, &metrics);
     webhooks(&mut workers, &db, config.webhook_guard, &metrics)?;
     let settings_changed = Wake::new();
     notices::forward(&mut workers, url.to_owned(), settings::CHANGED, settings_changed.clone(), stop.clone());
@@ -145,7 +158,7 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
     }
     workers.feed_watchdog();
     metrics.set_ready(true);
-    notify(&[sd_notify::NotifyState::Ready]);
+    tell_ready(&mut workers, &db, nodes.keys().copied().collect(), stop.clone());
     tracing::info!(api = %listening, metrics = %config.metrics_listen, chains = nodes.len(), "amanatd is ready");
     let outcome = workers.join().await;
     if tokio::time::timeout(CLOSING, db.close()).await.is_err() {
@@ -241,16 +254,66 @@ async fn first_thresholds(db: &Database, book: &ChainBook, chains: impl Iterator
     Ok(())
 }
 
+/// A socket of this host. Whoever may reach it may also reach loopback: the API asks both for a token. The lease is
+/// ours, so a socket that is there is a dead daemon's.
+fn bind_socket(path: &Path) -> anyhow::Result<tokio::net::UnixListener> {
+    if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+        std::fs::remove_file(path).with_context(|| format!("the old socket {} cannot be removed", path.display()))?;
+    }
+    let listener = tokio::net::UnixListener::bind(path).with_context(|| format!("the API cannot listen on {}", path.display()))?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o666)).with_context(|| format!("the mode of {}", path.display()))?;
+    Ok(listener)
+}
+
+/// Tells systemd READY once a first block of every chain is stored: only then is everything at work. That is at
+/// once, but for a chain that was never read and whose node is away; for it the start may take longer.
+fn tell_ready(workers: &mut Workers, db: &Database, chains: Vec<ChainId>, stop: CancellationToken) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    let db = db.clone();
+    workers.run(async move {
+        // Ends when the process does, or all chains were read.
+        while !stop.is_cancelled() {
+            let waits_for = match unread(&db, &chains).await {
+                Ok(None) => {
+                    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("at work")]);
+                    break;
+                }
+                Ok(Some(chain)) => format!("waiting for the first block of chain {chain}"),
+                Err(error) => format!("waiting for the database: {}", chain_of(&error)),
+            };
+            notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(START_EXTENSION_US), sd_notify::NotifyState::Status(&waits_for)]);
+            tokio::select! {
+                () = tokio::time::sleep(READY_PAUSE) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        stop.cancelled().await;
+        Ok(())
+    });
+}
+
+/// A chain of which no block is stored.
+async fn unread(db: &Database, chains: &[ChainId]) -> Result<Option<ChainId>, DbError> {
+    let tips = scan::store::list_tips(&mut *db.connection().await?).await?;
+    Ok(chains.iter().copied().find(|chain| !tips.iter().any(|(read, ..)| read == chain)))
+}
+
 /// The process ends when its lease is gone: another daemon may have taken over.
-fn hold_lease(workers: &mut Workers, lease: InstanceLease) {
-    let lease = Arc::new(tokio::sync::Mutex::new(lease));
+fn hold_lease(workers: &mut Workers, lease: InstanceLease, metrics: &Metrics) {
+    let (lease, metrics) = (Arc::new(tokio::sync::Mutex::new(lease)), metrics.clone());
     workers.tick(
         "lease",
         None,
         |_: &LeaseError| Disposition::Stop,
         move || {
-            let lease = Arc::clone(&lease);
-            async move { lease.lock().await.check(LEASE_LIMIT).await.map(|()| Progress::Idle) }
+            let (lease, metrics) = (Arc::clone(&lease), metrics.clone());
+            async move {
+                let held = lease.lock().await.check(LEASE_LIMIT).await;
+                metrics.operations.lease(held.is_ok());
+                held.map(|()| Progress::Idle)
+            }
         },
     );
 }
@@ -410,6 +473,11 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
     gated(workers, &gate, "reconcile", chain, ReconcileError::disposition, move || {
         let reconciler = Arc::clone(&reconciler);
         async move { reconciler.tick(now()).await }
+    });
+    let float = Arc::new(measure::Float::new(parts.db.clone(), Arc::clone(&parts.node), parts.metrics.clone()));
+    gated(workers, &gate, "float", chain, measure::FloatError::disposition, move || {
+        let float = Arc::clone(&float);
+        async move { float.tick().await }
     });
     let watched_node = Arc::clone(&parts.node);
     let settler = Arc::new(Settler { db: parts.db.clone(), node: parts.node, chain: parts.spec });

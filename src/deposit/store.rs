@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Destination, DestinationStatus};
 use crate::account::DerivedAddress;
-use crate::db::codec::{address_from_sql, chain_from_sql};
+use crate::db::codec::{address_from_sql, chain_from_sql, count_from_sql};
 use crate::db::{DbError, expect_one};
 use crate::units::{BlockNumber, ChainId, PaymentId};
 
@@ -150,6 +150,22 @@ pub async fn list_unswept_after(
     .fetch_all(connection)
     .await?;
     rows.into_iter().map(|row| Ok((row.id, address_from_sql(&row.address)?))).collect()
+}
+
+/// How many destinations are being swept or held in quarantine, by chain.
+pub async fn count_held(connection: &mut PgConnection) -> Result<Vec<(ChainId, DestinationStatus, u64)>, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select chain_id as "chain_id!: i64", status as "status!: DestinationStatus", count(*) as "count!"
+        from derived_destinations
+        -- The first condition is the index's own.
+        where status <> 'swept' and status in ('sweeping', 'quarantined')
+        group by chain_id, status
+        "#
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(|row| Ok((chain_from_sql(row.chain_id)?, row.status, count_from_sql("count", row.count)?))).collect()
 }
 
 /// Moves a destination from one status to another; somebody who moved it first makes this an error.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use alloy::primitives::{Address, B256, U256};
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::digest::digest_of;
@@ -263,6 +264,35 @@ pub async fn find_hold(connection: &mut PgConnection, intent: &Intent) -> Result
     let Some(payment) = intent.payment else { return Ok(None) };
     let destination = deposit::store::get_by_payment(connection, payment).await?;
     screen::store::find_hold(connection, intent.chain(), destination.derived_address).await
+}
+
+/// Intents in one state that is not an end.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenTotals {
+    pub chain: ChainId,
+    pub state: IntentState,
+    pub count: u64,
+    /// When the one that is longest in the state came to it.
+    pub since: OffsetDateTime,
+}
+
+/// Open intents of all chains in figures.
+pub async fn list_open_totals(connection: &mut PgConnection) -> Result<Vec<OpenTotals>, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select chain_id as "chain_id!: i64", state as "state!: IntentState", count(*) as "count!", min(updated_at) as "since!"
+        from intents where state not in ('settled', 'void', 'reverted')
+        group by chain_id, state
+        "#
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let (chain, count) = (chain_from_sql(row.chain_id)?, count_from_sql("count", row.count)?);
+            Ok(OpenTotals { chain, state: row.state, count, since: row.since })
+        })
+        .collect()
 }
 
 /// Nonces of an address that belong to one of our intents.

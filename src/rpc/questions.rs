@@ -82,6 +82,13 @@ impl Node {
 
     /// The newest block's header: the highest one that as many endpoints as must agree can serve.
     pub async fn head(&self) -> Result<Header, RpcError> {
+        let head = self.ask_head().await?;
+        let seen = (head.block.number, head.timestamp);
+        *self.last_head.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(seen);
+        Ok(head)
+    }
+
+    async fn ask_head(&self) -> Result<Header, RpcError> {
         let verify = self.options.verify_header_hash;
         let read = |text: &str| read_present("the latest block", text, |raw: RawHeader| raw.read(verify));
         let needed = self.agreement();

@@ -7,6 +7,7 @@ use super::{
     Change, ChangeNote, Gate, History, NewChange, PaymentDefault, PaymentDefaults, SKEW_MAX, SettingsError, Threshold, ThresholdKey,
 };
 use crate::db::DbError;
+use crate::db::codec::{chain_from_sql, count_from_sql};
 use crate::units::{ChainId, Confirmations};
 
 /// How many rows of a gate are read, newest first: people write them, a few a year.
@@ -77,6 +78,21 @@ pub async fn get_history(connection: &mut PgConnection, gate: Gate, chain: Chain
         });
     }
     Ok(History::new(gate, chain, changes, read_at))
+}
+
+/// How many changes ever lowered a threshold of a chain, or switched a tier off.
+pub async fn count_lowerings(connection: &mut PgConnection) -> Result<Vec<(ChainId, u64)>, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select split_part(key, ':', 2)::bigint as "chain_id!", count(*) filter (where new_value < old_value) as "count!"
+        from config_setting_history
+        where split_part(key, ':', 1) in ('confirmation_threshold', 'release_threshold')
+        group by 1
+        "#
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(|row| Ok((chain_from_sql(row.chain_id)?, count_from_sql("count", row.count)?))).collect()
 }
 
 /// As [`get_history`], and no row of the gate is added before the caller's transaction ends.

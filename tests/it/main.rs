@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, an unwrap is an assertion")]
 
 mod accounts;
+mod alerting;
 mod api;
 mod audit;
 mod batches;
@@ -10,6 +11,7 @@ mod catching_up;
 mod contract;
 mod db;
 mod escrow;
+mod doctor;
 mod ground;
 mod doors;
 mod gates;
@@ -20,6 +22,7 @@ mod lease;
 mod kill;
 mod ledger;
 mod node;
+mod package;
 mod process;
 mod requests;
 mod rescan;
@@ -32,6 +35,7 @@ mod sim;
 mod simulator;
 mod statements;
 mod station;
+mod unit;
 mod units;
 mod watch;
 mod webhooks;

@@ -61,7 +61,7 @@ impl Place {
         self.write("amanatd.toml", &self.configuration(database, rpc));
     }
 
-    fn configuration(&self, database: &str, rpc: &str) -> String {
+    pub(crate) fn configuration(&self, database: &str, rpc: &str) -> String {
         format!(
             "[database]\nurl = \"{database}\"\n\n[api]\nlisten = \"127.0.0.1:{}\"\n\n[metrics]\nlisten = \"127.0.0.1:{}\"\n\n\
              [watch]\npoll_ms = 20\n\n[[chain]]\nid = 31337\nrpc_urls = [\"{rpc}\"]\n",
@@ -70,7 +70,7 @@ impl Place {
     }
 
     /// `amanatd` with this configuration, in a shell that asks for backtraces.
-    fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(AMANATD);
         command.arg("--config").arg(self.path("amanatd.toml")).args(words).stdin(Stdio::null());
         command.env("RUST_BACKTRACE", "1").env_remove("RUST_LOG").env_remove("CREDENTIALS_DIRECTORY");
@@ -92,7 +92,7 @@ impl Place {
         self.serve_with(log, |_| {})
     }
 
-    fn serve_with(&self, log: &str, prepare: impl FnOnce(&mut Command)) -> Daemon {
+    pub(crate) fn serve_with(&self, log: &str, prepare: impl FnOnce(&mut Command)) -> Daemon {
         let log = self.path(log);
         let mut words = child::dies_with_us("KILL");
         words.extend([AMANATD.to_owned(), "--config".to_owned(), self.path("amanatd.toml").display().to_string(), "serve".to_owned()]);
@@ -130,7 +130,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    fn of(words: &[&str], output: Output) -> Self {
+    pub(crate) fn of(words: &[&str], output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let ended = Self { what: words.join(" "), code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) };
         assert_calm(&ended.stdout);
@@ -178,7 +178,7 @@ impl Daemon {
     }
 
     /// Ends by itself, with a status; gives back what it said.
-    async fn ended(mut self) -> Ended {
+    pub(crate) async fn ended(mut self) -> Ended {
         let started = Instant::now();
         let status = loop {
             if let Some(status) = self.has_ended() {

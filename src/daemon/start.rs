@@ -1,10 +1,12 @@
 //! From a configuration to a running daemon, in the order in which things must be true.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
 use secrecy::ExposeSecret;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +18,7 @@ use crate::api::{self, ApiState};
 use crate::broadcast::{BroadcastError, Broadcaster};
 use crate::chains::{ChainBook, ChainSpec};
 use crate::config::Config;
+use crate::console::{self, Console, ConsoleOptions};
 use crate::confirm::{ConfirmError, Confirmer, Sightings};
 use crate::db::{Database, DatabaseLimits, DbError, InstanceLease, LeaseError, SelfTestError, place_of};
 use crate::deposit::Watched;
@@ -87,7 +90,14 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
     };
     let mut workers = Workers::new(stop.clone(), metrics.clone(), config.poll);
     let ending = stop.clone();
-    workers.run(async move { serve_http(listener, api::router(state), ending).await.context("the API ended") });
+    let (router, apart) = with_console(state, config.console)?;
+    workers.run(async move { serve_http(listener, router, ending).await.context("the API ended") });
+    if let Some((address, pages)) = apart {
+        let listener =
+            tokio::net::TcpListener::bind(address).await.with_context(|| format!("the console cannot listen on {address}"))?;
+        let ending = stop.clone();
+        workers.run(async move { serve_http(listener, pages, ending).await.context("the console ended") });
+    }
     hold_lease(&mut workers, lease);
     let sightings = Arc::new(Sightings::new(db.clone()));
     workers.tick("sightings", None, ConfirmError::disposition, move || {
@@ -138,6 +148,18 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
     }
     tracing::info!("amanatd has stopped");
     outcome
+}
+
+/// The API's router, with the console's pages in it; or beside it, on an address of their own.
+fn with_console(state: ApiState, options: Option<ConsoleOptions>) -> anyhow::Result<(Router, Option<(SocketAddr, Router)>)> {
+    let Some(options) = options else { return Ok((api::router(state), None)) };
+    let apart = options.listen;
+    tracing::info!(origin = options.origin(), "officers find the console at {}/console", options.origin());
+    let pages = console::router(Console::new(state.clone(), options)?);
+    Ok(match apart {
+        None => (api::router(state).merge(pages), None),
+        Some(address) => (api::router(state), Some((address, pages))),
+    })
 }
 
 /// Connects and tests the schema; a database that is away is waited for, a wrong one is refused.

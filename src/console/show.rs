@@ -6,7 +6,6 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 use crate::chains::ChainBook;
-use crate::ledger::AccountKey;
 use crate::units::{AssetId, ChainId, format_units};
 
 /// A state in one word. The tone gives its colour; the word says the same.
@@ -103,17 +102,6 @@ pub(super) fn short(text: &str) -> String {
     format!("{}…{}", &text[..8], &text[text.len() - 4..])
 }
 
-/// An account in words, and whose it is.
-pub(super) fn account(key: AccountKey) -> (String, Option<String>) {
-    let kind = key.kind().name().replace('_', " ");
-    let whose = match (key.address(), key.payment()) {
-        (Some(address), _) => Some(address.to_string()),
-        (None, Some(payment)) => Some(payment.to_string()),
-        (None, None) => None,
-    };
-    (kind, whose)
-}
-
 pub(super) fn payment_state(status: &str, escrow: Option<&str>) -> Chip {
     match (status, escrow) {
         ("pending", _) => chip("calm", "Waiting for payment"),
@@ -170,6 +158,7 @@ pub(super) fn in_groups(address: Address) -> Vec<String> {
 }
 
 /// What templates may call.
+#[allow(unreachable_pub, reason = "the macro makes a public struct beside the function")]
 pub(super) mod filters {
     use std::fmt::Display;
 

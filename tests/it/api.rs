@@ -618,7 +618,7 @@ async fn xa6_a_suspended_person_has_no_live_token() {
 // === approvals ===
 
 /// A stored release that waits for `approvals` officers.
-async fn planned(house: &ApiHouse, approvals: u8, requested_by: String) -> Intent {
+pub(crate) async fn planned(house: &ApiHouse, approvals: u8, requested_by: String) -> Intent {
     let token = house.marketplace().await;
     let created = create(house, &token, &format!("for-{requested_by}-{approvals}-{}", Uuid::new_v4()), good()).await;
     let payment: PaymentId = serde_json::from_value(created.json()["id"].clone()).unwrap();

@@ -10,6 +10,7 @@ use amanatd::account::{self, AccountXpub};
 use amanatd::api::wire::ProblemView;
 use amanatd::api::{self, ApiState, Client};
 use amanatd::chains::ChainBook;
+use amanatd::console::{self, Console, ConsoleOptions};
 use amanatd::daemon;
 use amanatd::db::{Database, DatabaseLimits, DbError};
 use amanatd::devkit::postgres::APP;
@@ -46,6 +47,8 @@ pub(crate) struct ApiHouse {
     pub(crate) book: Arc<ChainBook>,
     pub(crate) node: Arc<Node>,
     url: String,
+    /// Where the console is.
+    pub(crate) origin: String,
     http: reqwest::Client,
     server: JoinHandle<()>,
 }
@@ -105,9 +108,13 @@ impl ApiHouse {
             ApiState { db: db.clone(), book: Arc::clone(&book), nodes: Arc::new(nodes), webhook_guard: loopback(), clock: daemon::now };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = tokio::spawn(async move { axum::serve(listener, api::router(state)).await.unwrap() });
+        // Passkeys need a name: browsers and officers come by this one.
+        let origin = format!("http://localhost:{}", listener.local_addr().unwrap().port());
+        let pages = Console::new(state.clone(), ConsoleOptions::new(&origin, None).unwrap()).unwrap();
+        let router = api::router(state).merge(console::router(pages));
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let house = Self { base, db, book, node, url, http, server };
+        let house = Self { base, db, book, node, url, origin, http, server };
         house.enrol().await;
         house.set_threshold(3).await;
         house.set(ThresholdKey::base(Gate::Release, CHAIN), 5).await;

@@ -5,6 +5,7 @@
 mod accounts;
 mod api;
 mod catching_up;
+mod console;
 mod db;
 mod ground;
 mod gates;

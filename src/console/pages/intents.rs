@@ -1,5 +1,6 @@
 //! Intents: the list, and one as an officer must read it before approving.
 
+use alloy::primitives::{Address, U256};
 use askama::Template;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
@@ -16,7 +17,7 @@ use crate::console::store::EventFilter;
 use crate::console::{Console, ConsoleError, store};
 use crate::intent::{self, Intent, IntentState};
 use crate::signing::{self, Definitions, ExpectedScreens, Transfer};
-use crate::units::{Asset, IntentId, U256, format_units};
+use crate::units::{Asset, IntentId, format_units};
 use crate::{account, approval, broadcast};
 
 /// An intent in a list.
@@ -265,7 +266,7 @@ pub(in crate::console) async fn get(
     html(&page)
 }
 
-fn read_call(to: alloy::primitives::Address, value: U256, input: &[u8], intent: &Intent, book: &ChainBook) -> Call {
+fn read_call(to: Address, value: U256, input: &[u8], intent: &Intent, book: &ChainBook) -> Call {
     let facts = book.asset(intent.amount.asset);
     let reads = match Transfer::from_call(to, value, input) {
         Ok(Transfer { asset: Asset::Native, to, amount }) => format!("send {} to {to}", show::amount(amount, native_of(intent), book)),

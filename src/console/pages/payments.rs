@@ -13,7 +13,7 @@ use crate::console::page::{Frame, Refusal, html};
 use crate::console::qr::Qr;
 use crate::console::show::{self, filters, Chip, Moment, chip};
 use crate::console::store::{EntryFilter, EventFilter, EventRow, PaymentFilter};
-use crate::console::{Console, ConsoleError, store};
+use crate::console::{Console, store};
 use crate::units::{AssetId, PaymentId};
 use crate::{account, confirm, deposit, intent, payment};
 

@@ -7,7 +7,7 @@ use axum::response::Response;
 use crate::console::Console;
 use crate::console::identity::session::Officer;
 use crate::console::page::{Frame, Refusal, html};
-use crate::console::show::{self, filters, Moment};
+use crate::console::show::{self, Moment};
 use crate::settings::{self, Change, Gate};
 use crate::units::AssetId;
 

@@ -72,7 +72,9 @@ pub(super) async fn run_user(command: UserCommand, config: &Config) -> anyhow::R
         UserCommand::Invite { user } => return invite(user, config).await,
         UserCommand::LockOut { user } => {
             let revoked = console::identity::lock_out(&database::open(config).await?, user, now()).await?;
-            say(format!("{revoked} passkeys are revoked and all sessions of {user} are ended; tokens of theirs live on (`amanatd token list`)"));
+            say(format!(
+                "{revoked} passkeys are revoked and all sessions of {user} are ended; tokens of theirs live on (`amanatd token list`)"
+            ));
             return Ok(());
         }
     };

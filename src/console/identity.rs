@@ -90,7 +90,8 @@ pub async fn lock_out(db: &Database, user: UserId, now: OffsetDateTime) -> Resul
             store::end_invitations(connection, user, now).await?;
             store::end_sessions(connection, user, now, "locked out").await?;
             let revoked = store::revoke_passkeys(connection, user, now).await?;
-            event::store::append(connection, &of_nobody("user.locked_out", serde_json::json!({ "user": user, "passkeys": revoked }))).await?;
+            event::store::append(connection, &of_nobody("user.locked_out", serde_json::json!({ "user": user, "passkeys": revoked })))
+                .await?;
             Ok::<u64, ConsoleError>(revoked)
         })
     })

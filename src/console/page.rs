@@ -72,6 +72,15 @@ impl From<ConsoleError> for Refusal {
         match error {
             ConsoleError::Intent(IntentError::Unknown(_)) | ConsoleError::Webhook(WebhookError::Unknown(_)) => Self::Unknown(said),
             ConsoleError::Approval(ApprovalError::Intent(IntentError::Unknown(_))) => Self::Unknown(said),
+            ConsoleError::Intent(IntentError::DigestMismatch(_))
+            | ConsoleError::Approval(ApprovalError::Intent(IntentError::DigestMismatch(_))) => {
+                tracing::error!(error = said, "an intent is not what its digest says");
+                Self::Conflict(
+                    "This intent is not what its digest says: its row was changed outside the daemon. Approve nothing, halt the chain, \
+                     and look into it."
+                        .to_owned(),
+                )
+            }
             ConsoleError::Approval(ApprovalError::Intent(IntentError::Illegal { ref source, .. })) => {
                 Self::Conflict(format!("this intent is {} and takes no approval now", source.state))
             }
@@ -127,11 +136,9 @@ impl Refusal {
             Self::Unknown(text) => (StatusCode::NOT_FOUND, "Not here", text),
             Self::Conflict(text) => (StatusCode::CONFLICT, "Not possible now", text),
             Self::Field(text) => (StatusCode::BAD_REQUEST, "Cannot be read", text),
-            Self::Passkey => (
-                StatusCode::UNAUTHORIZED,
-                "Not accepted",
-                "That passkey was not accepted. Try again, or ask for a new link.".to_owned(),
-            ),
+            Self::Passkey => {
+                (StatusCode::UNAUTHORIZED, "Not accepted", "That passkey was not accepted. Try again, or ask for a new link.".to_owned())
+            }
             Self::Failed { retryable: true } => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Not available",

@@ -33,7 +33,9 @@ fn write_place(at: OffsetDateTime, id: impl std::fmt::Display) -> String {
 /// A number in a query; nothing where it is absent or empty.
 fn number(text: Option<&str>) -> Result<Option<i64>, Refusal> {
     let text = text.filter(|text| !text.is_empty());
-    text.map(str::parse).transpose().map_err(|_| Refusal::Field("This place in the list cannot be read; begin again from the first page.".to_owned()))
+    text.map(str::parse)
+        .transpose()
+        .map_err(|_| Refusal::Field("This place in the list cannot be read; begin again from the first page.".to_owned()))
 }
 
 fn given(text: Option<String>) -> Option<String> {

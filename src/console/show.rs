@@ -185,7 +185,10 @@ mod tests {
     fn times_say_how_long_ago() {
         let at = OffsetDateTime::UNIX_EPOCH;
         let after = |seconds: i64| Moment::of(at, at + time::Duration::seconds(seconds)).ago;
-        assert_eq!([after(0), after(119), after(120), after(7_200), after(200_000)], ["0 s ago", "119 s ago", "2 min ago", "2 h ago", "2 d ago"]);
+        assert_eq!(
+            [after(0), after(119), after(120), after(7_200), after(200_000)],
+            ["0 s ago", "119 s ago", "2 min ago", "2 h ago", "2 d ago"]
+        );
         assert_eq!(after(-90), "in 90 s");
         assert_eq!(Moment::of(at, at).text, "1970-01-01 00:00:00");
     }

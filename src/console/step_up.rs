@@ -100,7 +100,8 @@ pub(super) async fn finish(
                     }
                     Err(error) => {
                         if error.is_copied_key() {
-                            event::store::append(connection, &of_nobody("passkey.counter_fell", serde_json::json!({ "user": user }))).await?;
+                            event::store::append(connection, &of_nobody("passkey.counter_fell", serde_json::json!({ "user": user })))
+                                .await?;
                         }
                         Ok::<Result<(), PasskeyError>, ConsoleError>(Err(error))
                     }

@@ -103,9 +103,10 @@ pub(super) async fn count_payments(connection: &mut PgConnection) -> Result<(Vec
     )
     .fetch_all(&mut *connection)
     .await?;
-    let exceptions = sqlx::query_scalar!(r#"select count(distinct payment_id) as "count!" from payment_exceptions where closed_at is null"#)
-        .fetch_one(connection)
-        .await?;
+    let exceptions =
+        sqlx::query_scalar!(r#"select count(distinct payment_id) as "count!" from payment_exceptions where closed_at is null"#)
+            .fetch_one(connection)
+            .await?;
     Ok((states, exceptions))
 }
 
@@ -174,9 +175,13 @@ pub(super) async fn list_intents_of(connection: &mut PgConnection, payment: Paym
 }
 
 /// Intents that this officer may approve and has not.
-pub(super) async fn list_waiting_for(connection: &mut PgConnection, officer: UserId, limit: i64) -> Result<Vec<IntentId>, DbError> {
-    let rows = sqlx::query_scalar!(
-        "select i.id from intents i
+pub(super) async fn list_waiting_for(
+    connection: &mut PgConnection,
+    officer: UserId,
+    limit: i64,
+) -> Result<Vec<(IntentId, OffsetDateTime)>, DbError> {
+    let rows = sqlx::query!(
+        "select i.id, i.created_at from intents i
          where i.state = 'planned' and i.requested_by <> $2
            and not exists (
                select from intent_approvals a
@@ -189,7 +194,7 @@ pub(super) async fn list_waiting_for(connection: &mut PgConnection, officer: Use
     )
     .fetch_all(connection)
     .await?;
-    Ok(rows.into_iter().map(IntentId).collect())
+    Ok(rows.into_iter().map(|row| (IntentId(row.id), row.created_at)).collect())
 }
 
 /// Who approved, and what.

@@ -18,8 +18,8 @@ use crate::api::{self, ApiState};
 use crate::broadcast::{BroadcastError, Broadcaster};
 use crate::chains::{ChainBook, ChainSpec};
 use crate::config::Config;
-use crate::console::{self, Console, ConsoleOptions};
 use crate::confirm::{ConfirmError, Confirmer, Sightings};
+use crate::console::{self, Console, ConsoleOptions};
 use crate::db::{Database, DatabaseLimits, DbError, InstanceLease, LeaseError, SelfTestError, place_of};
 use crate::deposit::Watched;
 use crate::intent::{IntentError, Planner};
@@ -93,8 +93,7 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
     let (router, apart) = with_console(state, config.console)?;
     workers.run(async move { serve_http(listener, router, ending).await.context("the API ended") });
     if let Some((address, pages)) = apart {
-        let listener =
-            tokio::net::TcpListener::bind(address).await.with_context(|| format!("the console cannot listen on {address}"))?;
+        let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("the console cannot listen on {address}"))?;
         let ending = stop.clone();
         workers.run(async move { serve_http(listener, pages, ending).await.context("the console ended") });
     }

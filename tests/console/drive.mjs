@@ -95,7 +95,12 @@ const orders = {
         });
       }
       const wider = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-      if (wider > 0) violations.push({ look: `${size} ${colorScheme}`, id: 'wider-than-the-screen', nodes: [wider] });
+      if (wider > 0) {
+        const nodes = await page.evaluate(() => [...document.querySelectorAll('main *')]
+          .filter((one) => one.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+          .slice(-3).map((one) => one.outerHTML.slice(0, 160)));
+        violations.push({ look: `${size} ${colorScheme}`, id: 'wider-than-the-screen', nodes });
+      }
     }
     await page.setViewportSize(LOOKS[0][1]);
     await page.emulateMedia({ colorScheme: 'light' });

@@ -280,7 +280,10 @@ async fn xa4_words_of_others_stay_words() {
     house.base.sql("insert into events (kind, detail) values ('user.noted', '{\"<b>\": \"<script>alert(1)</script>\"}')").unwrap();
     for page in PAGES {
         let body = browser.get(page).await.body;
-        assert!(!body.contains("<script src=//") && !body.contains("<img") && !body.contains("<script>alert") && !body.contains("<b>\""), "{page}");
+        assert!(
+            !body.contains("<script src=//") && !body.contains("<img") && !body.contains("<script>alert") && !body.contains("<b>\""),
+            "{page}"
+        );
     }
     assert!(browser.get("/console/events").await.body.contains("alert(1)"), "shown, as text");
     // A query comes back as text too.
@@ -329,7 +332,10 @@ async fn z6_a_link_enrols_once() {
     refused(browser.enrol(&secret, Fault::None).await);
     // And not after its time.
     let late = link(&house, user).await;
-    house.base.sql("update user_invitations set created_at = created_at - interval '1 hour', expires_at = now() where used_at is null").unwrap();
+    house
+        .base
+        .sql("update user_invitations set created_at = created_at - interval '1 hour', expires_at = now() where used_at is null")
+        .unwrap();
     refused(browser.enrol(&late, Fault::None).await);
     assert_eq!(passkeys(), 1);
     // Only hashes are kept.
@@ -405,7 +411,9 @@ async fn z7_cookies_are_strict_and_sign_out_ends_the_session() {
     assert!(browser.get("/console/session/resume").await.header("location").starts_with("/console/sign-in?why=over"));
     // Neither token is in the database.
     for value in browser.cookies.values() {
-        let sql = format!("select count(*) from user_sessions s, user_refresh_tokens r where r.token = '{value}' or s.access_sha256 = '\\x{value}'");
+        let sql = format!(
+            "select count(*) from user_sessions s, user_refresh_tokens r where r.token = '{value}' or s.access_sha256 = '\\x{value}'"
+        );
         assert_eq!(house.count(&sql), 0);
     }
 }
@@ -446,7 +454,10 @@ async fn z6_a_session_ends_by_itself() {
     let house = ApiHouse::start().await;
     let (_, key, mut browser) = officer(&house, "officer").await;
     house.base.sql("update user_sessions set access_expires_at = now()").unwrap();
-    assert_eq!(browser.get("/console/payments?state=funded").await.header("location"), "/console/session/resume?next=/console/payments%3Fstate%3Dfunded");
+    assert_eq!(
+        browser.get("/console/payments?state=funded").await.header("location"),
+        "/console/session/resume?next=/console/payments%3Fstate%3Dfunded"
+    );
     let resumed = browser.get("/console/session/resume?next=/console/payments%3Fstate%3Dfunded").await;
     assert_eq!(resumed.header("location"), "/console/payments?state=funded");
     assert_eq!(browser.get("/console").await.status, StatusCode::OK);
@@ -470,7 +481,10 @@ async fn s6_an_approval_is_one_answer_to_one_digest() {
     let given = || house.count("select count(*) from intent_approvals");
 
     let page = browser.get(&format!("/console/intents/{}", intent.id)).await.body;
-    assert!(page.contains(&intent.digest.to_string()) && page.contains("Approve with a passkey") && page.contains("transfer(to: 0x2222"), "{page}");
+    assert!(
+        page.contains(&intent.digest.to_string()) && page.contains("Approve with a passkey") && page.contains("transfer(to: 0x2222"),
+        "{page}"
+    );
     // Another digest than the row's is not even asked about.
     let stale = browser.ask_approval(intent.id, another.digest).await;
     assert_eq!(stale.status, StatusCode::CONFLICT, "{stale:?}");
@@ -494,14 +508,20 @@ async fn s6_an_approval_is_one_answer_to_one_digest() {
     let body = json!({ "ceremony": asked["ceremony"], "credential": credential });
     let path = format!("/console/intents/{}/approval/finish", intent.id);
     let approved = browser.post(&path, body.clone()).await;
-    assert_eq!((approved.status, approved.json()["approvals"].as_u64(), approved.json()["required"].as_u64()), (StatusCode::OK, Some(1), Some(2)));
+    assert_eq!(
+        (approved.status, approved.json()["approvals"].as_u64(), approved.json()["required"].as_u64()),
+        (StatusCode::OK, Some(1), Some(2))
+    );
     // The same answer again is no second approval, and neither is a fresh one of the same officer.
     assert_eq!(browser.post(&path, body).await.status, StatusCode::UNAUTHORIZED);
     let asked = browser.ask_approval(intent.id, intent.digest).await.json();
     let twice = browser.answer_approval(intent.id, &asked, &key, Fault::None).await;
     assert_eq!(twice.status, StatusCode::CONFLICT, "{twice:?}");
     assert_eq!(given(), 1);
-    let row = format!("select count(*) from intent_approvals where officer_id = '{first}' and api_token_id is null and digest = '\\x{:x}'", intent.digest);
+    let row = format!(
+        "select count(*) from intent_approvals where officer_id = '{first}' and api_token_id is null and digest = '\\x{:x}'",
+        intent.digest
+    );
     assert_eq!(house.count(&row), 1);
     // The second officer completes it.
     let asked = other.ask_approval(intent.id, intent.digest).await.json();
@@ -522,8 +542,10 @@ async fn s6_what_changed_after_the_page_was_read_is_not_approved() {
     let seen = browser.answer_approval(intent.id, &asked, &key, Fault::None).await;
     assert_eq!(seen.status, StatusCode::CONFLICT, "{seen:?}");
     assert_eq!(house.count("select count(*) from intent_approvals"), 0);
-    let page = browser.get(&format!("/console/intents/{}", intent.id)).await.body;
-    assert!(page.contains("changed outside the daemon") && !page.contains("Approve with a passkey"), "{page}");
+    for page in [format!("/console/intents/{}", intent.id), "/console/intents".to_owned(), "/console".to_owned()] {
+        let body = browser.get(&page).await.body;
+        assert!(body.contains("changed outside the daemon") && !body.contains("Approve with a passkey"), "{page}: {body}");
+    }
     // What an officer asked for takes another officer.
     let own = planned(&house, 1, format!("user:{user}")).await;
     let asked = browser.ask_approval(own.id, own.digest).await.json();

@@ -239,9 +239,17 @@ mod tests {
         for good in ["/console", "/console/payments?state=funded", "/console/intents/01a2-3"] {
             assert_eq!(safe_target(Some(good)), good);
         }
-        for bad in
-            ["", "//evil.example", "https://evil.example", "/consolex", "/console//evil", "/console/\\evil", "/console/session/resume", "/v1", "/console/\r\n"]
-        {
+        for bad in [
+            "",
+            "//evil.example",
+            "https://evil.example",
+            "/consolex",
+            "/console//evil",
+            "/console/\\evil",
+            "/console/session/resume",
+            "/v1",
+            "/console/\r\n",
+        ] {
             assert_eq!(safe_target(Some(bad)), "/console", "{bad:?}");
         }
     }

@@ -15,12 +15,10 @@ use crate::units::UserId;
 
 /// Somebody who is active.
 pub async fn find_person(connection: &mut PgConnection, user: UserId) -> Result<Option<Person>, DbError> {
-    let row = sqlx::query!(
-        r#"select role as "role: UserRole", display_name, email from users where id = $1 and status = 'active'"#,
-        user.0
-    )
-    .fetch_optional(connection)
-    .await?;
+    let row =
+        sqlx::query!(r#"select role as "role: UserRole", display_name, email from users where id = $1 and status = 'active'"#, user.0)
+            .fetch_optional(connection)
+            .await?;
     Ok(row.map(|row| Person { id: user, role: row.role, name: row.display_name.unwrap_or_else(|| "officer".to_owned()), email: row.email }))
 }
 
@@ -60,7 +58,11 @@ pub(in crate::console) async fn find_invitation(
 }
 
 /// Uses a link; `false` if it was used, ended or too old. Of two at the same instant one waits here and gets `false`.
-pub(in crate::console) async fn use_invitation(connection: &mut PgConnection, hash: [u8; 32], now: OffsetDateTime) -> Result<bool, DbError> {
+pub(in crate::console) async fn use_invitation(
+    connection: &mut PgConnection,
+    hash: [u8; 32],
+    now: OffsetDateTime,
+) -> Result<bool, DbError> {
     let rows = sqlx::query!(
         "update user_invitations set used_at = $2::timestamptz
          where token_sha256 = $1::bytea and used_at is null and expires_at > $2::timestamptz",

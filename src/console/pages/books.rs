@@ -10,7 +10,7 @@ use super::{PAGE, given, number};
 use crate::chains::ChainBook;
 use crate::console::identity::session::Officer;
 use crate::console::page::{Frame, Refusal, html};
-use crate::console::show::{self, filters, Moment};
+use crate::console::show::{self, Moment, filters};
 use crate::console::store::{EntryFilter, EntryRow};
 use crate::console::{Console, store};
 use crate::ledger::{self, AccountKind};
@@ -110,7 +110,8 @@ pub(in crate::console) async fn get(
     let book = &console.api.book;
     let (payment, account, address) = (given(asked.payment), given(asked.account), given(asked.address));
     let bad = |what: &str| Refusal::Field(format!("{what} cannot be read."));
-    let kind = account.as_deref().map(|name| KINDS.into_iter().find(|kind| kind.name() == name).ok_or_else(|| bad("The account"))).transpose()?;
+    let kind =
+        account.as_deref().map(|name| KINDS.into_iter().find(|kind| kind.name() == name).ok_or_else(|| bad("The account"))).transpose()?;
     let filter = EntryFilter {
         payment: payment.as_deref().map(|text| text.parse::<PaymentId>().map_err(|_| bad("The payment's id"))).transpose()?,
         kind,

@@ -11,7 +11,7 @@ use super::{PAGE, given, number};
 use crate::chains::ChainBook;
 use crate::console::identity::session::Officer;
 use crate::console::page::{Frame, Refusal, html};
-use crate::console::show::{self, filters, Moment};
+use crate::console::show::{self, Moment, filters};
 use crate::console::store::{EventFilter, EventRow};
 use crate::console::{Console, store};
 use crate::units::ChainId;
@@ -20,6 +20,8 @@ use crate::units::ChainId;
 pub(in crate::console) struct Asked {
     #[serde(default)]
     noun: Option<String>,
+    #[serde(default)]
+    payment: Option<String>,
     #[serde(default)]
     before: Option<String>,
 }
@@ -30,6 +32,7 @@ struct EventsPage {
     frame: Frame,
     filters: Vec<Filter>,
     noun: String,
+    payment: String,
     rows: Vec<Line>,
     older: Option<i64>,
 }
@@ -103,7 +106,9 @@ pub(in crate::console) async fn get(
         return Err(Refusal::Field("There are no such events.".to_owned()));
     }
     let before = number(asked.before.as_deref())?;
-    let filter = EventFilter { noun: (!noun.is_empty()).then(|| noun.clone()), before, ..EventFilter::default() };
+    let payment = given(asked.payment);
+    let of = payment.as_deref().map(str::parse).transpose().map_err(|_| Refusal::Field("The payment's id cannot be read.".to_owned()))?;
+    let filter = EventFilter { noun: (!noun.is_empty()).then(|| noun.clone()), payment: of, before, ..EventFilter::default() };
     let found = store::list_events(&mut *console.api.db.connection().await?, &filter, PAGE).await?;
     let full = i64::try_from(found.len()).is_ok_and(|length| length == PAGE);
     let older = found.last().filter(|_| full).map(|row| row.id);
@@ -111,6 +116,7 @@ pub(in crate::console) async fn get(
         frame: Frame::of("Audit log", "events", &console, &officer),
         filters: NOUNS.map(|(name, value)| Filter { name, value, chosen: value == noun }).into(),
         noun,
+        payment: payment.unwrap_or_default(),
         rows: found.into_iter().map(|row| Line::of(row, now, &console.api.book)).collect(),
         older,
     })

@@ -10,7 +10,7 @@ use super::{given, number};
 use crate::console::Console;
 use crate::console::identity::session::Officer;
 use crate::console::page::{Frame, Refusal, html};
-use crate::console::show::{self, filters, Moment};
+use crate::console::show::{self, Moment, filters};
 use crate::reconcile;
 
 const FINDINGS: i64 = 100;

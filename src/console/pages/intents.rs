@@ -6,16 +6,17 @@ use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use serde::Deserialize;
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 use super::payments::Filter;
 use super::{PAGE, given, read_place, write_place};
 use crate::chains::ChainBook;
 use crate::console::identity::session::Officer;
 use crate::console::page::{Frame, Refusal, html};
-use crate::console::show::{self, filters, Chip, Moment};
+use crate::console::show::{self, Chip, Moment, filters};
 use crate::console::store::EventFilter;
 use crate::console::{Console, ConsoleError, store};
-use crate::intent::{self, Intent, IntentState};
+use crate::intent::{self, Intent, IntentError, IntentState};
 use crate::signing::{self, Definitions, ExpectedScreens, Transfer};
 use crate::units::{Asset, IntentId, format_units};
 use crate::{account, approval, broadcast};
@@ -58,6 +59,31 @@ impl IntentLine {
     }
 }
 
+/// Intents for a list, and those whose rows were changed outside the daemon: one of them hides no other.
+pub(in crate::console) struct IntentList {
+    pub lines: Vec<IntentLine>,
+    pub altered: Vec<String>,
+}
+
+impl IntentList {
+    pub(in crate::console) async fn read(
+        connection: &mut PgConnection,
+        found: Vec<(IntentId, OffsetDateTime)>,
+        console: &Console,
+    ) -> Result<Self, ConsoleError> {
+        let (now, book) = (console.now(), &console.api.book);
+        let mut list = Self { lines: Vec::with_capacity(found.len()), altered: Vec::new() };
+        for (id, created_at) in found {
+            match intent::store::get(connection, id).await {
+                Ok(intent) => list.lines.push(IntentLine::of(connection, &intent, Some(Moment::of(created_at, now)), book).await?),
+                Err(IntentError::DigestMismatch(id)) => list.altered.push(id.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(list)
+    }
+}
+
 /// Where the recipient sits, if it is one of ours.
 async fn own_path(connection: &mut PgConnection, intent: &Intent) -> Result<Option<String>, ConsoleError> {
     let Some(id) = account::store::find_address_id(connection, intent.to).await? else { return Ok(None) };
@@ -80,7 +106,7 @@ pub(in crate::console) struct Asked {
 struct IntentsPage {
     frame: Frame,
     filters: Vec<Filter>,
-    rows: Vec<IntentLine>,
+    list: IntentList,
     older: Option<String>,
     show: String,
 }
@@ -90,7 +116,6 @@ pub(in crate::console) async fn list(
     officer: Officer,
     Query(asked): Query<Asked>,
 ) -> Result<Response, Refusal> {
-    let now = console.now();
     let (chosen, open) = match given(asked.show).as_deref() {
         None | Some("open") => ("open", Some(true)),
         Some("closed") => ("closed", Some(false)),
@@ -102,16 +127,12 @@ pub(in crate::console) async fn list(
     let found = store::list_intents(&mut connection, open, before, PAGE).await?;
     let full = i64::try_from(found.len()).is_ok_and(|length| length == PAGE);
     let older = found.last().filter(|_| full).map(|(id, at)| write_place(*at, id));
-    let mut rows = Vec::with_capacity(found.len());
-    for (id, created_at) in found {
-        let intent = intent::store::get(&mut connection, id).await?;
-        rows.push(IntentLine::of(&mut connection, &intent, Some(Moment::of(created_at, now)), &console.api.book).await?);
-    }
+    let list = IntentList::read(&mut connection, found, &console).await?;
     let filters = [("Open", "open"), ("Closed", "closed"), ("All", "all")];
     html(&IntentsPage {
         frame: Frame::of("Intents", "intents", &console, &officer),
         filters: filters.map(|(name, value)| Filter { name, value, chosen: value == chosen }).into(),
-        rows,
+        list,
         older,
         show: chosen.to_owned(),
     })
@@ -139,7 +160,6 @@ struct IntentPage {
     requested_by: String,
     station: Option<String>,
     digest: String,
-    digest_right: bool,
     call: Call,
     screens: Vec<Vec<String>>,
     notes: Vec<String>,
@@ -173,11 +193,7 @@ struct Outcome {
     fee: String,
 }
 
-pub(in crate::console) async fn get(
-    State(console): State<Console>,
-    officer: Officer,
-    Path(id): Path<String>,
-) -> Result<Response, Refusal> {
+pub(in crate::console) async fn get(State(console): State<Console>, officer: Officer, Path(id): Path<String>) -> Result<Response, Refusal> {
     let id: IntentId = id.parse().map_err(|_| Refusal::Unknown("There is no such intent.".to_owned()))?;
     let now = console.now();
     let book = &console.api.book;
@@ -192,11 +208,8 @@ pub(in crate::console) async fn get(
     let outbound = broadcast::store::find_by_intent(connection, id).await?;
     let native = spec.native_asset();
 
-    let digest_right = intent::store::digest_matches(&intent, intent.digest);
     let mine = rows.iter().any(|row| row.officer == officer.holder.user && !row.stale);
-    let barred = if !digest_right {
-        Some("Its fields are not those of its digest: the row was changed outside the daemon. Approve nothing and look into it.".to_owned())
-    } else if intent.state != IntentState::Planned {
+    let barred = if intent.state != IntentState::Planned {
         Some(format!("It is {} and takes no approval now.", intent.state))
     } else if intent.requested_by == format!("user:{}", officer.holder.user) {
         Some("You asked for it, so another officer has to approve.".to_owned())
@@ -240,7 +253,6 @@ pub(in crate::console) async fn get(
         requested_by: intent.requested_by.clone(),
         station: intent.station.clone(),
         digest: intent.digest.to_string(),
-        digest_right,
         call,
         screens,
         notes,
@@ -271,7 +283,8 @@ fn read_call(to: Address, value: U256, input: &[u8], intent: &Intent, book: &Cha
     let reads = match Transfer::from_call(to, value, input) {
         Ok(Transfer { asset: Asset::Native, to, amount }) => format!("send {} to {to}", show::amount(amount, native_of(intent), book)),
         Ok(Transfer { asset: Asset::Token(_), to, amount }) => {
-            let shown = facts.map_or_else(|| amount.to_string(), |facts| format!("{} {}", format_units(amount, facts.decimals), facts.symbol));
+            let shown =
+                facts.map_or_else(|| amount.to_string(), |facts| format!("{} {}", format_units(amount, facts.decimals), facts.symbol));
             format!("transfer(to: {to}, amount: {amount}), which is {shown}")
         }
         Err(error) => format!("not a transfer: {error}"),

@@ -7,15 +7,15 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::intents::IntentLine;
+use super::intents::IntentList;
 use crate::console::identity::session::Officer;
 use crate::console::page::{Frame, Refusal, html};
-use crate::console::show::{self, filters, Chip, chip};
+use crate::console::show::{self, Chip, chip, filters};
 use crate::console::{Console, ConsoleError, store};
 use crate::ledger::AccountKind;
 use crate::settings::Gate;
 use crate::units::AssetId;
-use crate::{intent, ledger, reconcile, scan, settings, webhook};
+use crate::{ledger, reconcile, scan, settings, webhook};
 
 /// A chain that is this far behind its own rhythm is late.
 const LATE_BLOCKS: i64 = 5;
@@ -27,7 +27,7 @@ const WAITING_MAX: i64 = 20;
 #[template(path = "overview.html")]
 struct OverviewPage {
     frame: Frame,
-    waiting: Vec<IntentLine>,
+    waiting: IntentList,
     troubles: Vec<Trouble>,
     chains: Vec<ChainLine>,
     money: Vec<MoneyLine>,
@@ -74,11 +74,8 @@ pub(in crate::console) async fn get(State(console): State<Console>, officer: Off
     let mut connection = console.api.db.connection().await?;
     let connection = &mut *connection;
 
-    let mut waiting = Vec::new();
-    for id in store::list_waiting_for(connection, officer.holder.user, WAITING_MAX).await? {
-        let intent = intent::store::get(connection, id).await?;
-        waiting.push(IntentLine::of(connection, &intent, None, book).await?);
-    }
+    let waiting = store::list_waiting_for(connection, officer.holder.user, WAITING_MAX).await?;
+    let waiting = IntentList::read(connection, waiting, &console).await?;
 
     let mut troubles = Vec::new();
     let mut chains = Vec::new();
@@ -105,7 +102,11 @@ pub(in crate::console) async fn get(State(console): State<Console>, officer: Off
             (None, Some(_)) => chip("ok", "Up to date"),
         };
         if let Some(reason) = halted {
-            troubles.push(Trouble { tone: "bad", text: format!("Nothing leaves {}: {reason}", spec.name), link: "/console/events?noun=chain" });
+            troubles.push(Trouble {
+                tone: "bad",
+                text: format!("Nothing leaves {}: {reason}", spec.name),
+                link: "/console/events?noun=chain",
+            });
         }
         let release = gates.pop().unwrap_or_default();
         chains.push(ChainLine {
@@ -162,10 +163,9 @@ fn money(totals: Vec<ledger::store::KindTotal>, console: &Console) -> Vec<MoneyL
             let units = |kind| kinds.get(&kind).copied().unwrap_or_default();
             let shown = |kind| match units(kind) {
                 zero if zero.is_zero() => "0".to_owned(),
-                units => book.asset(asset).map_or_else(
-                    || units.to_string(),
-                    |facts| show::grouped(&crate::units::format_units(units, facts.decimals)),
-                ),
+                units => book
+                    .asset(asset)
+                    .map_or_else(|| units.to_string(), |facts| show::grouped(&crate::units::format_units(units, facts.decimals))),
             };
             let side = |debit: bool| {
                 let of_side = kinds.iter().filter(|(kind, _)| kind.is_debit_normal() == debit);

@@ -5,17 +5,17 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
-use super::intents::IntentLine;
+use super::intents::IntentList;
 use super::{PAGE, given, read_place, write_place};
 use crate::confirm::store::{ProgressState, TransferProgress};
 use crate::console::identity::session::Officer;
 use crate::console::page::{Frame, Refusal, html};
 use crate::console::qr::Qr;
-use crate::console::show::{self, filters, Chip, Moment, chip};
+use crate::console::show::{self, Chip, Moment, chip, filters};
 use crate::console::store::{EntryFilter, EventFilter, EventRow, PaymentFilter};
 use crate::console::{Console, store};
 use crate::units::{AssetId, PaymentId};
-use crate::{account, confirm, deposit, intent, payment};
+use crate::{account, confirm, deposit, payment};
 
 // === the list ===
 
@@ -149,11 +149,15 @@ struct PaymentPage {
     steps: Vec<Step>,
     transfers: Vec<TransferLine>,
     exceptions: Vec<ExceptionLine>,
-    intents: Vec<IntentLine>,
+    intents: IntentList,
     entries: Vec<super::books::Line>,
     events: Vec<super::events::Line>,
+    more_events: bool,
     done: bool,
 }
+
+/// Newest events on the page; the audit log has them all.
+const EVENTS: usize = 12;
 
 /// One station of the way. `state` is done, now, todo or bad.
 struct Step {
@@ -189,11 +193,7 @@ struct ExceptionLine {
     opened: Moment,
 }
 
-pub(in crate::console) async fn get(
-    State(console): State<Console>,
-    officer: Officer,
-    Path(id): Path<String>,
-) -> Result<Response, Refusal> {
+pub(in crate::console) async fn get(State(console): State<Console>, officer: Officer, Path(id): Path<String>) -> Result<Response, Refusal> {
     let unknown = || Refusal::Unknown("There is no such payment.".to_owned());
     let id: PaymentId = id.parse().map_err(|_| unknown())?;
     let now = console.now();
@@ -209,11 +209,8 @@ pub(in crate::console) async fn get(
         .filter(|transfer| !transfer.internal)
         .collect();
     let events = store::list_events(connection, &EventFilter { payment: Some(id), ..EventFilter::default() }, 200).await?;
-    let mut intents = Vec::new();
-    for (intent, created_at) in store::list_intents_of(connection, id).await? {
-        let intent = intent::store::get(connection, intent).await?;
-        intents.push(IntentLine::of(connection, &intent, Some(Moment::of(created_at, now)), book).await?);
-    }
+    let intents = store::list_intents_of(connection, id).await?;
+    let intents = IntentList::read(connection, intents, &console).await?;
     let entries = store::list_entries(connection, &EntryFilter { payment: Some(id), ..EntryFilter::default() }, 100).await?;
     let exceptions = payment::store::list_exceptions(connection, id).await?;
 
@@ -251,13 +248,11 @@ pub(in crate::console) async fn get(
             .collect(),
         intents,
         entries: entries.into_iter().map(|row| super::books::Line::of(row, now, book)).collect(),
-        events: events.into_iter().map(|row| super::events::Line::of(row, now, book)).collect(),
+        more_events: events.len() > EVENTS,
+        events: events.into_iter().take(EVENTS).map(|row| super::events::Line::of(row, now, book)).collect(),
         done: escrow == Some("released"),
     };
-    html(&page).map_err(|refusal| match refusal {
-        Refusal::Failed { .. } => refusal,
-        other => other,
-    })
+    html(&page)
 }
 
 fn depth(transfer: &TransferProgress) -> Option<Depth> {
@@ -342,7 +337,12 @@ fn steps(way: &Way<'_>, now: time::OffsetDateTime, console: &Console) -> Vec<Ste
         ),
         Step {
             depth: last.and_then(depth).filter(|_| !confirmed),
-            ..step(state(confirmed, !live.is_empty()), "Confirmed", confirmed_at.max().filter(|_| confirmed).map(|at| Moment::of(at, now)), confirmed_text)
+            ..step(
+                state(confirmed, !live.is_empty()),
+                "Confirmed",
+                confirmed_at.max().filter(|_| confirmed).map(|at| Moment::of(at, now)),
+                confirmed_text,
+            )
         },
         step(
             state(held, confirmed),

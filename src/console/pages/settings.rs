@@ -61,7 +61,8 @@ pub(in crate::console) async fn get(State(console): State<Console>, officer: Off
                 format!("from {}", show::amount(tier.from_units(), asset, &console.api.book))
             },
         );
-        let blocks = |blocks: Option<crate::units::Confirmations>| blocks.map_or_else(|| "off".to_owned(), |blocks| blocks.get().to_string());
+        let blocks =
+            |blocks: Option<crate::units::Confirmations>| blocks.map_or_else(|| "off".to_owned(), |blocks| blocks.get().to_string());
         Line {
             id: change.id,
             chain: show::chain_name(change.key.chain, &console.api.book),

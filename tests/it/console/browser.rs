@@ -184,7 +184,17 @@ async fn an_officer_follows_a_payment_and_approves_with_a_passkey() {
     way.deepen().await;
     driver.open(&format!("/console/payments/{}", partial.id)).await;
     driver.look("payment-partial").await;
-    for page in ["payments", "intents?show=all", "ledger", "ledger?account=custody", "settings", "findings?show=all", "webhooks", "events", "nowhere"] {
+    for page in [
+        "payments",
+        "intents?show=all",
+        "ledger",
+        "ledger?account=custody",
+        "settings",
+        "findings?show=all",
+        "webhooks",
+        "events",
+        "nowhere",
+    ] {
         driver.open(&format!("/console/{page}")).await;
         let name: String = page.chars().map(|character| if character.is_ascii_alphanumeric() { character } else { '-' }).collect();
         driver.look(&name).await;

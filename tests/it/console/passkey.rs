@@ -30,7 +30,7 @@ pub(crate) enum Fault {
     Origin,
     /// The signature is over something else.
     Signature,
-    /// The counter stands still.
+    /// The counter is the one of its first use.
     Counter,
     /// Another challenge is answered.
     Challenge,
@@ -75,7 +75,7 @@ impl SoftKey {
     pub(crate) fn answer(&self, options: &Value, origin: &str, fault: Fault) -> Value {
         let options = &options["publicKey"];
         let counter = match fault {
-            Fault::Counter => self.counter.load(Ordering::Relaxed),
+            Fault::Counter => 1,
             _ => self.counter.fetch_add(1, Ordering::Relaxed) + 1,
         };
         let data = self.head(options["rpId"].as_str().unwrap(), flags(fault), counter);

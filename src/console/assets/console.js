@@ -209,6 +209,10 @@ function live() {
 
 // === the page ===
 
+// On a phone the navigation is wider than the screen: begin it where we are.
+const here = document.querySelector(".top [aria-current]");
+if (here) here.closest("nav").scrollLeft = here.offsetLeft - (here.closest("nav").clientWidth - here.offsetWidth) / 2;
+
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;

@@ -48,6 +48,12 @@ alter table user_refresh_tokens add constraint user_refresh_tokens_session_fkey
     foreign key (session_id) references user_sessions (id) on delete cascade;
 
 
+-- An intent's page and a payment's page are read again every second while somebody looks.
+create index events_intent_idx on events (intent_id, id) where intent_id is not null;
+create index intents_payment_idx on intents (payment_id) where payment_id is not null;
+create index intents_destination_idx on intents (destination_id) where destination_id is not null;
+create index intents_newest_idx on intents (created_at desc, id desc);
+
 grant insert (credential_id, user_id, public_key, counter, device_name, credential) on user_passkeys to amanat_app;
 grant update (counter, credential, last_used_at, revoked_at) on user_passkeys to amanat_app;
 grant insert (token_sha256, user_id, created_at, expires_at) on user_invitations to amanat_app;

@@ -17,6 +17,8 @@ use super::pages::{books, events, findings, intents, overview, payments, setting
 use super::{Console, assets, enter, step_up};
 
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// How much of a caller's words a log line repeats.
+const LOGGED_CHARS_MAX: usize = 128;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// No script or style but our own files, no other origin, no frame around us.
@@ -60,12 +62,19 @@ pub fn router(console: Console) -> Router {
 /// what keeps a browser from anything else.
 async fn guard(State(console): State<Console>, request: Request, next: Next) -> Response {
     let method = request.method().clone();
-    let asset = request.uri().path().starts_with("/console/assets/");
+    let path = request.uri().path().to_owned();
+    let asset = path.starts_with("/console/assets/");
     let response = match refuse(&console, &request) {
         Some(refusal) => refusal,
         None => next.run(request).await,
     };
     let mut response = page::shaped(&method, response);
+    // Pages that are open ask every second; what somebody did is worth a line. No query and no body: they
+    // may hold what nobody should read in a log.
+    if method != Method::GET && method != Method::HEAD {
+        let path: String = path.chars().take(LOGGED_CHARS_MAX).collect();
+        tracing::info!(method = method.as_str(), path, status = response.status().as_u16(), "console answered");
+    }
     let headers = response.headers_mut();
     let mut set = |name: HeaderName, value: &'static str| headers.insert(name, HeaderValue::from_static(value));
     set(header::CONTENT_SECURITY_POLICY, POLICY);

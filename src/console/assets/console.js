@@ -4,6 +4,7 @@
 
 const PAUSE_MS = 2500;
 const PAUSE_FAST_MS = 1000;
+const PAUSE_SLOW_MS = 5000;
 const PAUSE_MAX_MS = 30000;
 
 const csrf = document.querySelector('meta[name="csrf-token"]')?.content ?? "";
@@ -199,7 +200,8 @@ function live() {
     const well = await refresh();
     state.dataset.state = well ? "on" : "off";
     offline.hidden = well;
-    const usual = document.querySelector("[data-live-fast]") ? PAUSE_FAST_MS : PAUSE_MS;
+    const marked = (mark) => document.querySelector(mark) !== null;
+    const usual = marked("[data-live-fast]") ? PAUSE_FAST_MS : marked("[data-live-slow]") ? PAUSE_SLOW_MS : PAUSE_MS;
     pause = well ? usual : Math.min(Math.max(pause, usual) * 2, PAUSE_MAX_MS);
     setTimeout(turn, pause);
   };

@@ -23,7 +23,7 @@ use crate::units::UserId;
 /// What was asked of whoever wants in.
 #[derive(Debug)]
 pub(super) enum Entering {
-    SignIn(DiscoverableAuthentication),
+    SignIn(Box<DiscoverableAuthentication>),
     Enrol { invitation: [u8; 32], user: UserId, state: Box<PasskeyRegistration> },
 }
 
@@ -76,7 +76,7 @@ pub(super) async fn sign_in_page(Query(target): Query<Target>) -> Result<Respons
 pub(super) async fn sign_in_begin(State(console): State<Console>) -> Result<Json<serde_json::Value>, Refusal> {
     let (asked, state) = passkey::ask_anybody(&console.verifier).map_err(|error| refused(&error, "sign-in"))?;
     let id: CeremonyId = random()?;
-    held(&console.entering).put(id, Entering::SignIn(state), console.now());
+    held(&console.entering).put(id, Entering::SignIn(Box::new(state)), console.now());
     Ok(Json(serde_json::json!({ "ceremony": alloy::hex::encode(id), "options": asked })))
 }
 
@@ -97,7 +97,7 @@ pub(super) async fn sign_in_finish(State(console): State<Console>, Json(answer):
         .db
         .unit(move |connection| {
             Box::pin(async move {
-                let entered = match judge(connection, &verifier, &answer.credential, state, now).await? {
+                let entered = match judge(connection, &verifier, &answer.credential, *state, now).await? {
                     Ok(user) => Ok(session::begin(connection, user, now).await?),
                     Err(error) => Err(error),
                 };

@@ -109,16 +109,16 @@ impl<'a> Browser<'a> {
     // === passkeys ===
 
     /// Both halves of enrolling by a link's secret.
-    async fn enrol(&mut self, secret: &str, fault: Fault) -> Result<SoftKey, Seen> {
+    async fn enrol(&mut self, secret: &str, fault: Fault) -> Result<SoftKey, Box<Seen>> {
         let asked = self.post("/console/enrol/begin", json!({ "invitation": secret })).await;
         if asked.status != StatusCode::OK {
-            return Err(asked);
+            return Err(Box::new(asked));
         }
         let asked = asked.json();
         let (key, credential) = SoftKey::enrol(&asked["options"], &self.house.origin, fault);
         let body = json!({ "ceremony": asked["ceremony"], "label": "soft key", "credential": credential });
         let finished = self.post("/console/enrol/finish", body).await;
-        if finished.status == StatusCode::OK { Ok(key) } else { Err(finished) }
+        if finished.status == StatusCode::OK { Ok(key) } else { Err(Box::new(finished)) }
     }
 
     async fn try_sign_in(&mut self, key: &SoftKey, fault: Fault) -> Seen {
@@ -299,7 +299,7 @@ async fn z6_a_link_enrols_once() {
     let user = house.user("officer", UserRole::Guard).await;
     let passkeys = || house.count("select count(*) from user_passkeys");
     let mut browser = Browser::new(&house);
-    let refused = |seen: Result<SoftKey, Seen>| {
+    let refused = |seen: Result<SoftKey, Box<Seen>>| {
         let seen = seen.err().unwrap();
         assert_eq!(seen.status, StatusCode::UNAUTHORIZED, "{seen:?}");
         assert_eq!(seen.json()["text"], "That passkey was not accepted. Try again, or ask for a new link.");

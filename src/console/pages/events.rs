@@ -14,7 +14,7 @@ use crate::console::page::{Frame, Refusal, html};
 use crate::console::show::{self, Moment, filters};
 use crate::console::store::{EventFilter, EventRow};
 use crate::console::{Console, store};
-use crate::units::ChainId;
+use crate::units::{ChainId, PaymentId};
 
 #[derive(Debug, Deserialize)]
 pub(in crate::console) struct Asked {
@@ -107,7 +107,11 @@ pub(in crate::console) async fn get(
     }
     let before = number(asked.before.as_deref())?;
     let payment = given(asked.payment);
-    let of = payment.as_deref().map(str::parse).transpose().map_err(|_| Refusal::Field("The payment's id cannot be read.".to_owned()))?;
+    let of = payment
+        .as_deref()
+        .map(str::parse::<PaymentId>)
+        .transpose()
+        .map_err(|_| Refusal::Field("The payment's id cannot be read.".to_owned()))?;
     let filter = EventFilter { noun: (!noun.is_empty()).then(|| noun.clone()), payment: of, before, ..EventFilter::default() };
     let found = store::list_events(&mut *console.api.db.connection().await?, &filter, PAGE).await?;
     let full = i64::try_from(found.len()).is_ok_and(|length| length == PAGE);

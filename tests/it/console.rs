@@ -560,7 +560,7 @@ async fn a_payment_is_found_by_its_id_and_by_its_address() {
     let house = ApiHouse::start().await;
     let (_, _, mut browser) = officer(&house, "officer").await;
     let empty = browser.get("/console/payments").await.body;
-    assert!(empty.contains("There is no such payment"), "{empty}");
+    assert!(empty.contains("No payment has been created yet"), "{empty}");
     let payment = planned(&house, 1, "daemon".to_owned()).await.payment.unwrap();
     let address = house.base.sql("select '0x' || encode(address, 'hex') from derived_destinations").unwrap().trim().to_owned();
     for text in [payment.to_string(), address] {

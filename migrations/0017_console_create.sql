@@ -15,7 +15,7 @@ create table user_invitations (
     expires_at timestamptz not null,
     used_at timestamptz,
     constraint user_invitations_pkey primary key (token_sha256),
-    constraint user_invitations_user_fkey foreign key (user_id) references users (id) on delete cascade,
+    constraint user_invitations_user_fkey foreign key (user_id) references users (id) on delete restrict,
     constraint user_invitations_short check (expires_at > created_at and expires_at <= created_at + interval '1 day')
 );
 create index user_invitations_user_idx on user_invitations (user_id) where used_at is null;
@@ -33,7 +33,7 @@ create table user_sessions (
     ended_at timestamptz,
     ended_reason text,
     constraint user_sessions_pkey primary key (id),
-    constraint user_sessions_user_fkey foreign key (user_id) references users (id) on delete cascade,
+    constraint user_sessions_user_fkey foreign key (user_id) references users (id) on delete restrict,
     constraint user_sessions_access_key unique (access_sha256),
     constraint user_sessions_csrf_form check (csrf_token ~ '^[0-9a-f]{64}$'),
     constraint user_sessions_ended_with_reason check ((ended_at is null) = (ended_reason is null))

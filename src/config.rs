@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use crate::api::{DoorLimits, Rate};
 use crate::chains::{ChainBook, ChainBookError};
+use crate::console::{ConsoleOptions, ConsoleOptionsError};
 use crate::intent::PlanPolicy;
 use crate::rpc::{Node, NodeError, NodeOptions, ProviderLimits};
 use crate::scan::ScanOptions;
@@ -41,6 +42,8 @@ pub struct Config {
     pub reconcile: Duration,
     /// Where webhooks may go.
     pub webhook_guard: Guard,
+    /// Officers' pages; off where it is not configured.
+    pub console: Option<ConsoleOptions>,
     pub plan: PlanPolicy,
     pub screening: ScreeningConfig,
     /// Where the heads of the ledger's seals are appended, beside the journal.
@@ -130,6 +133,8 @@ struct RawConfig {
     #[serde(default)]
     webhooks: RawWebhooks,
     #[serde(default)]
+    console: RawConsole,
+    #[serde(default)]
     planning: RawPlanning,
     #[serde(default)]
     screening: RawScreening,
@@ -205,6 +210,17 @@ struct RawWebhooks {
     /// Networks that webhooks may reach besides the public internet, and in the clear.
     #[serde(default)]
     allowed_networks: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConsole {
+    /// Where officers' browsers find the console. Without it there is none.
+    origin: Option<String>,
+    /// What passkeys are bound to; the origin's host without it.
+    rp_id: Option<String>,
+    /// An address of its own; the API's without it.
+    listen: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -461,6 +477,7 @@ impl Config {
             poll: Duration::from_millis(raw.watch.poll_ms),
             reconcile: Duration::from_secs(raw.watch.reconcile_seconds),
             webhook_guard: guard(&raw.webhooks)?,
+            console: console(raw.console)?,
             plan: PlanPolicy {
                 approvals_required: raw.planning.approvals_required,
                 max_fee_per_gas_max: u128::from(raw.planning.max_fee_per_gas_gwei) * WEI_PER_GWEI,
@@ -480,6 +497,26 @@ fn guard(raw: &RawWebhooks) -> Result<Guard, ConfigError> {
             .map_err(|_| field("webhooks.allowed_networks", text, "use addresses with their length, such as 10.0.0.0/8 or fd00::/8"))
     };
     Ok(Guard::new(raw.allowed_networks.iter().map(read).collect::<Result<_, _>>()?))
+}
+
+fn console(raw: RawConsole) -> Result<Option<ConsoleOptions>, ConfigError> {
+    let Some(origin) = raw.origin else {
+        return match (raw.rp_id, raw.listen) {
+            (None, None) => Ok(None),
+            (Some(value), _) | (None, Some(value)) => {
+                Err(field("console", value, "set console.origin too; without an origin there is no console"))
+            }
+        };
+    };
+    let mut options = ConsoleOptions::new(&origin, raw.rp_id.as_deref()).map_err(|error| {
+        let (name, value) = match error {
+            ConsoleOptionsError::RelyingParty => ("console.rp_id", raw.rp_id.clone().unwrap_or_else(|| origin.clone())),
+            _ => ("console.origin", origin.clone()),
+        };
+        field(name, value, error.remedy())
+    })?;
+    options.listen = raw.listen.map(|text| listen("console.listen", RawListen { listen: Some(text) }, "")).transpose()?;
+    Ok(Some(options))
 }
 
 fn database(raw: RawDatabase, folder: &Path) -> Result<DatabaseSource, ConfigError> {

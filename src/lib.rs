@@ -34,9 +34,10 @@ pub mod broadcast;
 pub mod settle;
 pub mod reconcile;
 
-// Machines look in.
+// Machines and people look in.
 pub mod webhook;
 pub mod api;
+pub mod console;
 
 // Wiring. `devkit` never reaches a release.
 pub mod config;

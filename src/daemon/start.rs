@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
 use secrecy::ExposeSecret;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,7 @@ use crate::broadcast::{BroadcastError, Broadcaster};
 use crate::chains::{ChainBook, ChainSpec};
 use crate::config::Config;
 use crate::confirm::{ConfirmError, Confirmer, Sightings};
+use crate::console::{self, Console, ConsoleOptions};
 use crate::db::{Database, DatabaseLimits, DbError, InstanceLease, LeaseError, SelfTestError, place_of};
 use crate::deposit::Watched;
 use crate::escrow::{EscrowError, Lapser};
@@ -109,7 +112,13 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
         workers.run(async move { serve_http(socket, router, ending).await.context("the API's socket ended") });
     }
     let ending = stop.clone();
-    workers.run(async move { serve_remote(listener, api::router(state), ending).await.context("the API ended") });
+    let (router, apart) = with_console(state, config.console)?;
+    workers.run(async move { serve_remote(listener, router, ending).await.context("the API ended") });
+    if let Some((address, pages)) = apart {
+        let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("the console cannot listen on {address}"))?;
+        let ending = stop.clone();
+        workers.run(async move { serve_http(listener, pages, ending).await.context("the console ended") });
+    }
     hold_lease(&mut workers, lease, &metrics);
     let sightings = Arc::new(Sightings::new(db.clone()));
     workers.tick("sightings", None, ConfirmError::disposition, move || {
@@ -166,6 +175,18 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
     }
     tracing::info!("amanatd has stopped");
     outcome
+}
+
+/// The API's router, with the console's pages in it; or beside it, on an address of their own.
+fn with_console(state: ApiState, options: Option<ConsoleOptions>) -> anyhow::Result<(Router, Option<(SocketAddr, Router)>)> {
+    let Some(options) = options else { return Ok((api::router(state), None)) };
+    let apart = options.listen;
+    tracing::info!(origin = options.origin(), "officers find the console at {}/console", options.origin());
+    let pages = console::router(Console::new(state.clone(), options)?);
+    Ok(match apart {
+        None => (api::router(state).merge(pages), None),
+        Some(address) => (api::router(state), Some((address, pages))),
+    })
 }
 
 /// Takes the lease; a daemon that stands by waits for it. `None` when it is told to stop meanwhile.

@@ -11,6 +11,7 @@ use amanatd::account::{self, AccountXpub};
 use amanatd::api::wire::ProblemView;
 use amanatd::api::{self, ApiState, Client, DoorLimits, Doors};
 use amanatd::chains::ChainBook;
+use amanatd::console::{self, Console, ConsoleOptions};
 use amanatd::daemon;
 use amanatd::db::{Database, DatabaseLimits, DbError};
 use amanatd::devkit::postgres::APP;
@@ -51,6 +52,8 @@ pub(crate) struct ApiHouse {
     pub(crate) doors: Arc<Doors>,
     stop: CancellationToken,
     pub(crate) url: String,
+    /// Where the console is.
+    pub(crate) origin: String,
     http: reqwest::Client,
     server: JoinHandle<()>,
 }
@@ -127,11 +130,14 @@ impl ApiHouse {
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = api::router(state).into_make_service_with_connect_info::<SocketAddr>();
+        // Passkeys need a name: browsers and officers come by this one.
+        let origin = format!("http://localhost:{}", listener.local_addr().unwrap().port());
+        let pages = Console::new(state.clone(), ConsoleOptions::new(&origin, None).unwrap()).unwrap();
+        let router = api::router(state).merge(console::router(pages)).into_make_service_with_connect_info::<SocketAddr>();
         let ending = stop.clone().cancelled_owned();
         let server = tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(ending).await.unwrap() });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let house = Self { base, db, book, node, doors, stop, url, http, server };
+        let house = Self { base, db, book, node, doors, stop, url, origin, http, server };
         house.enrol().await;
         house.set_threshold(3).await;
         house.set(ThresholdKey::base(Gate::Release, CHAIN), 5).await;

@@ -8,6 +8,7 @@ mod api;
 mod audit;
 mod batches;
 mod catching_up;
+mod console;
 mod contract;
 mod db;
 mod escrow;

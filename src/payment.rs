@@ -8,13 +8,14 @@ mod draft;
 pub mod state;
 pub mod store;
 
-pub use draft::{Currency, FieldError, NewPayment, PaymentDraft, RefTriple};
+pub use draft::{FieldError, NewPayment, PaymentDraft, RefTriple};
 pub use state::{EscrowState, Illegal, PaymentEvent, PaymentState, PaymentStatus};
 
 use alloy::primitives::Address;
 use time::OffsetDateTime;
 
 use crate::db::DbError;
+pub use crate::units::Currency;
 use crate::units::{Disposition, PaymentId, TokenAmount};
 
 /// A row of `payments`.

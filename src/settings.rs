@@ -6,10 +6,12 @@
 //! then. Whoever acts on a value stores that row's id.
 
 mod history;
+mod number;
 pub mod store;
 mod threshold;
 
 pub use history::{Change, History, Reached};
+pub use number::{NewNumber, NumberChange};
 pub use threshold::{Gate, ParseThresholdError, Threshold, ThresholdKey, Tier};
 
 use time::OffsetDateTime;

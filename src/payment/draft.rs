@@ -1,7 +1,6 @@
 //! From a request to a payment that can be stored: every field checked, all faults named at once.
 
 use std::fmt;
-use std::str::FromStr;
 
 use alloy::primitives::Address;
 use time::{Duration, OffsetDateTime};
@@ -9,40 +8,7 @@ use uuid::Uuid;
 
 use crate::account;
 use crate::chains::{ChainBook, ChainSpec, TokenSpec};
-use crate::units::{ChainId, TokenAmount, UserId, parse_address, parse_units};
-
-/// `offer_currency`, the marketplace's values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
-#[sqlx(type_name = "offer_currency", rename_all = "UPPERCASE")]
-pub enum Currency {
-    Usd,
-    Eur,
-    Irr,
-    Usdt,
-    Usdc,
-    Try,
-}
-
-impl Currency {
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::Usd => "USD",
-            Self::Eur => "EUR",
-            Self::Irr => "IRR",
-            Self::Usdt => "USDT",
-            Self::Usdc => "USDC",
-            Self::Try => "TRY",
-        }
-    }
-}
-
-impl FromStr for Currency {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::Usd, Self::Eur, Self::Irr, Self::Usdt, Self::Usdc, Self::Try].into_iter().find(|known| known.code() == text).ok_or(())
-    }
-}
+use crate::units::{ChainId, Currency, TokenAmount, UserId, parse_address, parse_units};
 
 /// What the marketplace attaches to: a thing of its own by id, or a template by reference.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -39,7 +39,7 @@ const APPEND_ONLY: [&str; 6] =
 /// Triggers that keep the balances, those that hold the machines of what has a state, and the knock that
 /// wakes whoever waits on a setting.
 /// Each is named after the function that it calls.
-const STATE_TRIGGERS: [(&str, &str, i16); 8] = [
+const STATE_TRIGGERS: [(&str, &str, i16); 9] = [
     ("ledger_accounts", "ledger_accounts_open_balance", Guard::INSERT),
     ("funds_ledger_entries", "funds_ledger_entries_apply", Guard::INSERT),
     ("intents", "intents_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
@@ -48,9 +48,10 @@ const STATE_TRIGGERS: [(&str, &str, i16); 8] = [
     ("transfer_verdicts", "transfer_verdicts_gate", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
     ("transfer_verdicts", "transfer_verdicts_follow", Guard::INSERT | Guard::UPDATE | Guard::EACH_ROW),
     ("config_setting_history", "config_setting_history_notify", Guard::INSERT | Guard::EACH_ROW),
+    ("payments", "payments_due_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
 ];
 
-const GUARD_FUNCTIONS: [&str; 9] = [
+const GUARD_FUNCTIONS: [&str; 10] = [
     "forbid_change",
     "ledger_accounts_open_balance",
     "funds_ledger_entries_apply",
@@ -60,6 +61,7 @@ const GUARD_FUNCTIONS: [&str; 9] = [
     "transfer_verdicts_gate",
     "transfer_verdicts_follow",
     "config_setting_history_notify",
+    "payments_due_guard",
 ];
 
 pub async fn self_test(connection: &mut PgConnection) -> Result<(), SelfTestError> {

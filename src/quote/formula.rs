@@ -256,6 +256,6 @@ mod tests {
         assert_eq!(coarse.settle_units, U256::from(11_398));
         assert_eq!((step_of(false, 18), step_of(true, 18), step_of(false, 4)), (8, 6, 4));
         let premium = settle(&Terms { premium_bps: 50, ..base }).unwrap();
-        assert_eq!(premium.settle_units, U256::from(114_542_969));
+        assert_eq!(premium.settle_units, U256::from(114_542_968));
     }
 }

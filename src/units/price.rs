@@ -104,6 +104,12 @@ impl Price {
         Self(pow10(PRICE_PLACES))
     }
 
+    /// The difference, or zero.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
     /// The middle of two prices; the last of 36 places is cut.
     pub fn middle(self, other: Self) -> Self {
         Self((self.0 + other.0) / U256::from(2))

@@ -13,6 +13,7 @@ mod problem;
 mod server;
 mod store;
 mod thresholds;
+mod webhooks;
 pub mod wire;
 
 pub use client::{Client, ClientError};
@@ -28,6 +29,7 @@ use crate::chains::ChainBook;
 use crate::db::Database;
 use crate::rpc::Node;
 use crate::units::ChainId;
+use crate::webhook::Guard;
 
 /// What handlers share.
 #[derive(Clone, Debug)]
@@ -36,6 +38,8 @@ pub struct ApiState {
     pub book: Arc<ChainBook>,
     /// The chains that are configured, each with its node.
     pub nodes: Arc<BTreeMap<ChainId, Arc<Node>>>,
+    /// Where webhooks may go.
+    pub webhook_guard: Guard,
     /// The clock, read by the daemon's choice and not here.
     pub clock: fn() -> OffsetDateTime,
 }

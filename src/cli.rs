@@ -14,6 +14,7 @@ mod people;
 mod rescan;
 mod sign;
 mod threshold;
+mod webhook;
 
 use std::path::PathBuf;
 
@@ -73,10 +74,13 @@ pub enum Command {
     /// Intents: list those that wait, approve one, give one up.
     #[command(subcommand)]
     Intent(intents::IntentCommand),
+    /// Webhooks: who is told of events, what was delivered, sending again.
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// Run the signing station: show each approved intent, have it signed on the Trezor.
     Sign(sign::SignArgs),
-    /// Compare every custody account with the chain.
-    Reconcile,
+    /// Compare every custody account with the chain, and list open findings.
+    Reconcile(books::ReconcileArgs),
     /// Prove that balances equal their entries, that the books balance, and that every verdict follows from
     /// the history of its thresholds.
     Verify,
@@ -137,8 +141,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Chain(command) => chain::run(command, &config()?).await,
         Command::Rescan(args) => rescan::run(args, &config()?).await,
         Command::Intent(command) => intents::run(command).await,
+        Command::Webhook(command) => webhook::run(command, &config()?).await,
         Command::Sign(args) => sign::run(args).await,
-        Command::Reconcile => books::reconcile(&config()?).await,
+        Command::Reconcile(args) => books::reconcile(args, &config()?).await,
         Command::Verify => books::verify(&config()?).await,
         #[cfg(feature = "devkit")]
         Command::Demo(_) => anyhow::bail!("the demo is dispatched by the binary"),

@@ -17,6 +17,7 @@ use crate::intent::PlanPolicy;
 use crate::rpc::{Node, NodeError, NodeOptions, ProviderLimits};
 use crate::scan::ScanOptions;
 use crate::units::{BlockNumber, ChainId};
+use crate::webhook::Guard;
 
 /// Everything `amanatd serve` needs, checked.
 #[derive(Debug)]
@@ -27,6 +28,10 @@ pub struct Config {
     pub api_listen: SocketAddr,
     pub metrics_listen: SocketAddr,
     pub poll: Duration,
+    /// From one look for findings to the next.
+    pub reconcile: Duration,
+    /// Where webhooks may go.
+    pub webhook_guard: Guard,
     pub plan: PlanPolicy,
 }
 
@@ -84,6 +89,8 @@ struct RawConfig {
     #[serde(default)]
     watch: RawWatch,
     #[serde(default)]
+    webhooks: RawWebhooks,
+    #[serde(default)]
     planning: RawPlanning,
     #[serde(default, rename = "chain")]
     chains: Vec<RawChain>,
@@ -106,17 +113,28 @@ struct RawListen {
     listen: Option<String>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWebhooks {
+    /// Networks that webhooks may reach besides the public internet, and in the clear.
+    #[serde(default)]
+    allowed_networks: Vec<String>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawWatch {
     /// Pause between two looks at a quiet chain.
     #[serde(default = "default_poll_ms")]
     poll_ms: u64,
+    /// From one look for what the chain holds and the books do not explain to the next.
+    #[serde(default = "default_reconcile_seconds")]
+    reconcile_seconds: u64,
 }
 
 impl Default for RawWatch {
     fn default() -> Self {
-        Self { poll_ms: default_poll_ms() }
+        Self { poll_ms: default_poll_ms(), reconcile_seconds: default_reconcile_seconds() }
     }
 }
 
@@ -225,6 +243,10 @@ fn default_poll_ms() -> u64 {
     500
 }
 
+fn default_reconcile_seconds() -> u64 {
+    300
+}
+
 fn default_approvals() -> u8 {
     1
 }
@@ -255,6 +277,9 @@ impl Config {
         if !(10..=60_000).contains(&raw.watch.poll_ms) {
             return Err(field("watch.poll_ms", raw.watch.poll_ms, "use 10 to 60000"));
         }
+        if !(10..=86_400).contains(&raw.watch.reconcile_seconds) {
+            return Err(field("watch.reconcile_seconds", raw.watch.reconcile_seconds, "use 10 to 86400"));
+        }
         if !(1..=20).contains(&raw.planning.approvals_required) {
             return Err(field("planning.approvals_required", raw.planning.approvals_required, "use 1 to 20"));
         }
@@ -268,12 +293,22 @@ impl Config {
             api_listen: listen("api.listen", raw.api, API_LISTEN)?,
             metrics_listen: listen("metrics.listen", raw.metrics, METRICS_LISTEN)?,
             poll: Duration::from_millis(raw.watch.poll_ms),
+            reconcile: Duration::from_secs(raw.watch.reconcile_seconds),
+            webhook_guard: guard(&raw.webhooks)?,
             plan: PlanPolicy {
                 approvals_required: raw.planning.approvals_required,
                 max_fee_per_gas_max: u128::from(raw.planning.max_fee_per_gas_gwei) * WEI_PER_GWEI,
             },
         })
     }
+}
+
+fn guard(raw: &RawWebhooks) -> Result<Guard, ConfigError> {
+    let read = |text: &String| {
+        text.parse()
+            .map_err(|_| field("webhooks.allowed_networks", text, "use addresses with their length, such as 10.0.0.0/8 or fd00::/8"))
+    };
+    Ok(Guard::new(raw.allowed_networks.iter().map(read).collect::<Result<_, _>>()?))
 }
 
 fn database(raw: RawDatabase, folder: &Path) -> Result<DatabaseSource, ConfigError> {

@@ -34,6 +34,7 @@ pub mod settle;
 pub mod reconcile;
 
 // Machines look in.
+pub mod webhook;
 pub mod api;
 
 // Wiring. `devkit` never reaches a release.

@@ -17,12 +17,17 @@ pub struct Metrics {
     deposit_indices: IntGaugeVec,
     chain_final: IntGaugeVec,
     chain_internal_unread: IntGaugeVec,
+    open_findings: IntGaugeVec,
     endpoint_requests: IntCounterVec,
     endpoint_bytes: IntCounterVec,
     endpoint_faults: IntCounterVec,
     endpoint_dissents: IntCounterVec,
     endpoint_resting: IntGaugeVec,
     head_notices_connected: IntGaugeVec,
+    webhook_pending: IntGauge,
+    webhook_oldest: IntGauge,
+    webhook_dead: IntGauge,
+    webhook_disabled: IntGauge,
     ready: IntGauge,
 }
 
@@ -70,6 +75,11 @@ impl Metrics {
             "Of the newest 10,000 stored blocks, those of which nobody could trace the transactions; there, native coin that a contract sends is found by balance only.",
             &["chain"],
         );
+        let open_findings = gauges(
+            "amanatd_reconcile_open_findings",
+            "Accounts of which the chain holds another amount than the books explain.",
+            &["chain"],
+        );
         let endpoint_requests = counters("amanatd_rpc_requests_total", "Requests sent to an RPC endpoint.");
         let endpoint_bytes = counters("amanatd_rpc_received_bytes_total", "Bytes of answers received from an RPC endpoint.");
         let endpoint_faults = counters("amanatd_rpc_faults_total", "Requests to which an RPC endpoint gave no usable answer.");
@@ -87,11 +97,18 @@ impl Metrics {
             "1 while a node announces new heads over its WebSocket; at 0 the chain is polled alone. Absent without websocket_url.",
             &["chain"],
         );
+        let gauge = |name: &str, help: &str| IntGauge::new(name, help).expect("metric names are constants of this file");
+        let webhook_pending = gauge("amanatd_webhook_pending_deliveries", "Events that wait to be taken by an endpoint.");
+        let webhook_oldest = gauge("amanatd_webhook_oldest_pending_seconds", "How long the oldest of them has waited; 0 if none does.");
+        let webhook_dead =
+            gauge("amanatd_webhook_dead_deliveries", "Events that were given up after their last attempt, until they are sent again.");
+        let webhook_disabled =
+            gauge("amanatd_webhook_disabled_endpoints", "Endpoints that get nothing: disabled by hand, or by their answer 410.");
         let ready = IntGauge::new("amanatd_ready", "1 once the database answered, the API listens and workers run.")
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let all: [Box<dyn prometheus::core::Collector>; 15] = [
+        let all: [Box<dyn prometheus::core::Collector>; 20] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
             Box::new(chain_scanned.clone()),
@@ -99,12 +116,17 @@ impl Metrics {
             Box::new(deposit_indices.clone()),
             Box::new(chain_final.clone()),
             Box::new(chain_internal_unread.clone()),
+            Box::new(open_findings.clone()),
             Box::new(endpoint_requests.clone()),
             Box::new(endpoint_bytes.clone()),
             Box::new(endpoint_faults.clone()),
             Box::new(endpoint_dissents.clone()),
             Box::new(endpoint_resting.clone()),
             Box::new(head_notices_connected.clone()),
+            Box::new(webhook_pending.clone()),
+            Box::new(webhook_oldest.clone()),
+            Box::new(webhook_dead.clone()),
+            Box::new(webhook_disabled.clone()),
             Box::new(ready.clone()),
             Box::new(build),
         ];
@@ -120,12 +142,17 @@ impl Metrics {
             deposit_indices,
             chain_final,
             chain_internal_unread,
+            open_findings,
             endpoint_requests,
             endpoint_bytes,
             endpoint_faults,
             endpoint_dissents,
             endpoint_resting,
             head_notices_connected,
+            webhook_pending,
+            webhook_oldest,
+            webhook_dead,
+            webhook_disabled,
             ready,
         }
     }
@@ -156,6 +183,10 @@ impl Metrics {
         self.chain_internal_unread.with_label_values(&[&chain]).set(internal_unread.cast_signed());
     }
 
+    pub fn findings_seen(&self, chain: ChainId, open: u64) {
+        self.open_findings.with_label_values(&[&chain.to_string()]).set(open.cast_signed());
+    }
+
     /// `endpoint` is host and position, never the URL. Totals only grow.
     pub fn endpoint_seen(&self, chain: ChainId, endpoint: &str, totals: EndpointTotals) {
         let labels = [&chain.to_string(), endpoint];
@@ -172,6 +203,13 @@ impl Metrics {
 
     pub fn head_notices(&self, chain: ChainId, connected: bool) {
         self.head_notices_connected.with_label_values(&[&chain.to_string()]).set(i64::from(connected));
+    }
+
+    pub fn webhooks_seen(&self, pending: u64, oldest_seconds: i64, dead: u64, disabled_endpoints: u64) {
+        self.webhook_pending.set(pending.cast_signed());
+        self.webhook_oldest.set(oldest_seconds);
+        self.webhook_dead.set(dead.cast_signed());
+        self.webhook_disabled.set(disabled_endpoints.cast_signed());
     }
 
     pub fn set_ready(&self, ready: bool) {
@@ -211,7 +249,9 @@ mod tests {
         metrics.tick_failed("scan", None, "retry");
         metrics.chain_seen(ChainId::new(1).unwrap(), 9, true);
         metrics.account_seen("vault", 1_000_001);
+        metrics.findings_seen(ChainId::new(1).unwrap(), 2);
         let text = metrics.render();
+        assert!(text.contains("amanatd_reconcile_open_findings{chain=\"1\"} 2"));
         assert!(text.contains("amanatd_worker_last_tick_timestamp_seconds{chain=\"1\",worker=\"scan\"} 7"));
         assert!(text.contains("amanatd_chain_outflow_halted{chain=\"1\"} 1"));
         assert!(text.contains("amanatd_deposit_indices_remaining{account=\"vault\"} 1000001"));

@@ -63,11 +63,23 @@ pub enum Scope {
     IntentsApprove,
     Signing,
     LedgerRead,
+    /// The feed of events.
+    EventsRead,
+    /// Who is told of events, and what was delivered.
+    WebhooksWrite,
 }
 
 impl Scope {
-    pub const ALL: [Self; 6] =
-        [Self::PaymentsRead, Self::PaymentsWrite, Self::IntentsRead, Self::IntentsApprove, Self::Signing, Self::LedgerRead];
+    pub const ALL: [Self; 8] = [
+        Self::PaymentsRead,
+        Self::PaymentsWrite,
+        Self::IntentsRead,
+        Self::IntentsApprove,
+        Self::Signing,
+        Self::LedgerRead,
+        Self::EventsRead,
+        Self::WebhooksWrite,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -77,6 +89,8 @@ impl Scope {
             Self::IntentsApprove => "intents:approve",
             Self::Signing => "signing",
             Self::LedgerRead => "ledger:read",
+            Self::EventsRead => "events:read",
+            Self::WebhooksWrite => "webhooks:write",
         }
     }
 }
@@ -155,7 +169,9 @@ fn hash_of(text: &str) -> [u8; 32] {
 pub enum OfficerError {
     #[error("role {0:?} is none of admin, buyer, seller, resolver, guard")]
     Role(String),
-    #[error("scope {0:?} is none of payments:read, payments:write, intents:read, intents:approve, signing, ledger:read")]
+    #[error(
+        "scope {0:?} is none of payments:read, payments:write, intents:read, intents:approve, signing, ledger:read, events:read, webhooks:write"
+    )]
     Scope(String),
     #[error("scope intents:approve needs an officer; name one with --user")]
     ApproverWithoutUser,

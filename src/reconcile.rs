@@ -1,18 +1,24 @@
 //! Ledger against chain: per address and asset, at one block.
 //!
 //! The chain's balance must equal the ledger's, plus what is in the chain and not yet in the ledger:
-//! transfers that wait for their depth, and our own transactions that are mined and not settled.
+//! transfers that wait for their depth, and our own transactions that are mined and not settled. What else
+//! differs is found at a confirmed block and kept as a finding, for a person: nothing is booked for it.
 
-mod store;
+mod finding;
+pub mod store;
 mod worker;
 
-pub use worker::{reconcile, sides};
+pub use finding::Finding;
+pub use worker::{Reconciler, reconcile, sides};
 
 use alloy::primitives::{Address, I256, U256};
 
 use crate::db::DbError;
 use crate::rpc::RpcError;
-use crate::units::{AssetId, BlockRef, Disposition};
+use crate::units::{Asset, AssetId, BlockRef, Disposition};
+
+/// An address in an asset of the chain that is spoken of.
+type Account = (Address, Asset);
 
 /// One address in one asset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +32,12 @@ pub struct Line {
 }
 
 impl Line {
+    /// What is at the address and unexplained; negative where it is missing. Saturates.
+    pub fn difference(&self) -> I256 {
+        let wide = |units: U256| I256::try_from(units).unwrap_or(I256::MAX);
+        wide(self.chain_units).saturating_sub(wide(self.ledger_units)).saturating_sub(self.pending_units)
+    }
+
     /// Whether every unit at the address is explained.
     pub fn is_equal(&self) -> bool {
         let wide = |units: U256| I256::try_from(units).ok();
@@ -83,7 +95,7 @@ impl ReconcileError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::{Asset, ChainId};
+    use crate::units::ChainId;
 
     #[test]
     fn w7_only_explained_units_are_equal() {
@@ -101,5 +113,7 @@ mod tests {
         assert!(!line(5, 6, 0).is_equal());
         assert!(!line(5, 5, 1).is_equal());
         assert!(!Line { ledger_units: U256::MAX, ..line(0, 1, 0) }.is_equal());
+        assert_eq!(line(5, 7, 1).difference(), I256::ONE);
+        assert_eq!(line(5, 3, 0).difference(), -I256::ONE - I256::ONE);
     }
 }

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::wire::{
-    ApproveIntent, ChainView, ClaimIntent, CreatePayment, DeclineIntent, EntryPage, IntentView, PaymentPage, PaymentView, ProblemView,
-    Reconciliation, SetThreshold, SigningQueue, SubmitSignature, ThresholdView, ThresholdsView, VoidIntent,
+    ApproveIntent, ChainView, ClaimIntent, CreatePayment, DeclineIntent, EntryPage, FindingPage, IntentView, PaymentPage, PaymentView,
+    ProblemView, Reconciliation, SetThreshold, SigningQueue, SubmitSignature, ThresholdView, ThresholdsView, VoidIntent,
 };
 use crate::units::{ChainId, IntentId, PaymentId};
 
@@ -144,6 +144,14 @@ impl Client {
         match cursor {
             None => self.read("/v1/ledger/entries?limit=200").await,
             Some(cursor) => self.read(&format!("/v1/ledger/entries?limit=200&cursor={cursor}")).await,
+        }
+    }
+
+    /// Open findings, or all if `state` is `all`.
+    pub async fn findings(&self, state: &str, cursor: Option<&str>) -> Result<FindingPage, ClientError> {
+        match cursor {
+            None => self.read(&format!("/v1/findings?limit=200&state={state}")).await,
+            Some(cursor) => self.read(&format!("/v1/findings?limit=200&state={state}&cursor={cursor}")).await,
         }
     }
 

@@ -2,13 +2,15 @@
 
 use alloy::primitives::{I256, U256};
 use axum::extract::{Query, State};
+use serde::Deserialize;
 
 use super::ApiState;
 use super::auth::Authenticated;
 use super::payments::Page;
 use super::problem::Problem;
 use super::wire::{
-    ChainReconciliation, ChainView, EntryPage, EntryView, OperatorAddressView, Reconciliation, ReconciliationLine, SidesView,
+    ChainReconciliation, ChainView, EntryPage, EntryView, FindingPage, FindingView, OperatorAddressView, Reconciliation,
+    ReconciliationLine, SidesView,
 };
 use crate::chains::ChainBook;
 use crate::ledger::{self, AccountKey};
@@ -54,10 +56,7 @@ pub(super) async fn entries(
 ) -> Result<axum::Json<EntryPage>, Problem> {
     who.require(Scope::LedgerRead)?;
     let limit = page.limit()?;
-    let after = match page.cursor() {
-        None => 0,
-        Some(text) => text.parse().map_err(|_| Problem::field("cursor", text, "use next_cursor of the page before, unchanged"))?,
-    };
+    let after = page.number()?.unwrap_or(0);
     let mut connection = state.db.connection().await?;
     let found = ledger::store::list(&mut connection, None, LedgerEntryId(after), limit).await?;
     let full = i64::try_from(found.len()).is_ok_and(|length| length == limit);
@@ -87,6 +86,61 @@ fn account_name(key: AccountKey) -> String {
         (Some(address), _) => format!("{kind}:{address}"),
         (None, Some(payment)) => format!("{kind}:{payment}"),
         (None, None) => kind.to_owned(),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FindingsAsked {
+    /// `open`, the default, or `all`.
+    #[serde(default)]
+    state: Option<String>,
+    #[serde(default)]
+    cursor: Option<String>,
+    #[serde(default)]
+    limit: Option<i64>,
+}
+
+pub(super) async fn findings(
+    State(state): State<ApiState>,
+    who: Authenticated,
+    Query(asked): Query<FindingsAsked>,
+) -> Result<axum::Json<FindingPage>, Problem> {
+    who.require(Scope::LedgerRead)?;
+    let closed_too = match asked.state.as_deref() {
+        None | Some("open") => false,
+        Some("all") => true,
+        Some(other) => return Err(Problem::field("state", other.chars().take(40).collect::<String>(), "use open or all")),
+    };
+    let page = Page { cursor: asked.cursor, limit: asked.limit };
+    let limit = page.limit()?;
+    let after = page.number()?.unwrap_or(0);
+    let found = reconcile::store::list_findings(&mut *state.db.connection().await?, None, closed_too, after, limit).await?;
+    let full = i64::try_from(found.len()).is_ok_and(|length| length == limit);
+    let next_cursor = found.last().filter(|_| full).map(|finding| finding.id.to_string());
+    Ok(axum::Json(FindingPage { findings: found.into_iter().map(|finding| finding_view(finding, &state.book)).collect(), next_cursor }))
+}
+
+fn finding_view(finding: reconcile::Finding, book: &ChainBook) -> FindingView {
+    let line = finding.line;
+    let shown = Shown::of(line.asset, book);
+    FindingView {
+        id: finding.id,
+        chain_id: line.asset.chain.get(),
+        address: line.address,
+        asset: line.asset.asset.to_string(),
+        symbol: shown.symbol.clone(),
+        ledger: shown.amount(line.ledger_units),
+        pending: shown.signed(line.pending_units),
+        chain: shown.amount(line.chain_units),
+        difference: shown.signed(line.difference()),
+        difference_units: line.difference().to_string(),
+        block_number: finding.at.number.0,
+        block_hash: finding.at.hash,
+        first_seen_at: finding.first_seen_at,
+        last_seen_at: finding.last_seen_at,
+        closed_at: finding.closed_at,
+        resolution: finding.resolution,
     }
 }
 

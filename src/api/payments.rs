@@ -88,9 +88,9 @@ pub(super) async fn get(
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
     #[serde(default)]
-    cursor: Option<String>,
+    pub(super) cursor: Option<String>,
     #[serde(default)]
-    limit: Option<i64>,
+    pub(super) limit: Option<i64>,
 }
 
 pub(super) const PAGE_MAX: i64 = 200;
@@ -106,6 +106,12 @@ impl Page {
 
     pub(super) fn cursor(&self) -> Option<&str> {
         self.cursor.as_deref()
+    }
+
+    /// A cursor that is the number of a row.
+    pub(super) fn number(&self) -> Result<Option<i64>, Problem> {
+        let number = self.cursor().map(str::parse).transpose();
+        number.map_err(|_| Problem::field("cursor", self.cursor().unwrap_or_default(), "use next_cursor of the page before, unchanged"))
     }
 }
 

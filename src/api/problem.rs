@@ -15,6 +15,7 @@ use crate::intent::IntentError;
 use crate::payment::{FieldError, PaymentError};
 use crate::reconcile::ReconcileError;
 use crate::settings::SettingsError;
+use crate::webhook::WebhookError;
 
 /// A refusal with its reason.
 #[derive(Debug)]
@@ -234,6 +235,19 @@ impl From<ReconcileError> for Problem {
             ReconcileError::Db(error) => error.into(),
             ReconcileError::Rpc(error) => Self::unavailable(format!("a chain cannot be read: {error}")),
             ReconcileError::NotScanned(_) => Self::unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<WebhookError> for Problem {
+    fn from(error: WebhookError) -> Self {
+        let said = error.to_string();
+        match error {
+            WebhookError::Db(error) => error.into(),
+            WebhookError::Unknown(_) | WebhookError::UnknownDelivery(_) => Self::not_found(said),
+            WebhookError::Disabled(_) | WebhookError::Enabled(_) => Self::conflict("webhook_state", said),
+            WebhookError::Pattern(text) => Self::field("events", text, said),
+            WebhookError::Url(_) => Self::field("url", "", said),
         }
     }
 }

@@ -16,7 +16,7 @@ use tower_http::trace::TraceLayer;
 use tracing::Span;
 
 use super::problem::Problem;
-use super::{ApiState, intents, ledger, payments, thresholds};
+use super::{ApiState, intents, ledger, payments, thresholds, webhooks};
 
 /// Larger bodies are refused unread.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -45,7 +45,18 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/chains/{chain}/thresholds", get(thresholds::list).post(thresholds::set))
         .route("/v1/chains/{chain}/thresholds/history", get(thresholds::history))
         .route("/v1/ledger/entries", get(ledger::entries))
+        .route("/v1/findings", get(ledger::findings))
         .route("/v1/reconciliation", get(ledger::reconciliation))
+        .route("/v1/events", get(webhooks::events))
+        .route("/v1/webhooks", get(webhooks::list).post(webhooks::create))
+        .route("/v1/webhooks/{id}", get(webhooks::get))
+        .route("/v1/webhooks/{id}/secret", get(webhooks::secret).post(webhooks::rotate))
+        .route("/v1/webhooks/{id}/disable", post(webhooks::disable))
+        .route("/v1/webhooks/{id}/enable", post(webhooks::enable))
+        .route("/v1/webhooks/{id}/redeliver", post(webhooks::redeliver))
+        .route("/v1/webhook-deliveries", get(webhooks::deliveries))
+        .route("/v1/webhook-deliveries/{id}/attempts", get(webhooks::attempts))
+        .route("/v1/webhook-deliveries/{id}/redeliver", post(webhooks::redeliver_one))
         .fallback(async || Problem::not_found("no such route; the API is under /v1"))
         .method_not_allowed_fallback(async || Problem::bad_request("method", "this route does not take that method"))
         .with_state(state)

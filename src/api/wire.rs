@@ -293,6 +293,41 @@ pub struct EntryPage {
     pub next_cursor: Option<String>,
 }
 
+/// What the chain held and the books did not explain, as it was last seen. Amounts are in the asset's own decimals.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FindingView {
+    pub id: i64,
+    pub chain_id: u64,
+    pub address: Address,
+    pub asset: String,
+    pub symbol: String,
+    pub ledger: String,
+    /// In the chain and not in the ledger yet; negative the other way round.
+    pub pending: String,
+    pub chain: String,
+    /// Unexplained; negative where it is missing.
+    pub difference: String,
+    /// The same in base units.
+    pub difference_units: String,
+    pub block_number: u64,
+    pub block_hash: B256,
+    #[serde(with = "time::serde::rfc3339")]
+    pub first_seen_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub last_seen_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub closed_at: Option<OffsetDateTime>,
+    pub resolution: Option<String>,
+}
+
+/// Findings after a cursor, oldest first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FindingPage {
+    pub findings: Vec<FindingView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
 /// `POST /v1/chains/{chain}/thresholds`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -362,4 +397,147 @@ pub struct FieldProblem {
     pub field: String,
     pub value: String,
     pub problem: String,
+}
+
+// === webhooks and events ===
+
+/// `POST /v1/webhooks`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateWebhook {
+    /// https, and an address of the public internet.
+    pub url: String,
+    /// One kind (`payment.funded`), all of a noun (`payment.*`), or `*`.
+    pub events: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// Where events are sent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WebhookView {
+    pub id: Uuid,
+    pub url: String,
+    pub description: String,
+    pub events: Vec<String>,
+    pub created_by: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option", default, skip_serializing_if = "Option::is_none")]
+    pub disabled_at: Option<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled_reason: Option<String>,
+}
+
+/// `GET /v1/webhooks/{id}/secret`.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct WebhookSecretView {
+    /// `whsec_` and base64; what deliveries are signed with.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for WebhookSecretView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebhookSecretView").finish_non_exhaustive()
+    }
+}
+
+/// `POST /v1/webhooks/{id}/secret`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateWebhook {
+    /// For how long the secret before signs too; 24 without it, 0 if it leaked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_secret_hours: Option<u32>,
+}
+
+/// `POST /v1/webhooks/{id}/disable`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DisableWebhook {
+    pub reason: String,
+}
+
+/// `POST /v1/webhooks/{id}/redeliver`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redeliver {
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+    /// Now, without it.
+    #[serde(with = "time::serde::rfc3339::option", default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<OffsetDateTime>,
+    /// Only what was given up.
+    #[serde(default)]
+    pub dead_only: bool,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Redelivered {
+    pub deliveries: u64,
+}
+
+/// One event on its way to one endpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeliveryView {
+    pub id: i64,
+    pub webhook_id: Uuid,
+    pub event_id: i64,
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment_id: Option<Uuid>,
+    /// pending, delivered or dead.
+    pub state: String,
+    pub attempts: i32,
+    #[serde(with = "time::serde::rfc3339::option", default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option", default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<OffsetDateTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_outcome: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeliveryPage {
+    pub deliveries: Vec<DeliveryView>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AttemptView {
+    #[serde(with = "time::serde::rfc3339")]
+    pub attempted_at: OffsetDateTime,
+    pub took_ms: i32,
+    /// Absent where nobody answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<i16>,
+    pub outcome: String,
+    /// The beginning of the answer.
+    pub answer: String,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EventView {
+    pub id: i64,
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment_id: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent_id: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain_id: Option<i64>,
+    pub detail: serde_json::Value,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EventPage {
+    pub events: Vec<EventView>,
+    /// Where the feed goes on, also when there is nothing more yet.
+    pub next_cursor: String,
 }

@@ -7,12 +7,29 @@ use super::database;
 use crate::chains::ChainBook;
 use crate::config::Config;
 use crate::daemon::now;
+use crate::db::Database;
 use crate::ledger;
 use crate::reconcile;
 use crate::units::{AssetId, format_units};
 
-pub(super) async fn reconcile(config: &Config) -> anyhow::Result<()> {
+/// Findings listed at once; more than that is one cause, and the metric counts them.
+const FINDINGS_MAX: i64 = 1_000;
+
+#[derive(Debug, clap::Args)]
+pub struct ReconcileArgs {
+    /// Only list what the daemon has found and is open; the chain is not asked.
+    #[arg(long)]
+    findings: bool,
+}
+
+pub(super) async fn reconcile(args: ReconcileArgs, config: &Config) -> anyhow::Result<()> {
     let db = database::open(config).await?;
+    if args.findings {
+        let open = list_findings(&db, &config.book).await?;
+        anyhow::ensure!(open == 0, "{open} findings are open");
+        say("no finding is open");
+        return Ok(());
+    }
     let mut broken = 0;
     for (chain, settings) in &config.chains {
         let spec = config.book.get(*chain).context("a configured chain is in the chain book")?;
@@ -28,10 +45,37 @@ pub(super) async fn reconcile(config: &Config) -> anyhow::Result<()> {
             table(&["custody account", "asset", "ledger", "pending", "chain", ""], &rows, &[2, 3, 4]);
         }
     }
+    list_findings(&db, &config.book).await?;
     if broken > 0 {
         anyhow::bail!("{broken} custody accounts differ from the chain");
     }
     Ok(())
+}
+
+/// Prints open findings; gives how many there are.
+async fn list_findings(db: &Database, book: &ChainBook) -> anyhow::Result<usize> {
+    let open = reconcile::store::list_findings(&mut *db.connection().await?, None, false, 0, FINDINGS_MAX).await?;
+    let rows: Vec<Vec<String>> = open
+        .iter()
+        .map(|finding| {
+            let (symbol, decimals) = shown(finding.line.asset, book);
+            let difference = finding.line.difference();
+            let sign = if difference.is_negative() { "-" } else { "+" };
+            vec![
+                finding.id.to_string(),
+                finding.line.asset.chain.to_string(),
+                finding.line.address.to_string(),
+                symbol.to_owned(),
+                format!("{sign}{}", format_units(difference.unsigned_abs(), decimals)),
+                finding.at.number.to_string(),
+                finding.first_seen_at.to_string(),
+            ]
+        })
+        .collect();
+    if !rows.is_empty() {
+        table(&["finding", "chain", "address", "asset", "unexplained", "block", "since"], &rows, &[0, 1, 4, 5]);
+    }
+    Ok(rows.len())
 }
 
 fn row(line: &reconcile::Line, book: &ChainBook) -> Vec<String> {

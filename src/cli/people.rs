@@ -34,7 +34,8 @@ pub enum TokenCommand {
     Create {
         #[arg(long)]
         name: String,
-        /// payments:read, payments:write, intents:read, intents:approve, signing, ledger:read; repeatable.
+        /// payments:read, payments:write, intents:read, intents:approve, signing, ledger:read, events:read,
+        /// webhooks:write; repeatable.
         #[arg(long = "scope", required = true)]
         scopes: Vec<Scope>,
         /// The person whose token it is; needed for intents:approve.

@@ -22,11 +22,13 @@ use crate::deposit::Watched;
 use crate::intent::{IntentError, Planner};
 use crate::ledger::{Bookkeeper, LedgerError};
 use crate::metrics::{EndpointTotals, Metrics};
+use crate::reconcile::{self, ReconcileError, Reconciler};
 use crate::rpc::{HeadNotices, Node, VerifyError};
 use crate::scan::{self, ScanError, ScanOptions, Scanner};
 use crate::settings::{self, ChangeNote, Gate, NewChange, SettingsError, ThresholdKey};
 use crate::settle::{SettleError, Settler};
 use crate::units::{ChainId, Disposition, Progress};
+use crate::webhook::{self, Courier, Guard, WebhookError};
 
 /// Pauses between two attempts to reach the database at start.
 const DATABASE_PAUSE_MIN: Duration = Duration::from_millis(500);
@@ -76,7 +78,13 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
         .await
         .with_context(|| format!("the API cannot listen on {}", config.api_listen))?;
     let listening = listener.local_addr()?;
-    let state = ApiState { db: db.clone(), book: Arc::clone(&book), nodes: Arc::new(nodes.clone()), clock: now };
+    let state = ApiState {
+        db: db.clone(),
+        book: Arc::clone(&book),
+        nodes: Arc::new(nodes.clone()),
+        webhook_guard: config.webhook_guard.clone(),
+        clock: now,
+    };
     let mut workers = Workers::new(stop.clone(), metrics.clone(), config.poll);
     let ending = stop.clone();
     workers.run(async move { serve_http(listener, api::router(state), ending).await.context("the API ended") });
@@ -87,6 +95,7 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
         async move { sightings.tick().await }
     });
     account_metrics(&mut workers, &db, &metrics);
+    webhooks(&mut workers, &db, config.webhook_guard, &metrics)?;
     let settings_changed = Wake::new();
     notices::forward(&mut workers, url.to_owned(), settings::CHANGED, settings_changed.clone(), stop.clone());
     let watched = Arc::new(Watched::default());
@@ -113,6 +122,7 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
                 planner,
                 bookkeeper: Arc::clone(&bookkeeper),
                 metrics: metrics.clone(),
+                reconcile_every: config.reconcile,
                 settings_changed: settings_changed.clone(),
                 new_head,
             },
@@ -220,6 +230,26 @@ fn account_metrics(workers: &mut Workers, db: &Database, metrics: &Metrics) {
     });
 }
 
+/// Delivers events, and exports what waits.
+fn webhooks(workers: &mut Workers, db: &Database, guard: Guard, metrics: &Metrics) -> anyhow::Result<()> {
+    let courier = Arc::new(Courier::new(db.clone(), guard).context("webhooks cannot be sent")?);
+    workers.tick("webhook", None, WebhookError::disposition, move || {
+        let courier = Arc::clone(&courier);
+        async move { courier.tick(now()).await }
+    });
+    let (db, metrics) = (db.clone(), metrics.clone());
+    workers.tick("webhook_metrics", None, DbError::disposition, move || {
+        let (db, metrics) = (db.clone(), metrics.clone());
+        async move {
+            let totals = webhook::store::totals(&mut *db.connection().await?).await?;
+            let age = totals.oldest.map_or(0, |oldest| (now() - oldest).whole_seconds().max(0));
+            metrics.webhooks_seen(totals.pending, age, totals.dead, totals.disabled_endpoints);
+            Ok(Progress::Idle)
+        }
+    });
+    Ok(())
+}
+
 struct ChainWorkers {
     db: Database,
     node: Arc<Node>,
@@ -228,6 +258,7 @@ struct ChainWorkers {
     planner: Planner,
     bookkeeper: Arc<Bookkeeper>,
     metrics: Metrics,
+    reconcile_every: Duration,
     settings_changed: Wake,
     new_head: Wake,
 }
@@ -281,6 +312,11 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
         let broadcaster = Arc::clone(&broadcaster);
         async move { broadcaster.tick(now()).await }
     });
+    let reconciler = Arc::new(Reconciler::new(parts.db.clone(), Arc::clone(&parts.node), Arc::clone(&parts.spec), parts.reconcile_every));
+    gated(workers, &gate, "reconcile", chain, ReconcileError::disposition, move || {
+        let reconciler = Arc::clone(&reconciler);
+        async move { reconciler.tick(now()).await }
+    });
     let watched_node = Arc::clone(&parts.node);
     let settler = Arc::new(Settler { db: parts.db.clone(), node: parts.node, chain: parts.spec });
     gated(workers, &gate, "settle", chain, SettleError::disposition, move || {
@@ -302,6 +338,7 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
                 metrics.endpoint_seen(chain, &endpoint.name, totals);
             }
             let mut connection = db.connection().await?;
+            metrics.findings_seen(chain, reconcile::store::count_open(&mut connection, chain).await?);
             if let Some(cursor) = scan::store::find_cursor(&mut connection, chain).await? {
                 metrics.chain_seen(chain, cursor.tip.number.0, cursor.outflow_halted.is_some());
                 let unread = scan::store::count_internal_unread(&mut connection, chain).await?;

@@ -4,7 +4,7 @@
 //! driver round or overflow without an error. Read values are checked again: after writing and after
 //! reading.
 
-use alloy::primitives::{Address, B256, U256};
+use alloy::primitives::{Address, B256, I256, U256};
 
 use super::DbError;
 use crate::units::{ChainId, parse_base_units};
@@ -15,6 +15,19 @@ pub fn units_to_sql(units: U256) -> String {
 
 pub fn units_from_sql(text: &str) -> Result<U256, DbError> {
     parse_base_units(text).map_err(|_| DbError::Corrupt { column: "amount", found: text.chars().take(100).collect(), wanted: "a uint256" })
+}
+
+/// A difference of two amounts, as decimal text too.
+pub fn signed_to_sql(units: I256) -> String {
+    units.to_string()
+}
+
+pub fn signed_from_sql(text: &str) -> Result<I256, DbError> {
+    I256::from_dec_str(text).map_err(|_| DbError::Corrupt {
+        column: "amount",
+        found: text.chars().take(100).collect(),
+        wanted: "a signed 256-bit number",
+    })
 }
 
 pub fn address_from_sql(bytes: &[u8]) -> Result<Address, DbError> {

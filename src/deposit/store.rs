@@ -115,6 +115,27 @@ pub async fn list_unswept(connection: &mut PgConnection, chain: ChainId, limit: 
     rows.iter().map(|address| address_from_sql(address)).collect()
 }
 
+/// The same, page by page in the order of their ids.
+pub async fn list_unswept_after(
+    connection: &mut PgConnection,
+    chain: ChainId,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<(Uuid, Address)>, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select id, address as "address!: Vec<u8>" from derived_destinations
+        where chain_id = $1::bigint and status <> 'swept' and id > $2 order by id limit $3
+        "#,
+        chain.as_i64(),
+        after,
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(|row| Ok((row.id, address_from_sql(&row.address)?))).collect()
+}
+
 /// Moves a destination from one status to another; somebody who moved it first makes this an error.
 pub async fn advance(
     connection: &mut PgConnection,

@@ -230,6 +230,29 @@ pub async fn list_custody(connection: &mut PgConnection, chain: ChainId) -> Resu
         .collect()
 }
 
+/// Addresses of custody accounts of a chain, page by page in their own order.
+pub async fn list_custody_addresses(
+    connection: &mut PgConnection,
+    chain: ChainId,
+    after: Option<Address>,
+    limit: i64,
+) -> Result<Vec<Address>, DbError> {
+    let after = after.map(|address| address.to_vec()).unwrap_or_default();
+    let rows = sqlx::query_scalar!(
+        r#"
+        select distinct address::bytea as "address!: Vec<u8>" from ledger_accounts
+        where kind = 'custody' and chain_id = $1::bigint and address::bytea > $2::bytea
+        order by 1 limit $3
+        "#,
+        chain.as_i64(),
+        after,
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|address| address_from_sql(address)).collect()
+}
+
 /// The sum of all accounts of one kind in one asset.
 #[derive(Clone, Copy, Debug)]
 pub struct KindTotal {

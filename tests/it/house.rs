@@ -22,6 +22,7 @@ use amanatd::scan::tip::Link;
 use amanatd::scan::{self};
 use amanatd::settings::{self, ChangeNote, Gate, NewChange, SettingsError, ThresholdKey};
 use amanatd::units::{ApiTokenId, BlockNumber, BlockRef, ChainId, Confirmations, UserId};
+use amanatd::webhook::Guard;
 use axum::http::StatusCode;
 use bip32::{ChildNumber, XPub};
 use secrecy::SecretString;
@@ -32,6 +33,11 @@ use crate::watching::{CHAIN, XPUB, node_of};
 
 /// Nobody listens there: for tests whose chain is only rows.
 const NOBODY: &str = "http://127.0.0.1:9";
+
+/// Receivers of tests listen on this machine.
+pub(crate) fn loopback() -> Guard {
+    Guard::new(vec!["127.0.0.0/8".parse().unwrap()])
+}
 
 /// An API with everything behind it.
 pub(crate) struct ApiHouse {
@@ -95,7 +101,8 @@ impl ApiHouse {
         let book = Arc::new(ChainBook::parse(include_str!("../../chains.toml")).unwrap());
         let node = Arc::new(node_of(&[rpc_url]));
         let nodes: BTreeMap<ChainId, Arc<Node>> = BTreeMap::from([(CHAIN, Arc::clone(&node))]);
-        let state = ApiState { db: db.clone(), book: Arc::clone(&book), nodes: Arc::new(nodes), clock: daemon::now };
+        let state =
+            ApiState { db: db.clone(), book: Arc::clone(&book), nodes: Arc::new(nodes), webhook_guard: loopback(), clock: daemon::now };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let server = tokio::spawn(async move { axum::serve(listener, api::router(state)).await.unwrap() });

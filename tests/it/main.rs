@@ -26,6 +26,7 @@ mod simulator;
 mod station;
 mod units;
 mod watch;
+mod webhooks;
 mod watch_faults;
 mod watching;
 mod way;

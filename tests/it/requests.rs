@@ -12,6 +12,7 @@ use amanatd::devkit::schema::FreshDatabase;
 use amanatd::officer::store::NewToken;
 use amanatd::officer::{self, OfficerError, Scope, TokenSecret};
 use amanatd::units::ApiTokenId;
+use amanatd::webhook::Guard;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use tower::ServiceExt;
@@ -63,7 +64,7 @@ impl Asked {
         let base = FreshDatabase::create().unwrap();
         let db = Database::connect(&base.url(APP), DatabaseLimits { connections_max: 2, ..DatabaseLimits::default() }).await.unwrap();
         let book = ChainBook::parse(include_str!("../../chains.toml")).unwrap();
-        let state = ApiState { db, book: Arc::new(book), nodes: Arc::new(BTreeMap::new()), clock: || NOW };
+        let state = ApiState { db, book: Arc::new(book), nodes: Arc::new(BTreeMap::new()), webhook_guard: Guard::default(), clock: || NOW };
         Self { base, router: api::router(state), log: Log::default() }
     }
 

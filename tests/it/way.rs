@@ -3,6 +3,7 @@
 //! again; what it would meet on a chain is done to the chain.
 
 mod deposits;
+mod findings;
 mod mending;
 mod outflows;
 mod reorgs;

@@ -10,6 +10,7 @@ mod intents;
 mod ledger;
 mod payments;
 mod problem;
+mod quotes;
 mod server;
 mod store;
 mod thresholds;
@@ -27,6 +28,7 @@ use time::OffsetDateTime;
 
 use crate::chains::ChainBook;
 use crate::db::Database;
+use crate::quote::Oracle;
 use crate::rpc::Node;
 use crate::units::ChainId;
 use crate::webhook::Guard;
@@ -40,6 +42,8 @@ pub struct ApiState {
     pub nodes: Arc<BTreeMap<ChainId, Arc<Node>>>,
     /// Where webhooks may go.
     pub webhook_guard: Guard,
+    /// Prices; without it only payments in their own token are taken.
+    pub oracle: Option<Arc<Oracle>>,
     /// The clock, read by the daemon's choice and not here.
     pub clock: fn() -> OffsetDateTime,
 }

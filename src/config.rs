@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::chains::{ChainBook, ChainBookError};
 use crate::intent::PlanPolicy;
+use crate::quote::SourceOptions;
 use crate::rpc::{Node, NodeError, NodeOptions, ProviderLimits};
 use crate::scan::ScanOptions;
 use crate::units::{BlockNumber, ChainId};
@@ -33,6 +34,16 @@ pub struct Config {
     /// Where webhooks may go.
     pub webhook_guard: Guard,
     pub plan: PlanPolicy,
+    pub oracle: OracleConfig,
+}
+
+/// Quotes for payments in another currency than their token.
+#[derive(Debug, Default)]
+pub struct OracleConfig {
+    /// Off: such payments are refused.
+    pub quoting_enabled: bool,
+    /// By the venue's name in chains.toml.
+    pub sources: BTreeMap<String, SourceOptions>,
 }
 
 /// Connection strings for the daemon and for `amanatd migrate`.
@@ -92,6 +103,8 @@ struct RawConfig {
     webhooks: RawWebhooks,
     #[serde(default)]
     planning: RawPlanning,
+    #[serde(default)]
+    oracle: RawOracle,
     #[serde(default, rename = "chain")]
     chains: Vec<RawChain>,
 }
@@ -153,6 +166,31 @@ impl Default for RawPlanning {
     fn default() -> Self {
         Self { approvals_required: default_approvals(), max_fee_per_gas_gwei: default_gwei() }
     }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawOracle {
+    /// Whether payments in another currency than their token are quoted. ORACLE_QUOTING_ENABLED overrides it.
+    #[serde(default)]
+    quoting_enabled: bool,
+    #[serde(default)]
+    source: Vec<RawSource>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSource {
+    /// A venue of chains.toml.
+    name: String,
+    /// Whether it is asked; as chains.toml says if absent.
+    enabled: Option<bool>,
+    /// A key, where the venue wants one. Credential: oracle-key-<name>.
+    key_file: Option<PathBuf>,
+    /// Another place where it answers.
+    url: Option<String>,
+    /// The most that it is asked.
+    requests_per_minute: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -288,6 +326,7 @@ impl Config {
         }
         Ok(Self {
             database: database(raw.database, folder)?,
+            oracle: oracle(raw.oracle, &book, folder)?,
             book,
             chains,
             api_listen: listen("api.listen", raw.api, API_LISTEN)?,
@@ -309,6 +348,38 @@ fn guard(raw: &RawWebhooks) -> Result<Guard, ConfigError> {
             .map_err(|_| field("webhooks.allowed_networks", text, "use addresses with their length, such as 10.0.0.0/8 or fd00::/8"))
     };
     Ok(Guard::new(raw.allowed_networks.iter().map(read).collect::<Result<_, _>>()?))
+}
+
+/// The variable that switches quoting on or off, whatever the file says.
+const QUOTING_VARIABLE: &str = "ORACLE_QUOTING_ENABLED";
+
+fn oracle(raw: RawOracle, book: &ChainBook, folder: &Path) -> Result<OracleConfig, ConfigError> {
+    let quoting_enabled = match std::env::var(QUOTING_VARIABLE).as_deref() {
+        Err(_) => raw.quoting_enabled,
+        Ok("true" | "1") => true,
+        Ok("false" | "0") => false,
+        Ok(other) => return Err(field(QUOTING_VARIABLE, other, "use true or false")),
+    };
+    let mut sources = BTreeMap::new();
+    for venue in book.prices().venues() {
+        let key = secret(None, None, &format!("oracle-key-{}", venue.name), folder)?.map(SecretString::from);
+        sources.insert(venue.name.clone(), SourceOptions { key, ..SourceOptions::default() });
+    }
+    for source in raw.source {
+        let Some(options) = sources.get_mut(&source.name) else {
+            return Err(field("oracle.source.name", source.name, "use the name of a [[venue]] of chains.toml"));
+        };
+        options.enabled = source.enabled;
+        options.url = source.url;
+        if let Some(file) = source.key_file {
+            options.key = Some(SecretString::from(read(&folder.join(file))?.trim().to_owned()));
+        }
+        if let Some(0) = source.requests_per_minute {
+            return Err(field("oracle.source.requests_per_minute", 0, "use at least 1"));
+        }
+        options.requests_per_minute = source.requests_per_minute;
+    }
+    Ok(OracleConfig { quoting_enabled, sources })
 }
 
 fn database(raw: RawDatabase, folder: &Path) -> Result<DatabaseSource, ConfigError> {

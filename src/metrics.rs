@@ -2,7 +2,11 @@
 //!
 //! Values are set by `daemon` from what workers report, so that no room knows that it is measured.
 
+mod oracle;
+
 use prometheus::{Encoder, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+pub use oracle::OracleMetrics;
 
 use crate::units::ChainId;
 
@@ -29,6 +33,7 @@ pub struct Metrics {
     webhook_dead: IntGauge,
     webhook_disabled: IntGauge,
     ready: IntGauge,
+    oracle: OracleMetrics,
 }
 
 /// What one RPC endpoint has cost and done since the start.
@@ -133,7 +138,9 @@ impl Metrics {
         for collector in all {
             registry.register(collector).expect("each metric is registered once");
         }
+        let oracle = OracleMetrics::new(&registry);
         Self {
+            oracle,
             registry,
             worker_last_tick,
             worker_errors,
@@ -155,6 +162,11 @@ impl Metrics {
             webhook_disabled,
             ready,
         }
+    }
+
+    /// What the price oracle exports.
+    pub fn oracle(&self) -> &OracleMetrics {
+        &self.oracle
     }
 
     pub fn tick_finished(&self, worker: &str, chain: Option<ChainId>, unix_seconds: i64) {

@@ -2,13 +2,13 @@
 //!
 //! Three axes: `status` (where the money is on its way in), `escrow_state` (whose it is), and
 //! exceptions (what needs a person). The pair of the first two is one machine in [`state`].
-//! Priced payments (in another currency than the token) join with the oracle.
+//! What is due in another currency than the token is a quote's to say.
 
 mod draft;
 pub mod state;
 pub mod store;
 
-pub use draft::{FieldError, NewPayment, PaymentDraft, RefTriple};
+pub use draft::{FieldError, NewPayment, PaymentDraft, PricedDraft, RefTriple};
 pub use state::{EscrowState, Illegal, PaymentEvent, PaymentState, PaymentStatus};
 
 use alloy::primitives::Address;

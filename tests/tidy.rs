@@ -20,6 +20,7 @@ const IO_FILES_OF_A_ROOM: &[&str] = &["store.rs", "worker.rs"];
 /// Other files that are not pure, each with its reason.
 const IO_FILES: &[(&str, &str)] = &[
     ("src/intent/void.rs", "a command of several stores, in the transaction of whoever gives it"),
+    ("src/quote/source/http.rs", "asks venues over HTTP, each with limits of its own; what their answers mean is read beside it, purely"),
     ("src/scan/catch_up.rs", "the reading half of the scanner's worker, in ranges"),
     ("src/scan/rescan.rs", "the scanner's worker once more, over blocks that were read before"),
     ("src/signing/definitions.rs", "reads the vendor's definitions from a directory; the checks in it are pure"),

@@ -13,12 +13,15 @@ use super::ApiState;
 use super::auth::Authenticated;
 use super::idempotency::read_write;
 use super::problem::Problem;
+use super::quotes;
 use super::wire::{CreatePayment, ExceptionView, PaymentPage, PaymentView, TransferView};
 use crate::chains::ChainBook;
 use crate::event::{self, Event};
 use crate::ledger::{self, AccountKey};
 use crate::officer::Scope;
 use crate::payment::{self, NewPayment, Payment, PaymentDraft, PaymentEvent};
+use crate::quote::store::NewQuote;
+use crate::quote::{self, Evidence, Quote};
 use crate::units::{PaymentId, UserId, format_units};
 use crate::{account, confirm, deposit, scan};
 
@@ -42,13 +45,36 @@ pub(super) async fn create(
         purchase_request_external_ref: asked.purchase_request_external_ref,
         expires_in_seconds: asked.expires_in_seconds,
     };
-    let payment = draft.check(&state.book, &state.watched(), (state.clock)()).map_err(Problem::fields)?;
-    let book = state.book.clone();
-    write.once(&state, StatusCode::CREATED, move |connection| Box::pin(async move { create_one(connection, &payment, &book).await })).await
+    let (book, now) = (state.book.clone(), (state.clock)());
+    if draft.is_priced() {
+        let Some(oracle) = state.oracle.clone() else { return Err(quotes::disabled(draft, &state)) };
+        let draft = draft.check_priced(&state.book, &state.watched(), now).map_err(Problem::fields)?;
+        return write
+            .once(&state, StatusCode::CREATED, move |connection| {
+                Box::pin(async move {
+                    let (quote, evidence) = quotes::price(connection, &oracle, &draft.asked(), &book, now).await?;
+                    create_one(connection, &draft.quoted(&quote), (&quote, Some(&evidence)), &book).await
+                })
+            })
+            .await;
+    }
+    let payment = draft.check(&state.book, &state.watched(), now).map_err(Problem::fields)?;
+    let quote = quotes::same_asset(&payment, now)?;
+    write
+        .once(&state, StatusCode::CREATED, move |connection| {
+            Box::pin(async move { create_one(connection, &payment, (&quote, None), &book).await })
+        })
+        .await
 }
 
-/// The payment, its address and the address's watch commit together, before anybody learns of them.
-async fn create_one(connection: &mut PgConnection, new: &NewPayment, book: &ChainBook) -> Result<PaymentView, Problem> {
+/// The payment, its quote, its address and the address's watch commit together, before anybody learns of
+/// them.
+async fn create_one(
+    connection: &mut PgConnection,
+    new: &NewPayment,
+    (quote, evidence): (&Quote, Option<&Evidence>),
+    book: &ChainBook,
+) -> Result<PaymentView, Problem> {
     let chain = new.due.asset.chain;
     let cursor = scan::store::find_cursor(connection, chain)
         .await?
@@ -65,6 +91,9 @@ async fn create_one(connection: &mut PgConnection, new: &NewPayment, book: &Chai
         Some("payments_seller_id_fkey") => no_user("seller_id", new.seller_id),
         Some(_) | None => error.into(),
     })?;
+    let required_units = quote.settled.settle_units;
+    let first = NewQuote { id: Uuid::now_v7(), payment: id, supersedes: None, quote, required_units, evidence };
+    quote::store::insert(connection, &first).await?;
     let address = account::store::claim_deposit_address(connection).await?;
     deposit::store::insert(connection, id, &address, chain, cursor.tip.number).await?;
     let detail = serde_json::json!({ "address": address.address, "path": address.path.to_string() });
@@ -177,14 +206,14 @@ pub(super) async fn release(
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+pub(super) struct Nothing {}
 
-fn payment_id(text: &str) -> Result<PaymentId, Problem> {
+pub(super) fn payment_id(text: &str) -> Result<PaymentId, Problem> {
     text.parse().map_err(|_| Problem::not_found(format!("no payment {:?}", text.chars().take(64).collect::<String>())))
 }
 
 /// A payment with everything a reader needs to understand where it stands.
-async fn view(connection: &mut PgConnection, id: PaymentId, book: &ChainBook) -> Result<PaymentView, Problem> {
+pub(super) async fn view(connection: &mut PgConnection, id: PaymentId, book: &ChainBook) -> Result<PaymentView, Problem> {
     let payment = payment::store::find(connection, id).await?.ok_or_else(|| Problem::not_found(format!("no payment {id}")))?;
     let destination = deposit::store::get_by_payment(connection, id).await?;
     let address = account::store::get_address(connection, destination.derived_address).await?;
@@ -216,6 +245,7 @@ async fn view(connection: &mut PgConnection, id: PaymentId, book: &ChainBook) ->
         created_at: payment.created_at,
         transfers,
         exceptions,
+        quote: quote::store::find_live(connection, id).await?.and_then(|live| quotes::view(&live, false)),
     })
 }
 

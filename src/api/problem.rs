@@ -13,6 +13,7 @@ use crate::broadcast::BroadcastError;
 use crate::db::DbError;
 use crate::intent::IntentError;
 use crate::payment::{FieldError, PaymentError};
+use crate::quote::{QuoteError, Refusal};
 use crate::reconcile::ReconcileError;
 use crate::settings::SettingsError;
 use crate::webhook::WebhookError;
@@ -53,6 +54,25 @@ impl Problem {
         let fields = vec![FieldProblem { field: field.to_owned(), value: value.into(), problem: problem.clone() }];
         let detail = format!("{field}: {problem}");
         Self { fields, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_fields", "A field cannot be accepted", detail) }
+    }
+
+    /// No quote, with the oracle's own code. What may pass is worth asking again.
+    pub(super) fn refused(refusal: &Refusal) -> Self {
+        let status = if refusal.is_passing() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::UNPROCESSABLE_ENTITY };
+        let problem = refusal.to_string();
+        let named = |field: &str, value: String| vec![FieldProblem { field: field.to_owned(), value, problem: problem.clone() }];
+        let fields = match refusal {
+            Refusal::QuotingDisabled { currency, .. } | Refusal::UnknownCurrency(currency) => named("currency", currency.clone()),
+            Refusal::TokenNotOffered { token, .. } => named("token", token.clone()),
+            Refusal::AmountNotPositive | Refusal::SettleOverflow => named("amount", String::new()),
+            _ => Vec::new(),
+        };
+        Self { retryable: refusal.is_passing(), fields, ..Self::new(status, refusal.code(), "There is no quote", problem.clone()) }
+    }
+
+    /// As it is, with something to do about it.
+    pub(super) fn advising(self, advice: &str) -> Self {
+        Self { detail: format!("{}; {advice}", self.detail), ..self }
     }
 
     pub(super) fn unauthorized() -> Self {
@@ -139,6 +159,18 @@ impl From<DbError> for Problem {
         };
         tracing::warn!(error = &error as &dyn std::error::Error, "request met a database that is not there");
         Self::unavailable(detail)
+    }
+}
+
+impl From<QuoteError> for Problem {
+    fn from(error: QuoteError) -> Self {
+        match error {
+            QuoteError::Db(error) => error.into(),
+            QuoteError::UnknownSource(_) | QuoteError::Client(_) | QuoteError::Feed { .. } => {
+                tracing::error!(error = &error as &dyn std::error::Error, "request failed in the oracle");
+                Self::internal()
+            }
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use tower_http::trace::TraceLayer;
 use tracing::Span;
 
 use super::problem::Problem;
-use super::{ApiState, intents, ledger, payments, thresholds, webhooks};
+use super::{ApiState, intents, ledger, payments, quotes, thresholds, webhooks};
 
 /// Larger bodies are refused unread.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -33,6 +33,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/payments", post(payments::create).get(payments::list))
         .route("/v1/payments/{id}", get(payments::get))
         .route("/v1/payments/{id}/release", post(payments::release))
+        .route("/v1/payments/{id}/quotes", get(quotes::list))
+        .route("/v1/payments/{id}/requote", post(quotes::requote))
         .route("/v1/intents", get(intents::list))
         .route("/v1/intents/{id}", get(intents::get))
         .route("/v1/intents/{id}/approvals", post(intents::approve))

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use alloy::primitives::Address;
+use alloy::primitives::{Address, U256};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::account;
 use crate::chains::{ChainBook, ChainSpec, TokenSpec};
-use crate::units::{ChainId, Currency, TokenAmount, UserId, parse_address, parse_units};
+use crate::quote::{Asked, Quote};
+use crate::units::{ChainId, Currency, Decimal18, PriceError, TokenAmount, UserId, parse_address, parse_units};
 
 /// What the marketplace attaches to: a thing of its own by id, or a template by reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,12 +65,53 @@ impl fmt::Display for FieldError {
 const EXPIRY_SECONDS_DEFAULT: u32 = 3_600;
 const EXPIRY_SECONDS_MIN: u32 = 60;
 const EXPIRY_SECONDS_MAX: u32 = 30 * 24 * 3_600;
+/// What numeric(38,18) keeps of an amount in a currency.
+const CURRENCY_DECIMALS: u8 = 18;
 /// numeric(38,18) holds 20 whole digits.
 const WHOLE_DIGITS_MAX: usize = 20;
 
+/// A payment that is good in every field, and of which only the amount of the token is not known yet.
+#[derive(Clone, Debug)]
+pub struct PricedDraft {
+    /// Its due is nothing until it is quoted.
+    payment: NewPayment,
+    amount: Decimal18,
+}
+
+impl PricedDraft {
+    /// What to ask a quote for.
+    pub fn asked(&self) -> Asked {
+        let NewPayment { currency, due, token, .. } = &self.payment;
+        Asked { amount: self.amount, currency: *currency, chain: due.asset.chain, token: token.symbol.clone(), decimals: token.decimals }
+    }
+
+    /// The payment of a quote: due is its amount, and a block is in time until its end and its grace.
+    pub fn quoted(&self, quote: &Quote) -> NewPayment {
+        let due = TokenAmount::new(self.payment.due.asset, quote.settled.settle_units);
+        NewPayment { due, expires_at: quote.payable_until(), ..self.payment.clone() }
+    }
+}
+
 impl PaymentDraft {
+    /// Whether it is priced in another currency than the token, so that it needs a quote.
+    pub fn is_priced(&self) -> bool {
+        self.currency.parse::<Currency>().is_ok_and(|currency| currency.code() != self.token)
+    }
+
     /// Checks every field against the chain book and the chains that are watched.
     pub fn check(self, book: &ChainBook, watched: &[ChainId], now: OffsetDateTime) -> Result<NewPayment, Vec<FieldError>> {
+        self.check_as(false, book, watched, now)
+    }
+
+    /// As [`PaymentDraft::check`], for a payment in another currency than its token. How long it lives is its
+    /// quote's to say.
+    pub fn check_priced(self, book: &ChainBook, watched: &[ChainId], now: OffsetDateTime) -> Result<PricedDraft, Vec<FieldError>> {
+        let payment = self.check_as(true, book, watched, now)?;
+        let amount = payment.amount.parse().map_err(|error: PriceError| vec![fault("amount", &payment.amount, error.to_string())])?;
+        Ok(PricedDraft { payment, amount })
+    }
+
+    fn check_as(self, priced: bool, book: &ChainBook, watched: &[ChainId], now: OffsetDateTime) -> Result<NewPayment, Vec<FieldError>> {
         let mut faults = self.secrets();
         if !faults.is_empty() {
             return Err(faults);
@@ -90,15 +132,17 @@ impl PaymentDraft {
         let currency = self.currency.parse::<Currency>();
         match currency {
             Err(()) => faults.push(fault("currency", &self.currency, "is none of USD, EUR, IRR, USDT, USDC, TRY".to_owned())),
-            Ok(currency) if currency.code() != self.token => faults.push(fault(
+            Ok(currency) if !priced && currency.code() != self.token => faults.push(fault(
                 "currency",
                 &self.currency,
-                format!("differs from token {}, which needs an oracle quote; quoting is not enabled (oracle_quoting_disabled)", self.token),
+                format!("differs from token {}, which needs an oracle quote, and quoting is not enabled (ORACLE_QUOTING_ENABLED)", self.token),
             )),
             Ok(_) => {}
         }
-        let due = token.and_then(|(chain, token)| match check_amount(&self.amount, token.decimals) {
-            Ok(units) => Some(TokenAmount::new(chain.token_asset(token), units)),
+        // In another currency the amount has that currency's decimals, and no base units yet.
+        let decimals = |token: &TokenSpec| if priced { CURRENCY_DECIMALS } else { token.decimals };
+        let due = token.and_then(|(chain, token)| match check_amount(&self.amount, decimals(token)) {
+            Ok(units) => Some(TokenAmount::new(chain.token_asset(token), if priced { U256::ZERO } else { units })),
             Err(problem) => {
                 faults.push(fault("amount", &self.amount, problem));
                 None
@@ -146,7 +190,7 @@ impl PaymentDraft {
     }
 }
 
-fn check_amount(text: &str, decimals: u8) -> Result<alloy::primitives::U256, String> {
+fn check_amount(text: &str, decimals: u8) -> Result<U256, String> {
     let units = parse_units(text, decimals).map_err(|error| error.to_string())?;
     if units.is_zero() {
         return Err("must be more than zero".to_owned());
@@ -233,6 +277,19 @@ mod tests {
             let shown = format!("{draft:?}");
             let faults = check(draft).unwrap_err();
             assert!(faults.iter().any(|fault| fault.field == field), "{field} not named for {shown}: {faults:?}");
+        }
+    }
+
+    #[test]
+    fn q5_a_priced_draft_lives_as_long_as_its_quote_and_its_grace() {
+        let priced = |amount: &str, currency: &str| PaymentDraft { amount: amount.to_owned(), currency: currency.to_owned(), ..draft() };
+        assert!(priced("100", "USD").is_priced() && priced("100", "USDT").is_priced());
+        assert!(!draft().is_priced() && !priced("100", "usd").is_priced());
+        let check = |draft: PaymentDraft| draft.check_priced(&book(), &[ChainId::new(31_337).unwrap()], OffsetDateTime::UNIX_EPOCH);
+        let asked = check(priced("50000000.000000000000000001", "IRR")).unwrap().asked();
+        assert_eq!((asked.amount.to_string().as_str(), asked.token.as_str(), asked.decimals), ("50000000.000000000000000001", "USDC", 6));
+        for bad in ["0", "-1", "NaN", "1e3", "1.0000000000000000001", "100000000000000000000"] {
+            assert_eq!(check(priced(bad, "USD")).unwrap_err()[0].field, "amount", "{bad}");
         }
     }
 

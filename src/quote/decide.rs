@@ -252,6 +252,16 @@ pub enum QuoteKind {
     Imported,
 }
 
+impl QuoteKind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Priced => "priced",
+            Self::Identity => "identity",
+            Self::Imported => "imported",
+        }
+    }
+}
+
 /// A quote as it is stored and as it recomputes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quote {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use alloy::primitives::{Address, Bytes, I256};
 use futures_util::future::join_all;
@@ -82,7 +83,12 @@ pub struct Tally {
     pub quoted: BTreeMap<(String, &'static str), u64>,
     /// The last round of each pair.
     pub rounds: BTreeMap<String, RoundReport>,
+    /// What quotes took since the last look.
+    pub durations: Vec<Duration>,
 }
+
+/// How many durations are kept between two looks.
+const DURATIONS_MAX: usize = 10_000;
 
 /// The last round of a pair.
 #[derive(Clone, Debug)]
@@ -93,7 +99,7 @@ pub struct RoundReport {
     /// Of a pair with a peg.
     pub state: Option<&'static str>,
     pub accepted_s: Option<i64>,
-    /// Source, chain, and when it was observed.
+    /// Source, chain, and age in seconds.
     pub sources: Vec<(String, Option<ChainId>, i64)>,
 }
 
@@ -152,8 +158,9 @@ impl Oracle {
         Ok(Self { book, nodes, venues, board, facts, schedule, tally })
     }
 
-    /// What would leave a token without enough families; empty when all is well.
-    pub fn lint(&self, min_sources: u32) -> Vec<String> {
+    /// What would leave a token without enough families or with thresholds that do not fit together; empty
+    /// when all is well.
+    pub fn lint(&self, limits: &LimitBook, now: OffsetDateTime) -> Vec<String> {
         let feeds = |pair: &str| self.nodes.keys().filter_map(|chain| self.book.get(*chain)).flat_map(|spec| &spec.feeds).any(|feed| feed.pair == pair);
         let mut found = Vec::new();
         for pair in self.offered() {
@@ -166,6 +173,9 @@ impl Oracle {
             if feeds(&pair.name) {
                 families.insert("chainlink");
             }
+            let own = limits.limits(pair.base(), now);
+            let min_sources = own.min_sources;
+            found.extend(own.check().err().map(|error| format!("{}: {error}", pair.base())));
             if families.len() < usize::try_from(min_sources).unwrap_or(usize::MAX) {
                 let names: Vec<&str> = families.into_iter().collect();
                 found.push(format!("{} has {} of {min_sources} families ({})", pair.name, names.len(), names.join(", ")));
@@ -186,8 +196,19 @@ impl Oracle {
         self.venues.iter().map(|venue| venue.spec.name.as_str()).collect()
     }
 
+    /// What happened since the start. Durations are given once.
     pub fn tally(&self) -> Tally {
-        locked(&self.tally).clone()
+        let mut tally = locked(&self.tally);
+        let durations = std::mem::take(&mut tally.durations);
+        Tally { durations, ..tally.clone() }
+    }
+
+    /// Notes what a quote took.
+    pub fn note_duration(&self, took: Duration) {
+        let mut tally = locked(&self.tally);
+        if tally.durations.len() < DURATIONS_MAX {
+            tally.durations.push(took);
+        }
     }
 
     // === rounds ===

@@ -15,6 +15,7 @@ mod lease;
 mod ledger;
 mod node;
 mod process;
+mod quoting;
 mod requests;
 mod rescan;
 mod schema;

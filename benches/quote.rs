@@ -28,7 +28,9 @@ fn main() {
     let bench = Bench::start("quote");
     let mut random = Random::seeded(SEED);
     let cases: Vec<Case> = (0..QUOTES).map(|_| Case::new(&mut random)).collect();
-    bench.note(&format!("seed {SEED}; {QUOTES} quotes of euros in USDC: six families of the token, five and two official rates of the euro"));
+    bench.note(&format!(
+        "seed {SEED}; {QUOTES} quotes of euros in USDC: six families of the token, five and two official rates of the euro"
+    ));
     let quotes: Vec<Quote> = cases.iter().map(|case| case.decide().outcome.expect("good sources")).collect();
     // Each quote follows from its evidence, written to JSON and read back.
     let evidence: Vec<Evidence> = cases.iter().map(Case::evidence_through_json).collect();
@@ -46,7 +48,12 @@ fn main() {
             black_box(differences(quote, Some(evidence)));
         }
     });
-    bench.compare(&Pair { variant: "quote computed again and compared", baseline: "quote, both rounds and the formula", equal }, verify, all(), None);
+    bench.compare(
+        &Pair { variant: "quote computed again and compared", baseline: "quote, both rounds and the formula", equal },
+        verify,
+        all(),
+        None,
+    );
 }
 
 fn spin(span: Duration) -> Duration {

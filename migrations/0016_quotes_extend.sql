@@ -66,7 +66,8 @@ alter table payment_quotes
         settle_amount * effective_price_usd * 10000 >= amount * fx_rate * (10000 + premium_bps)
     ),
     add constraint payment_quotes_settle_is_least check (
-        (settle_amount - power(10::numeric, -step::integer)) * effective_price_usd * 10000 < amount * fx_rate * (10000 + premium_bps)
+        (settle_amount * power(10::numeric, step::integer) - 1) * effective_price_usd * 10000
+            < amount * fx_rate * (10000 + premium_bps) * power(10::numeric, step::integer)
     ),
     add constraint payment_quotes_settle_is_whole_steps check (scale(trim_scale(settle_amount)) <= step),
     add constraint payment_quotes_units_are_settle check (

@@ -64,7 +64,10 @@ fn refuse(refusal: &Refusal, asked: &Asked, book: &ChainBook) -> Problem {
     let problem = Problem::refused(refusal);
     let of_token = matches!(
         refusal,
-        Refusal::DepegHalt { .. } | Refusal::InsufficientSources { .. } | Refusal::InconsistentSources { .. } | Refusal::TokenNotOffered { .. }
+        Refusal::DepegHalt { .. }
+            | Refusal::InsufficientSources { .. }
+            | Refusal::InconsistentSources { .. }
+            | Refusal::TokenNotOffered { .. }
     );
     let tokens = book.get(asked.chain).map(|chain| chain.tokens.as_slice()).unwrap_or_default();
     let others: Vec<&str> =
@@ -74,7 +77,8 @@ fn refuse(refusal: &Refusal, asked: &Asked, book: &ChainBook) -> Problem {
 
 /// The quote of a payment in its own token, for which nobody is asked.
 pub(super) fn same_asset(payment: &NewPayment, now: OffsetDateTime) -> Result<Quote, Problem> {
-    let amount = payment.amount.parse().map_err(|error: crate::units::PriceError| Problem::field("amount", &payment.amount, error.to_string()))?;
+    let amount =
+        payment.amount.parse().map_err(|error: crate::units::PriceError| Problem::field("amount", &payment.amount, error.to_string()))?;
     let asked = Asked {
         amount,
         currency: payment.currency,
@@ -114,7 +118,10 @@ pub(super) async fn requote(
     let (write, Nothing {}) = read_write::<Nothing>(caller, format!("POST /v1/payments/{id}/requote"), &headers, &body)?;
     let (by, book, now) = (caller.name(), state.book.clone(), (state.clock)());
     let Some(oracle) = state.oracle.clone() else {
-        return Err(Problem::refused(&Refusal::QuotingDisabled { currency: "another currency".to_owned(), token: "this token".to_owned() }));
+        return Err(Problem::refused(&Refusal::QuotingDisabled {
+            currency: "another currency".to_owned(),
+            token: "this token".to_owned(),
+        }));
     };
     write
         .once(&state, StatusCode::CREATED, move |connection| {
@@ -172,11 +179,16 @@ async fn may_be_requoted(connection: &mut PgConnection, payment: &Payment, now: 
     }
     let read_until = scan::store::find_tip_time(connection, payment.due.asset.chain).await?;
     if read_until.is_none_or(|read_until| read_until <= payment.expires_at) {
-        return Err(Problem::unavailable("the chain is not read up to the end of the quote yet; what was in time for it may still be seen"));
+        return Err(Problem::unavailable(
+            "the chain is not read up to the end of the quote yet; what was in time for it may still be seen",
+        ));
     }
     let destination = deposit::store::get_by_payment(connection, id).await?;
     let progress = confirm::store::get_progress(connection, destination.derived_address).await?;
-    if progress.iter().any(|seen| !seen.internal && seen.block_time <= payment.expires_at && seen.state == confirm::store::ProgressState::Waiting) {
+    if progress
+        .iter()
+        .any(|seen| !seen.internal && seen.block_time <= payment.expires_at && seen.state == confirm::store::ProgressState::Waiting)
+    {
         return Err(Problem::unavailable("a transfer that was in time waits for its confirmations"));
     }
     Ok(live)

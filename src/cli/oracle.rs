@@ -112,7 +112,12 @@ pub(super) async fn run(command: OracleCommand, config: impl Fn() -> Result<Conf
         OracleCommand::History => show_history(&database::open(&config()?).await?).await,
         OracleCommand::Set(args) => {
             let note = ChangeNote { changed_by: args.by, user: None, reason: args.reason };
-            let change = Change { key: args.key, value: args.value, from: instant("--effective-at", args.effective_at)?, until: instant("--until", args.until)? };
+            let change = Change {
+                key: args.key,
+                value: args.value,
+                from: instant("--effective-at", args.effective_at)?,
+                until: instant("--until", args.until)?,
+            };
             set(&database::open(&config()?).await?, change, note).await
         }
         OracleCommand::Halt(HaltArgs { who, until }) => halt(&config()?, who, 1, instant("--until", until)?).await,
@@ -133,7 +138,9 @@ fn run_vectors(file: &Path) -> anyhow::Result<()> {
         outcome.differences.iter().for_each(|difference| say(format!("     {difference}")));
     }
     say(format!("{} passed, {failed} failed", outcomes.len() - failed));
-    if failed > 0 { anyhow::bail!("{failed} of {} vectors failed", outcomes.len()) }
+    if failed > 0 {
+        anyhow::bail!("{failed} of {} vectors failed", outcomes.len())
+    }
     Ok(())
 }
 
@@ -165,7 +172,8 @@ fn run_replay(args: &ReplayArgs) -> anyhow::Result<()> {
         let name = format!("amanatd, three families, halt at {}", default.depeg_halt_bps);
         rows.push(row(&name, &replay::score(&history.run(Method::Ours, &default))));
     }
-    let head = ["", "seller's loss, bps: mean", "p95", "max", "payer's overcharge: mean", "p95", "max", "quoted", "longest refusal", "refusals"];
+    let head =
+        ["", "seller's loss, bps: mean", "p95", "max", "payer's overcharge: mean", "p95", "max", "quoted", "longest refusal", "refusals"];
     table(&head, &rows, &[1, 2, 3, 4, 5, 6, 7, 8]);
     let title = format!("USDC in March 2023 as amanatd would have quoted it (halt at {} bps)", args.halt_bps);
     std::fs::write(&args.svg, chart::draw(&title, &ours)).with_context(|| format!("write {}", args.svg.display()))?;
@@ -326,7 +334,9 @@ async fn status(db: &Database) -> anyhow::Result<()> {
         say("the oracle has not run yet");
         return Ok(());
     }
-    let at = |seconds: Option<i64>| seconds.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok()).map(second).unwrap_or_default();
+    let at = |seconds: Option<i64>| {
+        seconds.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok()).map(second).unwrap_or_default()
+    };
     let rows: Vec<Vec<String>> = memories
         .iter()
         .map(|(pair, memory)| {

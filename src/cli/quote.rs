@@ -66,7 +66,9 @@ pub(super) async fn run(args: QuoteArgs, config: &Config) -> anyhow::Result<()> 
             let db = database::open(config).await?;
             let (rows, differing) = verify_all(&mut *db.connection().await?).await?;
             say(format!("{rows} quotes computed again, differences {differing}"));
-            if differing > 0 { anyhow::bail!("{differing} of {rows} quotes do not follow from what is stored with them") }
+            if differing > 0 {
+                anyhow::bail!("{differing} of {rows} quotes do not follow from what is stored with them")
+            }
             Ok(())
         }
         (None, Some(ask)) => quote_now(&ask, config).await,
@@ -127,11 +129,10 @@ async fn quote_now(ask: &AskArgs, config: &Config) -> anyhow::Result<()> {
     if let Err(Refusal::JumpUnconfirmed { retry_after_s, .. }) = quoted.decision.outcome {
         // Nobody has asked lately, or the price moved far: a second round decides, as in the daemon.
         note(format!("a second round must confirm the price; asking again in {retry_after_s} s"));
-        for (pair, round) in oracle.rounds(&remembered, now()) {
-            remembered.memories.insert(pair, round.memory);
-        }
+        remember(&oracle, &mut remembered);
         tokio::time::sleep(Duration::from_secs(u64::from(retry_after_s) + 1)).await;
         oracle.fetch(now(), true).await?;
+        remember(&oracle, &mut remembered);
         quoted = ask_oracle(&oracle, &asked, &remembered)?;
     }
     if ask.explain {
@@ -143,6 +144,13 @@ async fn quote_now(ask: &AskArgs, config: &Config) -> anyhow::Result<()> {
             Ok(())
         }
         Err(refusal) => anyhow::bail!("{}: {refusal}", refusal.code()),
+    }
+}
+
+/// One round of every pair, remembered here and not in the database: that is the daemon's.
+fn remember(oracle: &Oracle, remembered: &mut Remembered) {
+    for (pair, round) in oracle.rounds(remembered, now()) {
+        remembered.memories.insert(pair, round.memory);
     }
 }
 
@@ -168,7 +176,10 @@ fn print(quote: &Quote, config: &Config) {
     say(format!("{owed} {} = {settle} {} on {chain} ({} base units)", quote.asked.currency, quote.asked.token, quote.settled.settle_units));
     if quote.kind == QuoteKind::Priced {
         let bps = quote.settled.depeg_adjustment_bps;
-        say(format!("{} is {} ({}); depeg adjustment {bps} bps, in the price already", quote.asked.token, quote.machine, quote.settled.peg_state));
+        say(format!(
+            "{} is {} ({}); depeg adjustment {bps} bps, in the price already",
+            quote.asked.token, quote.machine, quote.settled.peg_state
+        ));
         say(format!("holds until {}; a block is in time until {}", second(quote.expires_at), second(quote.payable_until())));
     }
 }
@@ -217,7 +228,10 @@ fn explain_pair(input: &PairInput, round: &Round) {
     say(&input.pair);
     table(&["source", "family", "price", "age", "of at most", "conf bps", "at block", "times", "verdict"], &rows, &[2, 3, 4, 5, 6]);
     let Figures { median, mad, threshold } = &round.figures;
-    say(format!("median {median}, MAD {mad}, outliers from {threshold} on; {} families used of {} needed", round.used, input.limits.min_sources));
+    say(format!(
+        "median {median}, MAD {mad}, outliers from {threshold} on; {} families used of {} needed",
+        round.used, input.limits.min_sources
+    ));
     let limits = &input.limits;
     if let Some(bps) = round.dispersion_bps {
         say(format!("dispersion {bps} bps; limits {} at par, {} stressed", limits.dispersion_normal_bps, limits.dispersion_stressed_bps));

@@ -135,7 +135,10 @@ impl PaymentDraft {
             Ok(currency) if !priced && currency.code() != self.token => faults.push(fault(
                 "currency",
                 &self.currency,
-                format!("differs from token {}, which needs an oracle quote, and quoting is not enabled (ORACLE_QUOTING_ENABLED)", self.token),
+                format!(
+                    "differs from token {}, which needs an oracle quote, and quoting is not enabled (ORACLE_QUOTING_ENABLED)",
+                    self.token
+                ),
             )),
             Ok(_) => {}
         }

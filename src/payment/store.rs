@@ -153,7 +153,12 @@ pub async fn set_release_requester(connection: &mut PgConnection, payment: Payme
 }
 
 /// What is due, and until when, by a new quote of the payment. The database holds both against that quote.
-pub async fn set_due(connection: &mut PgConnection, payment: &Payment, due: TokenAmount, expires_at: OffsetDateTime) -> Result<(), DbError> {
+pub async fn set_due(
+    connection: &mut PgConnection,
+    payment: &Payment,
+    due: TokenAmount,
+    expires_at: OffsetDateTime,
+) -> Result<(), DbError> {
     let rows = sqlx::query!(
         "update payments set due_units = $3::text::numeric, expires_at = $4, state_version = state_version + 1, updated_at = now()
          where id = $1 and state_version = $2",

@@ -87,7 +87,10 @@ impl Spread {
 /// The checks of each observation, in their order. `None`: it may vote.
 pub fn admit(observations: &[Observation], now_s: i64) -> Vec<Option<Verdict>> {
     let mut families = BTreeSet::new();
-    observations.iter().map(|seen| fault_of(seen, now_s).or_else(|| (!families.insert(&seen.family)).then_some(Verdict::SameFamily))).collect()
+    observations
+        .iter()
+        .map(|seen| fault_of(seen, now_s).or_else(|| (!families.insert(&seen.family)).then_some(Verdict::SameFamily)))
+        .collect()
 }
 
 /// What is wrong with one observation by itself.

@@ -60,7 +60,13 @@ impl Board {
     }
 
     /// Everything said about a pair, in order of preference: what votes, and the official rates that bound it.
-    pub(super) fn observations(&self, book: &PriceBook, pair: &PairSpec, asked: &[usize], now_s: i64) -> (Vec<Observation>, Vec<Observation>) {
+    pub(super) fn observations(
+        &self,
+        book: &PriceBook,
+        pair: &PairSpec,
+        asked: &[usize],
+        now_s: i64,
+    ) -> (Vec<Observation>, Vec<Observation>) {
         let look = Look { board: self, book, asked, now_s };
         let (mut votes, mut official) = (Vec::new(), Vec::new());
         for (venue, spec, place, market) in look.markets_of(&pair.name) {
@@ -141,8 +147,7 @@ impl<'a> Look<'a> {
             (Some(one), Some(other)) => Some(one.plus(other)),
             (one, other) => one.or(other),
         };
-        let price =
-            if market.invert { leg.price.over(answer.price, Toward::Up) } else { answer.price.times(leg.price, Toward::Down) };
+        let price = if market.invert { leg.price.over(answer.price, Toward::Up) } else { answer.price.times(leg.price, Toward::Down) };
         seen.leg = Some(Leg { source: leg.source, pair: cross.clone(), price: leg.price, observed_s: leg.observed_s });
         price.map_err(|_| Invalid::Decode)
     }

@@ -33,7 +33,11 @@ pub fn draw(title: &str, minutes: &[Minute]) -> String {
     let legend = [("#d0602a", "true price"), ("#1f4fa3", "our price"), ("#d9d9d9", "no quote")];
     for (place, (colour, words)) in (0_i64..).zip(legend) {
         let x = LEFT + 130 * place;
-        let _ = writeln!(svg, "<rect x=\"{x}\" y=\"33\" width=\"22\" height=\"5\" fill=\"{colour}\"/><text x=\"{}\" y=\"40\">{words}</text>", x + 28);
+        let _ = writeln!(
+            svg,
+            "<rect x=\"{x}\" y=\"33\" width=\"22\" height=\"5\" fill=\"{colour}\"/><text x=\"{}\" y=\"40\">{words}</text>",
+            x + 28
+        );
     }
     svg.push_str("</svg>\n");
     svg
@@ -52,7 +56,12 @@ impl Frame {
         let (first, last) = (minutes.first()?, minutes.last()?);
         let prices = minutes.iter().flat_map(|minute| [Some(tenths(minute.reference)), minute.ours.map(tenths_of_rate)]).flatten();
         let (low, high) = prices.fold((i64::MAX, i64::MIN), |(low, high), price| (low.min(price), high.max(price)));
-        Some(Self { from_s: first.at_s, to_s: last.at_s.max(first.at_s + 60), low: low.div_euclid(GRID) * GRID, high: (high.div_euclid(GRID) + 1) * GRID })
+        Some(Self {
+            from_s: first.at_s,
+            to_s: last.at_s.max(first.at_s + 60),
+            low: low.div_euclid(GRID) * GRID,
+            high: (high.div_euclid(GRID) + 1) * GRID,
+        })
     }
 
     fn x(&self, at_s: i64) -> i64 {

@@ -232,7 +232,8 @@ mod tests {
         let at = |price: &str, policy: Policy| {
             let rule = PegRule { peg: UsdRate::one(), policy, band_bps: 25, halt_bps: 500 };
             let base = terms(100_000_000, 1_000_000, 1_000_000);
-            settle(&Terms { token_price: price.parse().unwrap(), peg: Some(rule), ..base }).map(|settled| (settled.settle_units.to::<u64>(), settled.peg_state))
+            settle(&Terms { token_price: price.parse().unwrap(), peg: Some(rule), ..base })
+                .map(|settled| (settled.settle_units.to::<u64>(), settled.peg_state))
         };
         let whole = Policy::SellerWhole;
         assert_eq!(at("0.9975", whole), Ok((100_000_000, PegState::Par)));
@@ -250,7 +251,10 @@ mod tests {
         let base = terms(100_000_000, 1_000_000, 877_400);
         for (decimals, units) in [(6, "113973103"), (8, "11397310300"), (18, "113973103000000000000")] {
             let settled = settle(&Terms { decimals, ..base }).unwrap();
-            assert_eq!((settled.settle_units.to_string().as_str(), settled.settle_amount.to_string().as_str()), (units, "113.973103000000000000"));
+            assert_eq!(
+                (settled.settle_units.to_string().as_str(), settled.settle_amount.to_string().as_str()),
+                (units, "113.973103000000000000")
+            );
         }
         let coarse = settle(&Terms { decimals: 2, step: step_of(true, 2), ..base }).unwrap();
         assert_eq!(coarse.settle_units, U256::from(11_398));

@@ -34,8 +34,10 @@ const WINTER: UtcOffset = time::macros::offset!(-5);
 /// of November, 2:00.
 fn in_new_york(now: OffsetDateTime) -> OffsetDateTime {
     let year = now.to_offset(WINTER).year();
-    let begins = sunday(year, Month::March, 2).map(|date| PrimitiveDateTime::new(date, Time::MIDNIGHT + Duration::hours(2)).assume_offset(WINTER));
-    let ends = sunday(year, Month::November, 1).map(|date| PrimitiveDateTime::new(date, Time::MIDNIGHT + Duration::hours(2)).assume_offset(SUMMER));
+    let begins =
+        sunday(year, Month::March, 2).map(|date| PrimitiveDateTime::new(date, Time::MIDNIGHT + Duration::hours(2)).assume_offset(WINTER));
+    let ends = sunday(year, Month::November, 1)
+        .map(|date| PrimitiveDateTime::new(date, Time::MIDNIGHT + Duration::hours(2)).assume_offset(SUMMER));
     let summer = begins.zip(ends).is_some_and(|(begins, ends)| begins <= now && now < ends);
     now.to_offset(if summer { SUMMER } else { WINTER })
 }

@@ -134,10 +134,12 @@ pub enum LimitError {
 /// A value that may be set.
 pub fn check(key: &LimitKey, value: i64) -> Result<u32, LimitError> {
     let spec = key.spec();
-    u32::try_from(value)
-        .ok()
-        .filter(|value| (spec.min..=spec.max).contains(value))
-        .ok_or_else(|| LimitError::Bounds { key: key.to_string(), value, min: spec.min, max: spec.max })
+    u32::try_from(value).ok().filter(|value| (spec.min..=spec.max).contains(value)).ok_or_else(|| LimitError::Bounds {
+        key: key.to_string(),
+        value,
+        min: spec.min,
+        max: spec.max,
+    })
 }
 
 impl Limits {

@@ -329,7 +329,8 @@ mod tests {
 
     #[test]
     fn losses_are_of_the_reference_and_overcharges_of_our_price() {
-        let score = score(&[minute("0.8", Some("1")), minute("1", Some("0.8")), minute("1", None), minute("1", None), minute("1", Some("1"))]);
+        let score =
+            score(&[minute("0.8", Some("1")), minute("1", Some("0.8")), minute("1", None), minute("1", None), minute("1", Some("1"))]);
         assert_eq!(score.seller_loss, Spread { mean: 833_333, p95: 2_500_000, max: 2_500_000 });
         assert_eq!(score.payer_overcharge.max, 2_500_000);
         assert_eq!((score.quoted, score.minutes, score.longest_refusal, score.availability_permille()), (3, 5, 2, 600));
@@ -340,7 +341,8 @@ mod tests {
     fn shipped() -> Option<History> {
         let folder = std::env::var("AMANATD_ORACLE_DATA").ok()?;
         let read = |name: &str| std::fs::read_to_string(format!("{folder}/{name}")).ok();
-        let texts = ["kraken_usdcusd_1m.csv", "binance_usdcusdt_1m.csv", "coinbase_usdtusd_1m.csv", "chainlink_eth_usdc_usd_rounds.csv"].map(read);
+        let texts =
+            ["kraken_usdcusd_1m.csv", "binance_usdcusdt_1m.csv", "coinbase_usdtusd_1m.csv", "chainlink_eth_usdc_usd_rounds.csv"].map(read);
         let [Some(kraken_usdc), Some(binance_usdc), Some(coinbase_usdt), Some(chainlink)] = &texts else { return None };
         Some(History::read(Texts { kraken_usdc, binance_usdc, coinbase_usdt, chainlink }).unwrap())
     }
@@ -359,7 +361,10 @@ mod tests {
         assert_eq!(ours.minutes, 2_210);
         // Mean, 95th percentile and maximum in thousandths of a basis point, as the design gives them.
         assert!(ours.seller_loss.mean < 4_650 && ours.seller_loss.p95 < 33_500 && ours.seller_loss.max < 167_500, "{ours:?}");
-        assert!(ours.payer_overcharge.mean < 12_500 && ours.payer_overcharge.p95 < 49_500 && ours.payer_overcharge.max < 248_500, "{ours:?}");
+        assert!(
+            ours.payer_overcharge.mean < 12_500 && ours.payer_overcharge.p95 < 49_500 && ours.payer_overcharge.max < 248_500,
+            "{ours:?}"
+        );
         assert!(ours.availability_permille() >= 975, "{ours:?}");
         let blind = score(&history.run(Method::HardCoded, &limits));
         assert!(blind.seller_loss.mean > 100 * ours.seller_loss.mean);

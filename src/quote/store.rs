@@ -142,7 +142,15 @@ impl From<Row> for StoredQuote {
             (_, Err(error)) => Some(format!("evidence: {error}")),
             (Ok(_), Ok(_)) => None,
         };
-        Self { id, payment, supersedes, quote: quote.unwrap_or_default(), required_units, evidence: evidence.unwrap_or_default(), unreadable }
+        Self {
+            id,
+            payment,
+            supersedes,
+            quote: quote.unwrap_or_default(),
+            required_units,
+            evidence: evidence.unwrap_or_default(),
+            unreadable,
+        }
     }
 }
 
@@ -251,7 +259,8 @@ pub async fn list_memories(connection: &mut PgConnection) -> Result<BTreeMap<Str
     .await?;
     let mut memories = BTreeMap::new();
     for row in rows {
-        let corrupt = |column: &'static str, found: &str| DbError::Corrupt { column, found: found.to_owned(), wanted: "what the oracle wrote" };
+        let corrupt =
+            |column: &'static str, found: &str| DbError::Corrupt { column, found: found.to_owned(), wanted: "what the oracle wrote" };
         let calm_since_s = row.calm_since.map(OffsetDateTime::unix_timestamp);
         let depeg = match row.depeg_state.as_str() {
             "par" => DepegState::Par,
@@ -264,10 +273,8 @@ pub async fn list_memories(connection: &mut PgConnection) -> Result<BTreeMap<Str
             let rate = price.parse().map_err(|_| corrupt("oracle_states.accepted_price", &price))?;
             Ok(Some(Mark { price: rate, at_s: at.unix_timestamp() }))
         };
-        let jump = JumpMemory {
-            accepted: mark(row.accepted_price, row.accepted_at)?,
-            candidate: mark(row.candidate_price, row.candidate_at)?,
-        };
+        let jump =
+            JumpMemory { accepted: mark(row.accepted_price, row.accepted_at)?, candidate: mark(row.candidate_price, row.candidate_at)? };
         memories.insert(row.pair, Memory { depeg, last_price_s: row.last_price_at.map(OffsetDateTime::unix_timestamp), jump });
     }
     Ok(memories)

@@ -161,7 +161,9 @@ impl Oracle {
     /// What would leave a token without enough families or with thresholds that do not fit together; empty
     /// when all is well.
     pub fn lint(&self, limits: &LimitBook, now: OffsetDateTime) -> Vec<String> {
-        let feeds = |pair: &str| self.nodes.keys().filter_map(|chain| self.book.get(*chain)).flat_map(|spec| &spec.feeds).any(|feed| feed.pair == pair);
+        let feeds = |pair: &str| {
+            self.nodes.keys().filter_map(|chain| self.book.get(*chain)).flat_map(|spec| &spec.feeds).any(|feed| feed.pair == pair)
+        };
         let mut found = Vec::new();
         for pair in self.offered() {
             let mut families: std::collections::BTreeSet<&str> = self
@@ -187,7 +189,8 @@ impl Oracle {
     /// Pairs of the tokens of configured chains.
     fn offered(&self) -> Vec<&PairSpec> {
         let chains: Vec<&ChainSpec> = self.nodes.keys().filter_map(|chain| self.book.get(*chain)).collect();
-        let named = |pair: &PairSpec| chains.iter().any(|chain| chain.tokens.iter().any(|token| token.price.as_deref() == Some(&pair.name)));
+        let named =
+            |pair: &PairSpec| chains.iter().any(|chain| chain.tokens.iter().any(|token| token.price.as_deref() == Some(&pair.name)));
         self.book.prices().pairs().filter(|pair| named(pair)).collect()
     }
 
@@ -318,12 +321,15 @@ impl Oracle {
         let prices = self.book.prices();
         let pair = self.price_of(asked)?;
         let mut token = self.input(pair, Toward::Down, remembered, now);
+        only_accepted(&mut token.memory);
         token.limits.inclusion_grace_s = remembered.limits.limits(&asked.chain.to_string(), now).inclusion_grace_s;
         let fx = match asked.currency {
             Currency::Usd => Fx::Dollar,
             other => {
                 let pair = prices.pair(&format!("{other}/USD")).ok_or_else(|| Refusal::UnknownCurrency(other.to_string()))?;
-                Fx::Pair(Box::new(self.input(pair, Toward::Up, remembered, now)))
+                let mut input = self.input(pair, Toward::Up, remembered, now);
+                only_accepted(&mut input.memory);
+                Fx::Pair(Box::new(input))
             }
         };
         let decision = decide(asked, &token, &fx, now);
@@ -333,7 +339,11 @@ impl Oracle {
     fn price_of(&self, asked: &Asked) -> Result<&PairSpec, Refusal> {
         let not_offered = || Refusal::TokenNotOffered { token: asked.token.clone(), chain: asked.chain };
         let chain = self.book.get(asked.chain).ok_or_else(not_offered)?;
-        let named = if chain.native.symbol == asked.token { chain.native.price.as_ref() } else { chain.token(&asked.token).and_then(|token| token.price.as_ref()) };
+        let named = if chain.native.symbol == asked.token {
+            chain.native.price.as_ref()
+        } else {
+            chain.token(&asked.token).and_then(|token| token.price.as_ref())
+        };
         named.and_then(|name| self.book.prices().pair(name)).ok_or_else(not_offered)
     }
 
@@ -474,6 +484,11 @@ impl Oracle {
         locked(&self.facts).insert((chain, feed.proxy), (facts.clone(), now_s));
         Ok(Ok(facts))
     }
+}
+
+/// A quote looks at what the last round heard, so it is no second round that could confirm a candidate.
+const fn only_accepted(memory: &mut Memory) {
+    memory.jump.candidate = None;
 }
 
 /// Tokens are rounded down and currencies up: both favour who is paid.

@@ -64,7 +64,14 @@ impl Asked {
         let base = FreshDatabase::create().unwrap();
         let db = Database::connect(&base.url(APP), DatabaseLimits { connections_max: 2, ..DatabaseLimits::default() }).await.unwrap();
         let book = ChainBook::parse(include_str!("../../chains.toml")).unwrap();
-        let state = ApiState { db, book: Arc::new(book), nodes: Arc::new(BTreeMap::new()), webhook_guard: Guard::default(), oracle: None, clock: || NOW };
+        let state = ApiState {
+            db,
+            book: Arc::new(book),
+            nodes: Arc::new(BTreeMap::new()),
+            webhook_guard: Guard::default(),
+            oracle: None,
+            clock: || NOW,
+        };
         Self { base, router: api::router(state), log: Log::default() }
     }
 

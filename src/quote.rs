@@ -41,7 +41,7 @@ pub enum QuoteError {
     #[error("price source {0:?} is not a venue of chains.toml with an adapter in this version")]
     UnknownSource(String),
     #[error("the HTTP client of a price source cannot be made")]
-    Client(#[source] reqwest::Error),
+    Client(#[source] source::http::ClientError),
     #[error("chains.toml: feed {pair} of chain {chain} is listed as {listed}, and is {found} on the chain; refusing to start")]
     Feed { chain: ChainId, pair: String, found: String, listed: String },
 }

@@ -36,6 +36,8 @@ const RAW_FIELDS: &[(&str, &str, &str)] = &[
     ("src/chains.rs", "chain", "chains.toml is parsed here, and its errors repeat the number that it says"),
     ("src/confirm/explain.rs", "chain_id", "an explanation is a document for people, with the number as it is written"),
     ("src/confirm/explain.rs", "amount", "the same: with its symbol, to be read and never computed with"),
+    ("src/quote/source/nobitex.rs", "status", "the wire form of a venue's answer; it is compared with one word and goes no further"),
+    ("src/quote/vectors.rs", "amount", "the wire form of a file of vectors; it is parsed where it is read"),
     ("src/payment/draft.rs", "chain_id", "a draft is what was asked; checking it gives the ChainId"),
     ("src/payment/draft.rs", "amount", "in the buyer's currency, kept as asked; what is due is a TokenAmount"),
 ];

@@ -40,9 +40,14 @@ pub struct VenueClient {
     turns: Mutex<Interval>,
 }
 
+/// The client could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct ClientError(#[from] reqwest::Error);
+
 impl VenueClient {
     /// `base` is the URL before the path of a request.
-    pub fn new(base: &str, key: Option<SecretString>, limits: VenueLimits) -> Result<Self, reqwest::Error> {
+    pub fn new(base: &str, key: Option<SecretString>, limits: VenueLimits) -> Result<Self, ClientError> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .no_proxy()

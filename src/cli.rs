@@ -48,7 +48,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the daemon: watch, judge, post, plan, broadcast, settle, and serve the API.
-    Serve,
+    Serve {
+        /// Where another daemon serves the database, wait and take over when it ends.
+        #[arg(long)]
+        standby: bool,
+    },
     /// Bring the database to this version's schema.
     Migrate,
     /// Check the configuration and everything it points to, and say what was found.
@@ -137,7 +141,7 @@ impl Remote {
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     let config = || Config::load(&cli.config);
     match cli.command {
-        Command::Serve => crate::daemon::serve(config()?).await,
+        Command::Serve { standby } => crate::daemon::serve(config()?, standby).await,
         Command::Migrate => database::migrate(&config()?).await,
         Command::Check => database::check(&config()?).await,
         Command::Account(command) => account::run(command, &config()?).await,

@@ -10,7 +10,7 @@ mod migrator;
 mod pool;
 mod selftest;
 
-pub use lease::{InstanceLease, LeaseError};
+pub use lease::{InstanceLease, LeaseError, LeaseNumber};
 pub use migrator::{MigrateError, migrate};
 pub use pool::{Database, DatabaseLimits, Work, place_of};
 pub use selftest::{SelfTestError, self_test};
@@ -32,6 +32,8 @@ pub enum DbError {
     CommitUnknown(#[source] sqlx::Error),
     #[error("column {column} holds {found}, which is not {wanted}")]
     Corrupt { column: &'static str, found: String, wanted: &'static str },
+    #[error("another daemon has taken over: {0}")]
+    Fenced(String),
     #[error("{what}: {found} rows where exactly one was expected; another process moved it first")]
     NotOneRow { what: &'static str, found: u64 },
 }
@@ -41,7 +43,12 @@ impl DbError {
     pub fn constraint(&self) -> Option<&str> {
         match self {
             Self::Query(sqlx::Error::Database(error)) => error.constraint(),
-            Self::Query(_) | Self::Connect(_) | Self::CommitUnknown(_) | Self::Corrupt { .. } | Self::NotOneRow { .. } => None,
+            Self::Query(_)
+            | Self::Connect(_)
+            | Self::CommitUnknown(_)
+            | Self::Corrupt { .. }
+            | Self::Fenced(_)
+            | Self::NotOneRow { .. } => None,
         }
     }
 
@@ -54,7 +61,7 @@ impl DbError {
                 Disposition::Officer
             }
             Self::Connect(_) | Self::Query(_) | Self::CommitUnknown(_) | Self::NotOneRow { .. } => Disposition::Retry,
-            Self::Corrupt { .. } => Disposition::Stop,
+            Self::Corrupt { .. } | Self::Fenced(_) => Disposition::Stop,
         }
     }
 }

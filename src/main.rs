@@ -16,7 +16,7 @@ const RUNTIME_ENDING: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging(cli.log_json, matches!(cli.command, Command::Serve));
+    start_logging(cli.log_json, matches!(cli.command, Command::Serve { .. }));
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         return fail(&anyhow::anyhow!("the TLS provider was installed before main"));
     }

@@ -32,6 +32,7 @@ pub struct Metrics {
     webhook_oldest: IntGauge,
     webhook_dead: IntGauge,
     webhook_disabled: IntGauge,
+    standby: IntGauge,
     ready: IntGauge,
     oracle: OracleMetrics,
 }
@@ -109,11 +110,12 @@ impl Metrics {
             gauge("amanatd_webhook_dead_deliveries", "Events that were given up after their last attempt, until they are sent again.");
         let webhook_disabled =
             gauge("amanatd_webhook_disabled_endpoints", "Endpoints that get nothing: disabled by hand, or by their answer 410.");
+        let standby = gauge("amanatd_standby", "1 while another daemon holds the lease and this one waits for it.");
         let ready = IntGauge::new("amanatd_ready", "1 once the database answered, the API listens and workers run.")
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let all: [Box<dyn prometheus::core::Collector>; 20] = [
+        let all: [Box<dyn prometheus::core::Collector>; 21] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
             Box::new(chain_scanned.clone()),
@@ -132,6 +134,7 @@ impl Metrics {
             Box::new(webhook_oldest.clone()),
             Box::new(webhook_dead.clone()),
             Box::new(webhook_disabled.clone()),
+            Box::new(standby.clone()),
             Box::new(ready.clone()),
             Box::new(build),
         ];
@@ -160,6 +163,7 @@ impl Metrics {
             webhook_oldest,
             webhook_dead,
             webhook_disabled,
+            standby,
             ready,
         }
     }
@@ -222,6 +226,10 @@ impl Metrics {
         self.webhook_oldest.set(oldest_seconds);
         self.webhook_dead.set(dead.cast_signed());
         self.webhook_disabled.set(disabled_endpoints.cast_signed());
+    }
+
+    pub fn set_standby(&self, standby: bool) {
+        self.standby.set(i64::from(standby));
     }
 
     pub fn set_ready(&self, ready: bool) {

@@ -151,6 +151,7 @@ impl From<DbError> for Problem {
         let detail = match &error {
             DbError::Connect(_) => "the database cannot be reached; repeat the call with the same Idempotency-Key",
             DbError::CommitUnknown(_) => "the outcome is unknown; repeat the call with the same Idempotency-Key to learn it",
+            DbError::Fenced(_) => "another daemon has taken over; call it with the same Idempotency-Key",
             DbError::NotOneRow { .. } => "another process moved it first; read it again",
             DbError::Query(_) | DbError::Corrupt { .. } => {
                 tracing::error!(error = &error as &dyn std::error::Error, "request failed in the database");

@@ -34,6 +34,8 @@ use crate::webhook::{self, Courier, Guard, WebhookError};
 /// Pauses between two attempts to reach the database at start.
 const DATABASE_PAUSE_MIN: Duration = Duration::from_millis(500);
 const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// How often a daemon that stands by asks for the lease.
+const STANDBY_PAUSE: Duration = Duration::from_secs(1);
 /// How long the server may take to show that it still holds our lease.
 const LEASE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -45,14 +47,14 @@ const END: Duration = Duration::from_secs(35);
 const INTERRUPTED: i32 = 130;
 
 /// Runs until a signal, or until something that must not go on. From either on, it ends in bounded time.
-pub async fn serve(config: Config) -> anyhow::Result<()> {
+pub async fn serve(config: Config, standby: bool) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     watch_signals(stop.clone())?;
     let metrics = Metrics::new();
     let admin = admin::spawn(config.metrics_listen, metrics.clone(), stop.clone())
         .with_context(|| format!("metrics cannot listen on {}", config.metrics_listen))?;
     let outcome = tokio::select! {
-        outcome = run(config, metrics.clone(), stop.clone()) => outcome,
+        outcome = run(config, standby, metrics.clone(), stop.clone()) => outcome,
         () = past(&stop, END) => Err(anyhow::anyhow!("stopping took longer than {} s; what was left is cut off", END.as_secs())),
     };
     metrics.set_ready(false);
@@ -64,10 +66,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     outcome
 }
 
-async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
+async fn run(config: Config, standby: bool, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
     let url = config.database.url.expose_secret();
     let Some(db) = connect(url, &stop).await? else { return Ok(()) };
-    let lease = InstanceLease::take(url).await?;
+    let Some(lease) = lease(url, standby, &metrics, &stop).await? else { return Ok(()) };
+    let db = db.under(lease.number());
     let book = Arc::new(config.book);
     let mut nodes = BTreeMap::new();
     for (chain, settings) in &config.chains {
@@ -145,6 +148,42 @@ async fn run(config: Config, metrics: Metrics, stop: CancellationToken) -> anyho
     }
     tracing::info!("amanatd has stopped");
     outcome
+}
+
+/// Takes the lease; a daemon that stands by waits for it. `None` when it is told to stop meanwhile.
+async fn lease(url: &str, standby: bool, metrics: &Metrics, stop: &CancellationToken) -> anyhow::Result<Option<InstanceLease>> {
+    let holder = format!("pid {} on {}", std::process::id(), host());
+    let mut told = false;
+    // Ends when the lease is ours or the process is told to stop.
+    while !stop.is_cancelled() {
+        match InstanceLease::take(url, &holder).await {
+            Ok(lease) => {
+                metrics.set_standby(false);
+                return Ok(Some(lease));
+            }
+            Err(LeaseError::Held) if standby => {}
+            // While it stands by, a database that is away is waited for like one that is served.
+            Err(error @ LeaseError::Connect(_)) if told => tracing::warn!(error = &error as &dyn std::error::Error, "standing by"),
+            Err(error) => return Err(error.into()),
+        }
+        if !told {
+            told = true;
+            metrics.set_standby(true);
+            notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("standing by")]);
+            tracing::info!("another daemon serves this database; standing by to take over");
+        }
+        notify(&[sd_notify::NotifyState::Watchdog]);
+        tokio::select! {
+            () = tokio::time::sleep(STANDBY_PAUSE) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    Ok(None)
+}
+
+/// The machine's name, for people.
+fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "an unnamed host".to_owned(), |name| name.trim().to_owned())
 }
 
 /// Connects and tests the schema; a database that is away is waited for, a wrong one is refused.

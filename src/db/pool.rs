@@ -15,6 +15,10 @@ use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres}
 use tracing::Instrument;
 
 use super::DbError;
+use super::lease::LeaseNumber;
+
+/// What `lease_check` of the migrations raises.
+const FENCED: &str = "AM001";
 
 /// The future of a unit of work, borrowing the transaction's connection.
 pub type Work<'c, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>;
@@ -36,6 +40,7 @@ impl Default for DatabaseLimits {
 #[derive(Clone, Debug)]
 pub struct Database {
     pool: PgPool,
+    lease: Option<LeaseNumber>,
 }
 
 impl Database {
@@ -68,7 +73,13 @@ impl Database {
             .connect_with(options)
             .await
             .map_err(DbError::Connect)?;
-        Ok(Self { pool })
+        Ok(Self { pool, lease: None })
+    }
+
+    /// The same database, to be written to only as long as the lease is the last one given.
+    #[must_use]
+    pub fn under(&self, lease: LeaseNumber) -> Self {
+        Self { pool: self.pool.clone(), lease: Some(lease) }
     }
 
     /// A connection for reading. Nothing is begun on it.
@@ -86,9 +97,12 @@ impl Database {
         T: Send + 'static,
         E: From<DbError> + Send + 'static,
     {
-        let pool = self.pool.clone();
+        let (pool, lease) = (self.pool.clone(), self.lease);
         let unit = async move {
             let mut transaction = pool.begin().await.map_err(DbError::Connect)?;
+            if let Some(lease) = lease {
+                check_lease(&mut transaction, lease).await?;
+            }
             match work(&mut transaction).await {
                 Ok(value) => match transaction.commit().await {
                     Ok(()) => Ok(value),
@@ -113,6 +127,15 @@ impl Database {
 
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+/// Holds off whoever takes over until the transaction ends; fails when somebody has.
+async fn check_lease(transaction: &mut PgConnection, lease: LeaseNumber) -> Result<(), DbError> {
+    match sqlx::query!("select lease_check($1)", lease.0).execute(transaction).await {
+        Ok(_) => Ok(()),
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(FENCED) => Err(DbError::Fenced(error.message().to_owned())),
+        Err(error) => Err(error.into()),
     }
 }
 

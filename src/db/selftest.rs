@@ -33,8 +33,15 @@ pub enum SelfTestError {
 }
 
 /// Tables whose rows must not change once written, each with three guards.
-const APPEND_ONLY: [&str; 6] =
-    ["config_setting_history", "derived_destination_sweeps", "events", "funds_ledger_entries", "intent_approvals", "payment_quotes"];
+const APPEND_ONLY: [&str; 7] = [
+    "config_setting_history",
+    "derived_destination_sweeps",
+    "events",
+    "funds_ledger_entries",
+    "intent_approvals",
+    "payment_quotes",
+    "webhook_attempts",
+];
 
 /// Triggers that keep the balances, those that hold the machines of what has a state, and the knock that
 /// wakes whoever waits on a setting.

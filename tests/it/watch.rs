@@ -1,11 +1,13 @@
 //! From a payment on a real local chain to its verdict.
 
+use std::collections::BTreeSet;
+
 use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::sol_types::SolCall;
-use amanatd::account::DerivedAddress;
+use amanatd::account::{self, AccountError, DerivedAddress};
 use amanatd::confirm::store::{ProgressState, list_broken_credits, revoke};
 use amanatd::devkit::chain::{ChainOptions, LocalChain, PAYERS, ReorgTx};
-use amanatd::devkit::contracts::{self, BatchCalls, Token};
+use amanatd::devkit::contracts::{self, BatchCalls, MultiSend, Token};
 use amanatd::rpc::VerifyError;
 use amanatd::scan::Position;
 use amanatd::units::{Asset, BlockNumber, Depth, Progress};
@@ -320,6 +322,53 @@ async fn w9_a_payment_in_the_very_next_block_is_found() {
         let progress = watching.progress(&address).await;
         assert_eq!(progress.iter().map(|seen| seen.amount).collect::<Vec<_>>(), [U256::from(round)]);
     }
+}
+
+#[tokio::test]
+async fn w9_10_000_payments_each_in_the_block_after_its_address_are_all_found() {
+    const ROUNDS: u64 = 50;
+    const ADDRESSES: u64 = 200;
+    let (chain, watching, _, usdc) = ready().await;
+    let multi_send = chain.deploy(contracts::multi_send().bytecode).await.unwrap();
+    let minted = chain.mint(usdc, multi_send, U256::ONE << 100).await.unwrap();
+    chain.mined(minted).await.unwrap();
+    watching.follow().await;
+    let mut expected = BTreeSet::new();
+    for round in 0..ROUNDS {
+        let issued = watching
+            .database
+            .unit::<_, AccountError, _>(|connection| {
+                Box::pin(async move {
+                    let mut addresses = Vec::new();
+                    for _ in 0..ADDRESSES {
+                        addresses.push(account::store::claim_deposit_address(connection).await?.address);
+                    }
+                    Ok(addresses)
+                })
+            })
+            .await
+            .unwrap();
+        let values: Vec<U256> = (0..ADDRESSES).map(|place| U256::from(round * ADDRESSES + place + 1)).collect();
+        expected.extend(issued.iter().copied().zip(values.iter().copied()));
+        let data = MultiSend::sendCall { token: usdc, recipients: issued, values }.abi_encode();
+        let request = serde_json::json!({ "from": PAYERS[0], "to": multi_send, "data": Bytes::from(data), "gas": "0xe4e1c0" });
+        let sent: B256 = chain.call("eth_sendTransaction", (request,)).await.unwrap();
+        chain.mined(sent).await.unwrap();
+        watching.scan().await.unwrap();
+    }
+    let rows =
+        watching.base.sql("select encode(recipient, 'hex') || ' ' || amount from transfer_observations where state = 'canonical'").unwrap();
+    let found: Vec<(Address, U256)> = rows
+        .lines()
+        .map(|row| {
+            let (address, units) = row.split_once(' ').unwrap();
+            (address.parse().unwrap(), units.parse().unwrap())
+        })
+        .collect();
+    assert_eq!(found.len(), expected.len(), "found twice, or missed");
+    let missed = expected.difference(&found.into_iter().collect()).count();
+    println!("payments in the very next block: {} made, {missed} missed", expected.len());
+    assert_eq!(missed, 0);
 }
 
 /// A database clock that was ahead when an address was issued hides later rows from a query by time.

@@ -3,10 +3,12 @@
 use alloy::primitives::U256;
 use amanatd::devkit::chain::PAYERS;
 use amanatd::devkit::contracts;
+use amanatd::devkit::postgres::APP;
 use amanatd::ledger::AccountKey;
 use amanatd::units::parse_units;
 
 use super::{BUYER, SELLERS, Way};
+use crate::process::Place;
 
 #[tokio::test]
 async fn xc8_xc20_parts_add_up_and_the_excess_waits_in_suspense() {
@@ -142,4 +144,40 @@ async fn xc9_two_payments_are_told_apart_in_neighbouring_blocks() {
         assert_eq!(way.read(payment).await.escrow_state.as_deref(), Some("funded"));
     }
     way.assert_sound().await;
+}
+
+// === told on the command line ===
+
+#[tokio::test]
+async fn w3_confirm_explain_says_why_and_fails_where_a_verdict_does_not_follow() {
+    let way = Way::start().await;
+    let place = Place::new();
+    place.configure(&way.api.base.url(APP), way.chain.url());
+    let payment = way.payment("USDC", "40", 0).await;
+    let id = payment.id.to_string();
+    let empty: serde_json::Value = serde_json::from_str(&place.succeed(&["confirm", "explain", &id, "--json"])).unwrap();
+    assert_eq!(empty["differing"], 0);
+    way.pay(way.usdc, payment.deposit_address, "40").await;
+    way.rounds().await;
+    way.deepen().await;
+    let text = place.succeed(&["confirm", "explain", &id]);
+    for words in
+        ["40 USDC", "credit gate: passed", "release gate: passed", "3 blocks required", "5 of 3 blocks", "replayed from history: agrees"]
+    {
+        assert!(text.contains(words), "no {words:?} in:\n{text}");
+    }
+    let told: serde_json::Value = serde_json::from_str(&place.succeed(&["confirm", "explain", &id, "--json"])).unwrap();
+    assert_eq!(told["differing"], 0);
+    assert!(told.to_string().contains("40"), "{told}");
+    place.run(&["confirm", "explain", "01930c6e-0000-7000-8000-000000000000"]).assert_failed(&["no payment"]);
+
+    // Whoever can switch triggers off writes a verdict that the history does not give.
+    let forged = "alter table transfer_verdicts disable trigger user; update transfer_verdicts set threshold = 1 where gate = 'credit'; \
+         alter table transfer_verdicts enable always trigger transfer_verdicts_guard; \
+         alter table transfer_verdicts enable always trigger transfer_verdicts_gate; \
+         alter table transfer_verdicts enable always trigger transfer_verdicts_follow";
+    way.api.base.sql(forged).unwrap();
+    let ended = place.run(&["confirm", "explain", &id]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("do not follow from the history"), "{ended:?}");
 }

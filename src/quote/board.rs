@@ -211,9 +211,9 @@ mod tests {
         assert_eq!(seen.conf_bps.unwrap().to_string(), "4");
         assert_eq!(seen.leg.unwrap().source, "coinbase");
         // Kraken comes first in the book; once it is stale, the next one.
-        board.note(kraken, answer(1, "1.02", None, "c"), NOW - 10);
+        board.note(kraken, answer(1, "1.02", None, "c"), NOW - 250);
         assert_eq!(look(&board, prices, "USDC/USD", NOW)["binance"].leg.clone().unwrap().source, "kraken");
-        assert_eq!(look(&board, prices, "USDC/USD", NOW + 150)["binance"].leg.clone().unwrap().source, "coinbase");
+        assert_eq!(look(&board, prices, "USDC/USD", NOW + 60)["binance"].leg.clone().unwrap().source, "coinbase");
         assert_eq!(look(&board, prices, "USDC/USD", NOW + 350)["binance"].invalid, Some(Invalid::NoLeg));
     }
 

@@ -16,9 +16,10 @@ impl<'a> Tag<'a> {
     }
 }
 
-/// The tags of a document in their order; `None` where one does not end.
+/// The tags of a document in their order; `None` where one does not end, or is not closed: half an answer.
 pub fn tags(document: &str) -> Option<Vec<Tag<'_>>> {
     let mut tags = Vec::new();
+    let mut open = 0_i64;
     let mut rest = document;
     // Ends: each turn takes a tag off.
     while let Some(start) = rest.find('<') {
@@ -27,14 +28,16 @@ pub fn tags(document: &str) -> Option<Vec<Tag<'_>>> {
         let (tag, after) = (&inside[..end], &inside[end + 1..]);
         rest = after;
         if tag.starts_with(['/', '?', '!']) {
+            open -= i64::from(tag.starts_with('/'));
             continue;
         }
+        open += i64::from(!tag.ends_with('/'));
         let tag = tag.strip_suffix('/').unwrap_or(tag);
         let (name, attributes) = tag.split_once(char::is_whitespace).unwrap_or((tag, ""));
         let text = after.find('<').map_or(after, |next| &after[..next]);
         tags.push(Tag { name, attributes: read_attributes(attributes)?, text: text.trim() });
     }
-    Some(tags)
+    (open == 0).then_some(tags)
 }
 
 fn read_attributes(mut text: &str) -> Option<Vec<(&str, &str)>> {
@@ -64,7 +67,7 @@ mod tests {
         assert_eq!(names, ["a", "b", "c"]);
         assert_eq!((found[1].attribute("x"), found[1].attribute("y"), found[1].attribute("z")), (Some("1"), Some("2 3"), None));
         assert_eq!((found[1].text, found[2].text), ("t", ""));
-        for bad in ["<a", "<a x>", "<a x=1>", "<a x='1>"] {
+        for bad in ["<a", "<a>", "<a><b></b>", "<a x>", "<a x=1>", "<a x='1>"] {
             assert!(tags(bad).is_none(), "{bad}");
         }
     }

@@ -104,7 +104,7 @@ impl Venues {
 
     fn kraken(&self, prices: &[(&str, &str)], now: OffsetDateTime) {
         let book =
-            |price: &str| json!({ "a": [price, "1", "1.000"], "b": [price, "2", "2.000"], "c": [price, now.unix_timestamp().to_string()] });
+            |price: &str| json!({ "a": [price, "1", "1.000"], "b": [price, "2", "2.000"], "c": [now.unix_timestamp().to_string(), price] });
         let result: serde_json::Map<String, Value> = prices.iter().map(|(key, price)| ((*key).to_owned(), book(price))).collect();
         self.says(KRAKEN, json!({ "error": [], "result": result }));
     }

@@ -30,7 +30,6 @@ alter table payment_quotes
     add column inclusion_grace_s integer,
     add column settings_head bigint,
     add column evidence jsonb;
-alter table payment_quotes alter column kind drop default;
 
 alter table payment_quotes
     drop constraint payment_quotes_pkey,

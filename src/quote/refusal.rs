@@ -51,7 +51,7 @@ pub enum Refusal {
     UnknownCurrency(String),
     #[error("{token} on chain {chain} has no sources of its own and is not offered for prices in another currency")]
     TokenNotOffered { token: String, chain: crate::units::ChainId },
-    #[error("a price in {currency} paid in {token} needs an oracle quote, and quoting is not enabled (ORACLE_QUOTING_ENABLED)")]
+    #[error("currency {currency} paid in {token} needs an oracle quote, and quoting is not enabled (ORACLE_QUOTING_ENABLED)")]
     QuotingDisabled { currency: String, token: String },
 }
 

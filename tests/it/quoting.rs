@@ -346,7 +346,8 @@ async fn q3_bad_sources_are_a_typed_refusal_and_nothing_is_stored() {
     let detail = shop.refused("apart", "USD", "USDC", unavailable, "inconsistent_sources").await;
     assert!(detail.contains("kraken 1, bitstamp 1.04") && detail.contains("offered on this chain: USDT"), "{detail}");
     // A page of HTML, an error with status 200, an answer of another market, from the future, stale, below zero.
-    let spoil: [(&str, &dyn Fn(&Venues, OffsetDateTime)); 7] = [
+    type Spoil<'a> = &'a dyn Fn(&Venues, OffsetDateTime);
+    let spoil: [(&str, Spoil<'_>); 7] = [
         ("decode", &|venues, _| venues.says("/api/v2/ticker/usdcusd/", "<html>Just a moment...</html>")),
         ("decode", &|venues, now| venues.bitstamp("usdcusd", "BTC/USD", "1", now)),
         ("from_future", &|venues, now| venues.bitstamp("usdcusd", "USDC/USD", "1", now + Duration::seconds(90))),

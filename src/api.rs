@@ -36,6 +36,7 @@ mod ledger;
 mod limit;
 mod payments;
 mod problem;
+mod quotes;
 mod schema;
 mod screenings;
 mod server;
@@ -61,6 +62,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chains::ChainBook;
 use crate::db::Database;
+use crate::quote::Oracle;
 use crate::rpc::Node;
 use crate::units::ChainId;
 use crate::webhook::Guard;
@@ -79,6 +81,8 @@ pub struct ApiState {
     pub webhook_guard: Guard,
     /// How much one caller may have.
     pub doors: Arc<Doors>,
+    /// Prices; without it only payments in their own token are taken.
+    pub oracle: Option<Arc<Oracle>>,
     /// The clock, read by the daemon's choice and not here.
     pub clock: fn() -> OffsetDateTime,
 }

@@ -1,12 +1,17 @@
 //! The chain book: facts about chains and tokens, read from `chains.toml` once at start.
 //!
 //! Pure. RPC URLs are configuration and not here; thresholds in force are `settings`, the number in
-//! this book is only the value before anybody set one. Feeds of the price oracle join with `quote`.
+//! this book is only the value before anybody set one. What the price oracle knows is in [`prices`].
+
+pub mod prices;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::Address;
 use serde::Deserialize;
+
+pub use prices::{FeedSpec, MarketSpec, PairKind, PairSpec, PriceBook, VenueSpec, base_of};
+use prices::{RawFeed, RawPair, RawVenue};
 
 use crate::units::{Asset, AssetId, ChainId, Confirmations, ParseAssetError, parse_address};
 
@@ -14,6 +19,7 @@ use crate::units::{Asset, AssetId, ChainId, Confirmations, ParseAssetError, pars
 #[derive(Clone, Debug)]
 pub struct ChainBook {
     chains: BTreeMap<ChainId, ChainSpec>,
+    prices: PriceBook,
 }
 
 #[derive(Clone, Debug)]
@@ -31,6 +37,9 @@ pub struct ChainSpec {
     /// Where the chain's sanctions oracle answers `isSanctioned(address)`.
     pub sanctions_oracle: Option<Address>,
     pub tokens: Vec<TokenSpec>,
+    pub feeds: Vec<FeedSpec>,
+    /// Says whether a rollup's sequencer is up, and since when.
+    pub sequencer: Option<Address>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -38,6 +47,8 @@ pub struct ChainSpec {
 pub struct NativeSpec {
     pub symbol: String,
     pub decimals: u8,
+    /// The pair that prices it; without one it is not offered for prices in another currency.
+    pub price: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -69,6 +80,9 @@ pub struct TokenSpec {
     pub decimals: u8,
     /// How the contract says that its issuer has frozen an address; `None` where it cannot.
     pub freeze_check: Option<FreezeCheck>,
+    /// The pair whose sources price this very token. A bridged token has its own or none: the original's
+    /// price is not its price.
+    pub price: Option<String>,
 }
 
 /// The function by which a token's contract tells whether its issuer has frozen an address. All take the
@@ -105,9 +119,10 @@ impl ChainBook {
     /// Reads and checks the whole text; the error names the chain, the field and the value.
     pub fn parse(text: &str) -> Result<Self, ChainBookError> {
         let raw: RawBook = toml::from_str(text).map_err(|source| ChainBookError::Form(Box::new(source)))?;
+        let prices = PriceBook::check(raw.pair, raw.venue)?;
         let mut chains = BTreeMap::new();
         for chain in raw.chain {
-            let spec = ChainSpec::check(chain)?;
+            let spec = ChainSpec::check(chain, &prices)?;
             if let Some(twice) = chains.insert(spec.id, spec) {
                 return Err(ChainBookError::Twice { chain: twice.id.get(), what: format!("chain {}", twice.id) });
             }
@@ -115,11 +130,16 @@ impl ChainBook {
         if chains.is_empty() {
             return Err(ChainBookError::Empty);
         }
-        Ok(Self { chains })
+        Ok(Self { chains, prices })
     }
 
     pub fn get(&self, id: ChainId) -> Option<&ChainSpec> {
         self.chains.get(&id)
+    }
+
+    /// What prices are made of.
+    pub fn prices(&self) -> &PriceBook {
+        &self.prices
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &ChainSpec> {
@@ -189,7 +209,7 @@ impl ChainSpec {
         }
     }
 
-    fn check(raw: RawChain) -> Result<Self, ChainBookError> {
+    fn check(raw: RawChain, prices: &PriceBook) -> Result<Self, ChainBookError> {
         let bad = |field: &'static str, value: String, remedy: &'static str| ChainBookError::Field { chain: raw.id, field, value, remedy };
         let id = ChainId::new(raw.id).ok_or_else(|| bad("id", raw.id.to_string(), "use the EIP-155 chain id"))?;
         if raw.native.decimals > DECIMALS_MAX {
@@ -224,8 +244,25 @@ impl ChainSpec {
             if !contracts.insert(contract) || !symbols.insert(token.symbol.clone()) {
                 return Err(ChainBookError::Twice { chain: raw.id, what: format!("token {} at {contract}", token.symbol) });
             }
-            tokens.push(TokenSpec { symbol: token.symbol, contract, decimals: token.decimals, freeze_check: token.freeze_check });
+            if let Some(pair) = &token.price {
+                prices.require("token.price", pair)?;
+            }
+            tokens.push(TokenSpec {
+                symbol: token.symbol,
+                contract,
+                decimals: token.decimals,
+                freeze_check: token.freeze_check,
+                price: token.price,
+            });
         }
+        if let Some(pair) = &raw.native.price {
+            prices.require("native.price", pair)?;
+        }
+        let feeds = raw.feed.into_iter().map(|feed| feed.check(prices)).collect::<Result<Vec<_>, _>>()?;
+        let sequencer = match &raw.sequencer {
+            None => None,
+            Some(text) => Some(parse_address(text).map_err(|_| bad("sequencer", text.clone(), "use the uptime feed's address"))?),
+        };
         let oracle = raw.sanctions_oracle.as_deref().map(parse_address).transpose();
         let sanctions_oracle = oracle.map_err(|_| {
             let value = raw.sanctions_oracle.clone().unwrap_or_default();
@@ -242,6 +279,8 @@ impl ChainSpec {
             reorg_window: raw.reorg_window,
             sanctions_oracle,
             tokens,
+            feeds,
+            sequencer,
         })
     }
 }
@@ -265,6 +304,10 @@ const DECIMALS_MAX: u8 = 18;
 struct RawBook {
     #[serde(default)]
     chain: Vec<RawChain>,
+    #[serde(default)]
+    pair: Vec<RawPair>,
+    #[serde(default)]
+    venue: Vec<RawVenue>,
 }
 
 #[derive(Deserialize)]
@@ -279,8 +322,11 @@ struct RawChain {
     release_threshold: i64,
     reorg_window: u32,
     sanctions_oracle: Option<String>,
+    sequencer: Option<String>,
     #[serde(default)]
     token: Vec<RawToken>,
+    #[serde(default)]
+    feed: Vec<RawFeed>,
 }
 
 #[derive(Deserialize)]
@@ -290,6 +336,7 @@ struct RawToken {
     contract: String,
     decimals: u8,
     freeze_check: Option<FreezeCheck>,
+    price: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -300,6 +347,8 @@ pub enum ChainBookError {
     Empty,
     #[error("chains.toml: chain {chain}: {field} = {value}; {remedy}")]
     Field { chain: u64, field: &'static str, value: String, remedy: &'static str },
+    #[error("chains.toml: {field} = {value}; {remedy}")]
+    Prices { field: &'static str, value: String, remedy: &'static str },
     #[error("chains.toml: chain {chain}: contract of token {symbol}")]
     Contract { chain: u64, symbol: String, source: ParseAssetError },
     #[error("chains.toml: chain {chain}: {what} is listed twice")]

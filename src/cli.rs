@@ -11,8 +11,10 @@ mod console;
 mod database;
 mod doctor;
 mod intents;
+mod oracle;
 mod payment;
 mod people;
+mod quote;
 mod rescan;
 mod screen;
 mod seal;
@@ -74,6 +76,11 @@ pub enum Command {
     /// Thresholds of the credit and the release gate, with their history.
     #[command(subcommand)]
     Threshold(threshold::ThresholdCommand),
+    /// What an amount would be in a token now, and why; `quote verify` computes every stored quote again.
+    Quote(quote::QuoteArgs),
+    /// The price oracle: thresholds with their history, status, acceptance vectors, replay of a past crisis.
+    #[command(subcommand)]
+    Oracle(oracle::OracleCommand),
     /// Why a payment's transfers count, may leave, or wait.
     #[command(subcommand)]
     Confirm(confirm::ConfirmCommand),
@@ -165,6 +172,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::User(command) => people::run_user(command, &config()?).await,
         Command::Token(command) => people::run_token(command, &config()?).await,
         Command::Threshold(command) => threshold::run(command, &config()?).await,
+        Command::Quote(args) => quote::run(args, &config()?).await,
+        Command::Oracle(command) => oracle::run(command, config).await,
         Command::Confirm(command) => confirm::run(command, &config()?).await,
         Command::Screen(command) => screen::run(command).await,
         Command::Chain(command) => chain::run(command, &config()?).await,

@@ -17,6 +17,7 @@ use crate::api::{DoorLimits, Rate};
 use crate::chains::{ChainBook, ChainBookError};
 use crate::console::{ConsoleOptions, ConsoleOptionsError};
 use crate::intent::PlanPolicy;
+use crate::quote::SourceOptions;
 use crate::rpc::{Node, NodeError, NodeOptions, ProviderLimits};
 use crate::scan::ScanOptions;
 use crate::screen::guard::Reach;
@@ -48,6 +49,7 @@ pub struct Config {
     pub screening: ScreeningConfig,
     /// Where the heads of the ledger's seals are appended, beside the journal.
     pub seal_heads_file: Option<PathBuf>,
+    pub oracle: OracleConfig,
 }
 
 /// What transfers are screened by. Nothing is opened yet.
@@ -71,6 +73,15 @@ impl ScreeningConfig {
         let provider = self.provider.clone().map(Provider::new).transpose()?.map(Arc::new);
         Ok(ScreenOptions { list, oracle: self.oracle, provider, waiver: self.waiver.clone(), every: self.every })
     }
+}
+
+/// Quotes for payments in another currency than their token.
+#[derive(Debug, Default)]
+pub struct OracleConfig {
+    /// Off: such payments are refused.
+    pub quoting_enabled: bool,
+    /// By the venue's name in chains.toml.
+    pub sources: BTreeMap<String, SourceOptions>,
 }
 
 /// Connection strings for the daemon and for `amanatd migrate`.
@@ -140,6 +151,8 @@ struct RawConfig {
     screening: RawScreening,
     #[serde(default)]
     ledger: RawLedger,
+    #[serde(default)]
+    oracle: RawOracle,
     #[serde(default, rename = "chain")]
     chains: Vec<RawChain>,
 }
@@ -259,6 +272,16 @@ impl Default for RawPlanning {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct RawOracle {
+    /// Whether payments in another currency than their token are quoted. ORACLE_QUOTING_ENABLED overrides it.
+    #[serde(default)]
+    quoting_enabled: bool,
+    #[serde(default)]
+    source: Vec<RawSource>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RawLedger {
     /// One line for each seal, relative to this file. Copy it to a host that the database's owner cannot reach.
     seal_heads_file: Option<PathBuf>,
@@ -313,6 +336,21 @@ struct RawProvider {
     /// The provider is in our own network: http and private addresses are fine.
     #[serde(default)]
     private: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSource {
+    /// A venue of chains.toml.
+    name: String,
+    /// Whether it is asked; as chains.toml says if absent.
+    enabled: Option<bool>,
+    /// A key, where the venue wants one. Credential: oracle-key-<name>.
+    key_file: Option<PathBuf>,
+    /// Another place where it answers.
+    url: Option<String>,
+    /// The most that it is asked.
+    requests_per_minute: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -468,6 +506,7 @@ impl Config {
         Ok(Self {
             database: database(raw.database, folder)?,
             screening,
+            oracle: oracle(raw.oracle, &book, folder)?,
             book,
             chains,
             api_doors: raw.api.doors()?,
@@ -517,6 +556,38 @@ fn console(raw: RawConsole) -> Result<Option<ConsoleOptions>, ConfigError> {
     })?;
     options.listen = raw.listen.map(|text| listen("console.listen", RawListen { listen: Some(text) }, "")).transpose()?;
     Ok(Some(options))
+}
+
+/// The variable that switches quoting on or off, whatever the file says.
+const QUOTING_VARIABLE: &str = "ORACLE_QUOTING_ENABLED";
+
+fn oracle(raw: RawOracle, book: &ChainBook, folder: &Path) -> Result<OracleConfig, ConfigError> {
+    let quoting_enabled = match std::env::var(QUOTING_VARIABLE).as_deref() {
+        Err(_) => raw.quoting_enabled,
+        Ok("true" | "1") => true,
+        Ok("false" | "0") => false,
+        Ok(other) => return Err(field(QUOTING_VARIABLE, other, "use true or false")),
+    };
+    let mut sources = BTreeMap::new();
+    for venue in book.prices().venues() {
+        let key = secret(None, None, &format!("oracle-key-{}", venue.name), folder)?.map(SecretString::from);
+        sources.insert(venue.name.clone(), SourceOptions { key, ..SourceOptions::default() });
+    }
+    for source in raw.source {
+        let Some(options) = sources.get_mut(&source.name) else {
+            return Err(field("oracle.source.name", source.name, "use the name of a [[venue]] of chains.toml"));
+        };
+        options.enabled = source.enabled;
+        options.url = source.url;
+        if let Some(file) = source.key_file {
+            options.key = Some(SecretString::from(read(&folder.join(file))?.trim().to_owned()));
+        }
+        if let Some(0) = source.requests_per_minute {
+            return Err(field("oracle.source.requests_per_minute", 0, "use at least 1"));
+        }
+        options.requests_per_minute = source.requests_per_minute;
+    }
+    Ok(OracleConfig { quoting_enabled, sources })
 }
 
 fn database(raw: RawDatabase, folder: &Path) -> Result<DatabaseSource, ConfigError> {

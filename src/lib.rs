@@ -18,6 +18,7 @@ pub mod rpc;
 // Money comes in.
 pub mod settings;
 pub mod account;
+pub mod quote;
 pub mod payment;
 pub mod deposit;
 pub mod scan;

@@ -4,8 +4,10 @@
 //! described once more, for operators, in docs/operating.md; a test compares the two.
 
 mod operations;
+mod oracle;
 
 pub use operations::{Operations, Standing, WaitingAtGate};
+pub use oracle::OracleMetrics;
 
 use std::sync::Arc;
 
@@ -57,6 +59,7 @@ pub struct Described {
     pub help: String,
     /// In their order.
     pub labels: Vec<String>,
+    oracle: OracleMetrics,
 }
 
 /// What one RPC endpoint has cost and done since the start.
@@ -174,6 +177,7 @@ impl Metrics {
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let operations = Operations::new();
+        let oracle = OracleMetrics::new();
         let all: [Box<dyn prometheus::core::Collector>; 29] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
@@ -206,7 +210,7 @@ impl Metrics {
             Box::new(build),
         ];
         let mut described = Vec::new();
-        for collector in all.into_iter().chain(operations.collectors()) {
+        for collector in all.into_iter().chain(operations.collectors()).chain(oracle.collectors()) {
             described.extend(collector.desc().into_iter().map(|of| Described {
                 name: of.fq_name.clone(),
                 help: of.help.clone(),
@@ -215,6 +219,7 @@ impl Metrics {
             registry.register(collector).expect("each metric is registered once");
         }
         Self {
+            oracle,
             registry,
             worker_last_tick,
             worker_errors,
@@ -262,6 +267,11 @@ impl Metrics {
         for disposition in ["retry", "skip", "officer", "stop"] {
             self.worker_errors.with_label_values(&[worker, &chain, disposition]).inc_by(0);
         }
+    }
+
+    /// What the price oracle exports.
+    pub fn oracle(&self) -> &OracleMetrics {
+        &self.oracle
     }
 
     pub fn tick_finished(&self, worker: &str, chain: Option<ChainId>, unix_seconds: i64) {

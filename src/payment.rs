@@ -3,14 +3,14 @@
 //! Three axes: `status` (where the money is on its way in), `escrow_state` (whose it is), and
 //! exceptions (what needs a person). The pair of the first two is one machine in [`state`]. What it may cost
 //! and how exact it must be is agreed when it is created ([`terms`]).
-//! Priced payments (in another currency than the token) join with the oracle.
+//! What is due in another currency than the token is a quote's to say.
 
 mod draft;
 pub mod state;
 pub mod store;
 pub mod terms;
 
-pub use draft::{Currency, FeeDraft, FieldError, NewPayment, PaymentDraft, Provider, RefTriple};
+pub use draft::{FeeDraft, FieldError, NewPayment, PaymentDraft, PricedDraft, Provider, RefTriple};
 pub use state::{EscrowState, Figures, Illegal, PaymentEvent, PaymentState, PaymentStatus, Standing};
 pub use terms::{FeeRate, Fees, Part, Terms};
 
@@ -18,6 +18,7 @@ use alloy::primitives::{Address, U256};
 use time::OffsetDateTime;
 
 use crate::db::DbError;
+pub use crate::units::Currency;
 use crate::units::{Disposition, PaymentId, TokenAmount};
 
 /// A row of `payments`.

@@ -6,11 +6,13 @@
 //! then. Whoever acts on a value stores that row's id.
 
 mod history;
+mod number;
 mod payment_default;
 pub mod store;
 mod threshold;
 
 pub use history::{Change, History, Reached};
+pub use number::{NewNumber, NumberChange};
 pub use payment_default::{PaymentDefault, PaymentDefaults};
 pub use threshold::{Gate, ParseThresholdError, Threshold, ThresholdKey, Tier};
 

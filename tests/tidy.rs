@@ -24,6 +24,7 @@ const IO_FILES: &[(&str, &str)] = &[
     ("src/escrow/order.rs", "commands of several stores, each in the transaction of whoever gives it"),
     ("src/intent/dispute.rs", "a command of several stores, in the transaction of whoever gives it"),
     ("src/intent/void.rs", "a command of several stores, in the transaction of whoever gives it"),
+    ("src/quote/source/http.rs", "asks venues over HTTP, each with limits of its own; what their answers mean is read beside it, purely"),
     ("src/scan/catch_up.rs", "the reading half of the scanner's worker, in ranges"),
     ("src/scan/rescan.rs", "the scanner's worker once more, over blocks that were read before"),
     ("src/screen/decide.rs", "a command of several stores, in the transaction of whoever gives it"),
@@ -44,6 +45,8 @@ const RAW_FIELDS: &[(&str, &str, &str)] = &[
     ("src/chains.rs", "chain", "chains.toml is parsed here, and its errors repeat the number that it says"),
     ("src/confirm/explain.rs", "chain_id", "an explanation is a document for people, with the number as it is written"),
     ("src/confirm/explain.rs", "amount", "the same: with its symbol, to be read and never computed with"),
+    ("src/quote/source/nobitex.rs", "status", "the wire form of a venue's answer; it is compared with one word and goes no further"),
+    ("src/quote/vectors.rs", "amount", "the wire form of a file of vectors; it is parsed where it is read"),
     ("src/payment/draft.rs", "chain_id", "a draft is what was asked; checking it gives the ChainId"),
     ("src/payment/draft.rs", "amount", "in the buyer's currency, kept as asked; what is due is a TokenAmount"),
 ];

@@ -37,6 +37,7 @@ macro_rules! codes {
 const UNREADABLE: &str = "The request cannot be read";
 const STATE: &str = "Not possible in the present state";
 const LATER: &str = "Not possible right now";
+const NO_QUOTE: &str = "There is no quote";
 
 codes! {
     Unreadable "unreadable" BAD_REQUEST UNREADABLE, "the path, the query or the request itself has the wrong form";
@@ -69,6 +70,21 @@ codes! {
     Split "split" CONFLICT STATE, "a compensation leaves something for each side";
     PayoutState "payout_state" CONFLICT STATE, "the order is planned already, or closed";
     NotQuarantined "not_quarantined" CONFLICT STATE, "the deposit address is not in quarantine";
+    InsufficientSources "insufficient_sources" SERVICE_UNAVAILABLE NO_QUOTE, "too few price sources answer; try again";
+    InconsistentSources "inconsistent_sources" SERVICE_UNAVAILABLE NO_QUOTE, "price sources are too far apart; try again";
+    DepegHalt "depeg_halt" SERVICE_UNAVAILABLE NO_QUOTE, "the token has left its peg; another token may be offered";
+    JumpUnconfirmed "jump_unconfirmed" SERVICE_UNAVAILABLE NO_QUOTE, "the price has jumped and is not confirmed yet; try again";
+    MarketClosed "market_closed" SERVICE_UNAVAILABLE NO_QUOTE, "the currency's market is closed";
+    FxSanity "fx_sanity" SERVICE_UNAVAILABLE NO_QUOTE, "the exchange rate is out of its bounds";
+    AmountNotPositive "amount_not_positive" UNPROCESSABLE_ENTITY NO_QUOTE, "an amount is more than zero";
+    RateNotPositive "rate_not_positive" UNPROCESSABLE_ENTITY NO_QUOTE, "a rate is more than zero";
+    SettleOverflow "settle_overflow_numeric_38_18" UNPROCESSABLE_ENTITY NO_QUOTE, "the amount is too large to be kept";
+    UnknownCurrency "unknown_currency" UNPROCESSABLE_ENTITY NO_QUOTE, "the currency is none that is quoted";
+    TokenNotOffered "token_not_offered" UNPROCESSABLE_ENTITY NO_QUOTE, "the token has no price sources of its own on this chain";
+    QuotingDisabled "quoting_disabled" UNPROCESSABLE_ENTITY NO_QUOTE, "quoting is off: pay in the token's own name";
+    QuotedTooOften "quoted_too_often" CONFLICT STATE, "the payment has as many quotes as are allowed; create another";
+    QuoteLives "quote_lives" CONFLICT STATE, "the quote is still honoured";
+    NotPriced "not_priced" CONFLICT STATE, "a payment in its own token needs no quote";
     WebhookState "webhook_state" CONFLICT STATE, "the endpoint is disabled already, or not disabled";
     NoBase "no_base" CONFLICT STATE, "a tier needs a base threshold under it";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE UNREADABLE, "a body may have 64 KiB";

@@ -14,6 +14,7 @@ use super::ApiState;
 use super::auth::Authenticated;
 use super::idempotency::read_write;
 use super::problem::Problem;
+use super::quotes;
 use super::tagged::tagged;
 use super::wire::{ClaimView, CreatePayment, DisputeView, ExceptionView, PaymentPage, PaymentView, PayoutView, TermsView, TransferView};
 use crate::chains::ChainBook;
@@ -22,6 +23,8 @@ use crate::event::{self, Event};
 use crate::ledger::{self, AccountKey};
 use crate::officer::Scope;
 use crate::payment::{self, FeeDraft, NewPayment, Payment, PaymentDraft};
+use crate::quote::store::NewQuote;
+use crate::quote::{self, Evidence, Quote};
 use crate::units::{PaymentId, UserId, format_units};
 use crate::{account, confirm, deposit, scan, settings};
 
@@ -60,13 +63,36 @@ pub(super) async fn create(
         provider_fee: FeeDraft { bps: asked.provider_fee_bps, min: asked.provider_fee_min },
         defaults,
     };
-    let payment = draft.check(&state.book, &state.watched(), (state.clock)()).map_err(Problem::fields)?;
-    let book = state.book.clone();
-    write.once(&state, StatusCode::CREATED, move |connection| Box::pin(async move { create_one(connection, &payment, &book).await })).await
+    let (book, now) = (state.book.clone(), (state.clock)());
+    if draft.is_priced() {
+        let Some(oracle) = state.oracle.clone() else { return Err(quotes::disabled(draft, &state)) };
+        let draft = draft.check_priced(&state.book, &state.watched(), now).map_err(Problem::fields)?;
+        return write
+            .once(&state, StatusCode::CREATED, move |connection| {
+                Box::pin(async move {
+                    let (quote, evidence) = quotes::price(connection, &oracle, &draft.asked(), &book, now).await?;
+                    create_one(connection, &draft.quoted(&quote), (&quote, Some(&evidence)), &book).await
+                })
+            })
+            .await;
+    }
+    let payment = draft.check(&state.book, &state.watched(), now).map_err(Problem::fields)?;
+    let quote = quotes::same_asset(&payment, now)?;
+    write
+        .once(&state, StatusCode::CREATED, move |connection| {
+            Box::pin(async move { create_one(connection, &payment, (&quote, None), &book).await })
+        })
+        .await
 }
 
-/// The payment, its address and the address's watch commit together, before anybody learns of them.
-async fn create_one(connection: &mut PgConnection, new: &NewPayment, book: &ChainBook) -> Result<PaymentView, Problem> {
+/// The payment, its quote, its address and the address's watch commit together, before anybody learns of
+/// them.
+async fn create_one(
+    connection: &mut PgConnection,
+    new: &NewPayment,
+    (quote, evidence): (&Quote, Option<&Evidence>),
+    book: &ChainBook,
+) -> Result<PaymentView, Problem> {
     let chain = new.due.asset.chain;
     let cursor = scan::store::find_cursor(connection, chain)
         .await?
@@ -83,6 +109,9 @@ async fn create_one(connection: &mut PgConnection, new: &NewPayment, book: &Chai
         Some("payments_seller_id_fkey") => no_user("seller_id", new.seller_id),
         Some(_) | None => error.into(),
     })?;
+    let required_units = quote.settled.settle_units;
+    let first = NewQuote { id: Uuid::now_v7(), payment: id, supersedes: None, quote, required_units, evidence };
+    quote::store::insert(connection, &first).await?;
     let address = account::store::claim_deposit_address(connection).await?;
     deposit::store::insert(connection, id, &address, chain, cursor.tip.number).await?;
     let detail = serde_json::json!({ "address": address.address, "path": address.path.to_string() });
@@ -235,6 +264,7 @@ pub(super) async fn view(connection: &mut PgConnection, id: PaymentId, book: &Ch
         disputes,
         transfers,
         exceptions,
+        quote: quote::store::find_live(connection, id).await?.and_then(|live| quotes::view(&live, false)),
     })
 }
 

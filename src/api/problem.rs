@@ -15,6 +15,7 @@ use crate::db::DbError;
 use crate::escrow::EscrowError;
 use crate::intent::IntentError;
 use crate::payment::{FieldError, PaymentError};
+use crate::quote::{QuoteError, Refusal};
 use crate::reconcile::ReconcileError;
 use crate::screen::ScreenError;
 use crate::settings::SettingsError;
@@ -56,6 +57,38 @@ impl Problem {
         let fields = vec![FieldProblem { field: field.to_owned(), value: value.into(), problem: problem.clone() }];
         let detail = format!("{field}: {problem}");
         Self { fields, ..Self::new(Code::InvalidFields, detail) }
+    }
+
+    /// No quote, with the oracle's own code. What may pass is worth asking again.
+    pub(super) fn refused(refusal: &Refusal) -> Self {
+        let problem = refusal.to_string();
+        let named = |field: &str, value: String| vec![FieldProblem { field: field.to_owned(), value, problem: problem.clone() }];
+        let fields = match refusal {
+            Refusal::QuotingDisabled { currency, .. } | Refusal::UnknownCurrency(currency) => named("currency", currency.clone()),
+            Refusal::TokenNotOffered { token, .. } => named("token", token.clone()),
+            Refusal::AmountNotPositive | Refusal::SettleOverflow => named("amount", String::new()),
+            _ => Vec::new(),
+        };
+        let code = match refusal {
+            Refusal::InsufficientSources { .. } => Code::InsufficientSources,
+            Refusal::InconsistentSources { .. } => Code::InconsistentSources,
+            Refusal::DepegHalt { .. } => Code::DepegHalt,
+            Refusal::JumpUnconfirmed { .. } => Code::JumpUnconfirmed,
+            Refusal::MarketClosed { .. } => Code::MarketClosed,
+            Refusal::FxSanity { .. } | Refusal::FxUnbounded { .. } => Code::FxSanity,
+            Refusal::AmountNotPositive => Code::AmountNotPositive,
+            Refusal::RateNotPositive { .. } => Code::RateNotPositive,
+            Refusal::SettleOverflow => Code::SettleOverflow,
+            Refusal::UnknownCurrency(_) => Code::UnknownCurrency,
+            Refusal::TokenNotOffered { .. } => Code::TokenNotOffered,
+            Refusal::QuotingDisabled { .. } => Code::QuotingDisabled,
+        };
+        Self { retryable: refusal.is_passing(), fields, ..Self::new(code, problem.clone()) }
+    }
+
+    /// As it is, with something to do about it.
+    pub(super) fn advising(self, advice: &str) -> Self {
+        Self { detail: format!("{}; {advice}", self.detail), ..self }
     }
 
     pub(super) fn unauthorized() -> Self {
@@ -169,6 +202,18 @@ impl From<DbError> for Problem {
         };
         tracing::warn!(error = &error as &dyn std::error::Error, "request met a database that is not there");
         Self::unavailable(detail)
+    }
+}
+
+impl From<QuoteError> for Problem {
+    fn from(error: QuoteError) -> Self {
+        match error {
+            QuoteError::Db(error) => error.into(),
+            QuoteError::UnknownSource(_) | QuoteError::Client(_) | QuoteError::Feed { .. } => {
+                tracing::error!(error = &error as &dyn std::error::Error, "request failed in the oracle");
+                Self::internal()
+            }
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 
 use super::auth::Unauthenticated;
 use super::problem::Problem;
-use super::{ApiState, document, escrow, feed, held, intents, ledger, payments, screenings, statements, thresholds, webhooks};
+use super::{ApiState, document, escrow, feed, held, intents, ledger, payments, quotes, screenings, statements, thresholds, webhooks};
 
 /// Larger bodies are refused unread.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -37,6 +37,8 @@ pub(super) fn routes(base: OpenApi) -> OpenApiRouter<ApiState> {
         .routes(routes!(document::get))
         .routes(routes!(payments::create, payments::list))
         .routes(routes!(payments::get))
+        .routes(routes!(quotes::list))
+        .routes(routes!(quotes::requote))
         .routes(routes!(escrow::release))
         .routes(routes!(escrow::refund))
         .routes(routes!(escrow::accept))

@@ -98,6 +98,56 @@ pub struct PaymentView {
     pub disputes: Vec<DisputeView>,
     pub transfers: Vec<TransferView>,
     pub exceptions: Vec<ExceptionView>,
+    /// The quote that counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quote: Option<QuoteView>,
+}
+
+/// A quote: what the amount in the token rests on.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct QuoteView {
+    pub id: Uuid,
+    /// priced, or identity where the currency is the token.
+    pub kind: String,
+    /// Decimal, in units of `currency`.
+    pub amount: String,
+    pub currency: String,
+    /// US dollars for one unit of the currency.
+    pub fx_rate: String,
+    /// US dollars for one token, as sources say.
+    pub token_price_usd: String,
+    /// And as it was used.
+    pub effective_price_usd: String,
+    /// For people: it is in the price already.
+    pub depeg_adjustment_bps: i32,
+    pub peg_state: String,
+    pub policy: Option<String>,
+    pub settle_amount: String,
+    pub settle_units: String,
+    /// What must come; more than the settle amount where late money was quoted anew.
+    pub required_units: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub quoted_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+    /// How much later a block may be and still be in time.
+    pub inclusion_grace_s: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supersedes: Option<Uuid>,
+    /// Every source with its verdict, and all else that gives this quote again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<serde_json::Value>,
+}
+
+/// `POST /v1/payments/{id}/requote`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RequoteView {
+    pub payment: PaymentView,
+    pub quote: QuoteView,
+    /// What has come so far, in time or late; counted, or waiting for an officer.
+    pub received_units: String,
+    /// What is missing of what is due now. At 0 an officer may take late money for the payment.
+    pub missing_units: String,
 }
 
 /// What was agreed when the payment was created.

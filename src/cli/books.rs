@@ -133,11 +133,16 @@ pub(super) async fn verify(args: VerifyArgs, config: &Config) -> anyhow::Result<
     }
     faults += verify_seals(&mut *db.connection().await?, &exported).await?;
     let (verdicts, differing) = super::confirm::replay_all(&mut *db.connection().await?).await?;
+    let (quotes, wrong) = super::quote::verify_all(&mut *db.connection().await?).await?;
+    if wrong > 0 {
+        anyhow::bail!("{wrong} of {quotes} quotes do not follow from what is stored with them");
+    }
     if faults > 0 || differing > 0 {
         anyhow::bail!("{faults} faults in the books, {differing} of {verdicts} verdicts differ from the history");
     }
     say("balances equal their entries");
     say(format!("{verdicts} verdicts replayed from the history, differences 0"));
+    say(format!("{quotes} quotes computed again, differences 0"));
     Ok(())
 }
 

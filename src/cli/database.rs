@@ -1,6 +1,8 @@
 //! `migrate` and `check`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 use secrecy::ExposeSecret;
@@ -9,6 +11,7 @@ use super::console::say;
 use crate::config::Config;
 use crate::daemon::now;
 use crate::db::{self, Database, DatabaseLimits};
+use crate::quote::{self, Oracle};
 use crate::units::ChainId;
 
 /// Reads nothing of the configuration but the migrator's connection, so that whoever migrates needs no other secret.
@@ -26,6 +29,7 @@ pub(super) async fn check(config: &Config) -> anyhow::Result<()> {
     say(format!("screening      {}", screening(config)?));
     open(config).await?;
     say("database       reached; schema, guards and rights as they must be");
+    quoting(config).await?;
     for (chain, settings) in &config.chains {
         let spec = config.book.get(*chain).context("a configured chain is in the chain book")?;
         let node = settings.node(*chain)?;
@@ -37,6 +41,26 @@ pub(super) async fn check(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether quotes can be given with what is configured.
+async fn quoting(config: &Config) -> anyhow::Result<()> {
+    if !config.oracle.quoting_enabled {
+        say("quoting        off; a payment in another currency than its token is refused");
+        return Ok(());
+    }
+    let db = open(config).await?;
+    let mut nodes = BTreeMap::new();
+    for (chain, settings) in &config.chains {
+        nodes.insert(*chain, Arc::new(settings.node(*chain)?));
+    }
+    let oracle = Oracle::new(Arc::new(config.book.clone()), Arc::new(nodes), &config.oracle.sources)?;
+    let lacking = oracle.lint(&quote::store::get_limits(&mut *db.connection().await?).await?, now());
+    if !lacking.is_empty() {
+        anyhow::bail!("quoting is enabled and cannot work: {}", lacking.join("; "));
+    }
+    // Feeds are compared with chains.toml at the first look.
+    oracle.fetch(now(), true).await?;
+    say(format!("quoting        on; sources {}", oracle.sources().join(", ")));
+    Ok(())
 /// What credited money is screened by.
 fn screening(config: &Config) -> anyhow::Result<String> {
     let options = config.screening.open().context("screening")?;

@@ -19,8 +19,8 @@ use super::{admin, heads, measure, notices, now, seals, serve_http, serve_remote
 use crate::account::{self, Capacity, Room};
 use crate::api::{self, ApiState, Doors};
 use crate::broadcast::{BroadcastError, Broadcaster};
-use crate::chains::{ChainBook, ChainSpec};
-use crate::config::Config;
+use crate::chains::{ChainBook, ChainSpec, base_of};
+use crate::config::{Config, OracleConfig};
 use crate::confirm::{ConfirmError, Confirmer, Sightings};
 use crate::console::{self, Console, ConsoleOptions};
 use crate::db::{Database, DatabaseLimits, DbError, InstanceLease, LeaseError, SelfTestError, place_of};
@@ -30,6 +30,7 @@ use crate::intent::{IntentError, Planner};
 use crate::ledger::{Bookkeeper, LedgerError};
 use crate::metrics::{EndpointTotals, Metrics, ScreeningTotals};
 use crate::reconcile::invariants::Auditor;
+use crate::quote::{self, Oracle, QuoteError};
 use crate::reconcile::{self, ReconcileError, Reconciler};
 use crate::rpc::{HeadNotices, Node, VerifyError};
 use crate::scan::{self, ScanError, ScanOptions, Scanner};
@@ -98,12 +99,15 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
         .with_context(|| format!("the API cannot listen on {}", config.api_listen))?;
     let listening = listener.local_addr()?;
     let doors = Arc::new(Doors::new(config.api_doors, stop.clone()));
+    let shared_nodes = Arc::new(nodes.clone());
+    let oracle = oracle(&db, &book, &shared_nodes, &config.oracle).await?;
     let state = ApiState {
         db: db.clone(),
         book: Arc::clone(&book),
-        nodes: Arc::new(nodes.clone()),
+        nodes: shared_nodes,
         webhook_guard: config.webhook_guard.clone(),
         doors: Arc::clone(&doors),
+        oracle: oracle.clone(),
         clock: now,
     };
     let mut workers = Workers::new(stop.clone(), metrics.clone(), config.poll);
@@ -131,6 +135,9 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
     audit(&mut workers, &db, &metrics);
     measure::figures(&mut workers, &db, &nodes, &metrics);
     webhooks(&mut workers, &db, config.webhook_guard, &metrics)?;
+    if let Some(oracle) = oracle {
+        prices(&mut workers, &db, &oracle, &metrics);
+    }
     let settings_changed = Wake::new();
     notices::forward(&mut workers, url.to_owned(), settings::CHANGED, settings_changed.clone(), stop.clone());
     let watched = Arc::new(Watched::default());
@@ -392,6 +399,56 @@ fn audit(workers: &mut Workers, db: &Database, metrics: &Metrics) {
 }
 
 /// Delivers events, and exports what waits.
+/// The oracle, if payments in another currency are to be quoted; refused where a token has too few families.
+async fn oracle(
+    db: &Database,
+    book: &Arc<ChainBook>,
+    nodes: &Arc<BTreeMap<ChainId, Arc<Node>>>,
+    config: &OracleConfig,
+) -> anyhow::Result<Option<Arc<Oracle>>> {
+    if !config.quoting_enabled {
+        tracing::info!("quoting is off: a payment in another currency than its token is refused");
+        return Ok(None);
+    }
+    let oracle = Oracle::new(Arc::clone(book), Arc::clone(nodes), &config.sources)?;
+    let limits = quote::store::get_limits(&mut *db.connection().await?).await?;
+    let lacking = oracle.lint(&limits, now());
+    if !lacking.is_empty() {
+        anyhow::bail!("quoting is enabled and cannot work: {}; configure more sources, or switch it off", lacking.join("; "));
+    }
+    tracing::info!(sources = oracle.sources().join(", "), "quoting is on");
+    Ok(Some(Arc::new(oracle)))
+}
+
+fn prices(workers: &mut Workers, db: &Database, oracle: &Arc<Oracle>, metrics: &Metrics) {
+    let (db, asked) = (db.clone(), Arc::clone(oracle));
+    workers.tick("oracle", None, QuoteError::disposition, move || {
+        let (db, oracle) = (db.clone(), Arc::clone(&asked));
+        async move { oracle.tick(&db, now()).await }
+    });
+    let (oracle, metrics) = (Arc::clone(oracle), metrics.clone());
+    workers.tick("oracle_metrics", None, QuoteError::disposition, move || {
+        let (oracle, metrics) = (Arc::clone(&oracle), metrics.clone());
+        async move {
+            let tally = oracle.tally();
+            for (pair, round) in &tally.rounds {
+                metrics.oracle().round_seen(pair, round.families, round.dispersion_bps, round.accepted_s);
+                for (source, chain, age_s) in &round.sources {
+                    metrics.oracle().source_seen(source, *chain, pair, *age_s);
+                }
+                if let Some(state) = round.state {
+                    metrics.oracle().token_seen(base_of(pair), state, round.deviation_bps);
+                }
+            }
+            tally.rejected.iter().for_each(|((source, reason), total)| metrics.oracle().rejected(source, reason, *total));
+            tally.refused.iter().for_each(|(reason, total)| metrics.oracle().refused(reason, *total));
+            tally.quoted.iter().for_each(|((token, peg_state), total)| metrics.oracle().quoted(token, peg_state, *total));
+            tally.durations.iter().for_each(|took| metrics.oracle().took(*took));
+            Ok(Progress::Idle)
+        }
+    });
+}
+
 fn webhooks(workers: &mut Workers, db: &Database, guard: Guard, metrics: &Metrics) -> anyhow::Result<()> {
     let courier = Arc::new(Courier::new(db.clone(), guard).context("webhooks cannot be sent")?);
     workers.tick("webhook", None, WebhookError::disposition, move || {

@@ -99,6 +99,7 @@ const STATE_TRIGGERS: &[(&str, &str, i16)] = &[
     ("transfer_verdicts", "transfer_verdicts_screen", Guard::INSERT),
     ("transfer_screenings", "transfer_screenings_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
     ("config_setting_history", "config_setting_history_notify", Guard::INSERT | Guard::EACH_ROW),
+    ("payments", "payments_due_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
 ];
 
 const GUARD_FUNCTIONS: &[&str] = &[
@@ -115,6 +116,7 @@ const GUARD_FUNCTIONS: &[&str] = &[
     "transfer_verdicts_screen",
     "transfer_screenings_guard",
     "config_setting_history_notify",
+    "payments_due_guard",
 ];
 
 pub async fn self_test(connection: &mut PgConnection) -> Result<(), SelfTestError> {

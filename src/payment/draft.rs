@@ -1,7 +1,6 @@
 //! From a request to a payment that can be stored: every field checked, all faults named at once.
 
 use std::fmt;
-use std::str::FromStr;
 
 use alloy::primitives::{Address, U256};
 use time::{Duration, OffsetDateTime};
@@ -10,41 +9,9 @@ use uuid::Uuid;
 use super::terms::{FeeRate, Terms};
 use crate::account;
 use crate::chains::{ChainBook, ChainSpec, TokenSpec};
+use crate::quote::{Asked, Quote};
 use crate::settings::{PaymentDefault, PaymentDefaults};
-use crate::units::{ChainId, TokenAmount, UserId, parse_address, parse_units};
-
-/// `offer_currency`, the marketplace's values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
-#[sqlx(type_name = "offer_currency", rename_all = "UPPERCASE")]
-pub enum Currency {
-    Usd,
-    Eur,
-    Irr,
-    Usdt,
-    Usdc,
-    Try,
-}
-
-impl Currency {
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::Usd => "USD",
-            Self::Eur => "EUR",
-            Self::Irr => "IRR",
-            Self::Usdt => "USDT",
-            Self::Usdc => "USDC",
-            Self::Try => "TRY",
-        }
-    }
-}
-
-impl FromStr for Currency {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::Usd, Self::Eur, Self::Irr, Self::Usdt, Self::Usdc, Self::Try].into_iter().find(|known| known.code() == text).ok_or(())
-    }
-}
+use crate::units::{ChainId, Currency, Decimal18, PriceError, TokenAmount, UserId, parse_address, parse_units};
 
 /// `payment_provider`, the marketplace's values: who watches for the money.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
@@ -144,12 +111,53 @@ impl fmt::Display for FieldError {
 const EXPIRY_SECONDS_DEFAULT: u32 = 3_600;
 const EXPIRY_SECONDS_MIN: u32 = 60;
 const EXPIRY_SECONDS_MAX: u32 = 30 * 24 * 3_600;
+/// What numeric(38,18) keeps of an amount in a currency.
+const CURRENCY_DECIMALS: u8 = 18;
 /// numeric(38,18) holds 20 whole digits.
 const WHOLE_DIGITS_MAX: usize = 20;
 
+/// A payment that is good in every field, and of which only the amount of the token is not known yet.
+#[derive(Clone, Debug)]
+pub struct PricedDraft {
+    /// Its due is nothing until it is quoted.
+    payment: NewPayment,
+    amount: Decimal18,
+}
+
+impl PricedDraft {
+    /// What to ask a quote for.
+    pub fn asked(&self) -> Asked {
+        let NewPayment { currency, due, token, .. } = &self.payment;
+        Asked { amount: self.amount, currency: *currency, chain: due.asset.chain, token: token.symbol.clone(), decimals: token.decimals }
+    }
+
+    /// The payment of a quote: due is its amount, and a block is in time until its end and its grace.
+    pub fn quoted(&self, quote: &Quote) -> NewPayment {
+        let due = TokenAmount::new(self.payment.due.asset, quote.settled.settle_units);
+        NewPayment { due, expires_at: quote.payable_until(), ..self.payment.clone() }
+    }
+}
+
 impl PaymentDraft {
+    /// Whether it is priced in another currency than the token, so that it needs a quote.
+    pub fn is_priced(&self) -> bool {
+        self.currency.parse::<Currency>().is_ok_and(|currency| currency.code() != self.token)
+    }
+
     /// Checks every field against the chain book and the chains that are watched.
     pub fn check(self, book: &ChainBook, watched: &[ChainId], now: OffsetDateTime) -> Result<NewPayment, Vec<FieldError>> {
+        self.check_as(false, book, watched, now)
+    }
+
+    /// As [`PaymentDraft::check`], for a payment in another currency than its token. How long it lives is its
+    /// quote's to say.
+    pub fn check_priced(self, book: &ChainBook, watched: &[ChainId], now: OffsetDateTime) -> Result<PricedDraft, Vec<FieldError>> {
+        let payment = self.check_as(true, book, watched, now)?;
+        let amount = payment.amount.parse().map_err(|error: PriceError| vec![fault("amount", &payment.amount, error.to_string())])?;
+        Ok(PricedDraft { payment, amount })
+    }
+
+    fn check_as(self, priced: bool, book: &ChainBook, watched: &[ChainId], now: OffsetDateTime) -> Result<NewPayment, Vec<FieldError>> {
         let mut faults = self.secrets();
         if !faults.is_empty() {
             return Err(faults);
@@ -170,15 +178,20 @@ impl PaymentDraft {
         let currency = self.currency.parse::<Currency>();
         match currency {
             Err(()) => faults.push(fault("currency", &self.currency, "is none of USD, EUR, IRR, USDT, USDC, TRY".to_owned())),
-            Ok(currency) if currency.code() != self.token => faults.push(fault(
+            Ok(currency) if !priced && currency.code() != self.token => faults.push(fault(
                 "currency",
                 &self.currency,
-                format!("differs from token {}, which needs an oracle quote; quoting is not enabled (oracle_quoting_disabled)", self.token),
+                format!(
+                    "differs from token {}, which needs an oracle quote, and quoting is not enabled (ORACLE_QUOTING_ENABLED)",
+                    self.token
+                ),
             )),
             Ok(_) => {}
         }
-        let due = token.and_then(|(chain, token)| match check_amount(&self.amount, token.decimals) {
-            Ok(units) => Some(TokenAmount::new(chain.token_asset(token), units)),
+        // In another currency the amount has that currency's decimals, and no base units yet.
+        let decimals = |token: &TokenSpec| if priced { CURRENCY_DECIMALS } else { token.decimals };
+        let due = token.and_then(|(chain, token)| match check_amount(&self.amount, decimals(token)) {
+            Ok(units) => Some(TokenAmount::new(chain.token_asset(token), if priced { U256::ZERO } else { units })),
             Err(problem) => {
                 faults.push(fault("amount", &self.amount, problem));
                 None
@@ -405,6 +418,19 @@ mod tests {
         assert_eq!(terms.late_window, Duration::ZERO);
         assert_eq!(millionths(1, 2), U256::from(1), "a minimum is never rounded away");
         assert_eq!(millionths(1_500_000, 18), U256::from(1_500_000_000_000_000_000_u64));
+    }
+
+    #[test]
+    fn q5_a_priced_draft_lives_as_long_as_its_quote_and_its_grace() {
+        let priced = |amount: &str, currency: &str| PaymentDraft { amount: amount.to_owned(), currency: currency.to_owned(), ..draft() };
+        assert!(priced("100", "USD").is_priced() && priced("100", "USDT").is_priced());
+        assert!(!draft().is_priced() && !priced("100", "usd").is_priced());
+        let check = |draft: PaymentDraft| draft.check_priced(&book(), &[ChainId::new(31_337).unwrap()], OffsetDateTime::UNIX_EPOCH);
+        let asked = check(priced("50000000.000000000000000001", "IRR")).unwrap().asked();
+        assert_eq!((asked.amount.to_string().as_str(), asked.token.as_str(), asked.decimals), ("50000000.000000000000000001", "USDC", 6));
+        for bad in ["0", "-1", "NaN", "1e3", "1.0000000000000000001", "100000000000000000000"] {
+            assert_eq!(check(priced(bad, "USD")).unwrap_err()[0].field, "amount", "{bad}");
+        }
     }
 
     #[test]

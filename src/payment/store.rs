@@ -202,6 +202,27 @@ pub async fn set_escrowed(connection: &mut PgConnection, payment: PaymentId, uni
     expect_one(rows, "a payment whose money went into escrow")
 }
 
+/// What is due, and until when, by a new quote of the payment. The database holds both against that quote.
+pub async fn set_due(
+    connection: &mut PgConnection,
+    payment: &Payment,
+    due: TokenAmount,
+    expires_at: OffsetDateTime,
+) -> Result<(), DbError> {
+    let rows = sqlx::query!(
+        "update payments set due_units = $3::text::numeric, expires_at = $4, state_version = state_version + 1, updated_at = now()
+         where id = $1 and state_version = $2",
+        payment.id.0,
+        payment.state_version,
+        units_to_sql(due.units),
+        expires_at
+    )
+    .execute(connection)
+    .await?
+    .rows_affected();
+    expect_one(rows, "a payment that is quoted anew")
+}
+
 /// Moves a payment by an event. The row must still be in the state that was read.
 ///
 /// An event that leaves the state as it is writes nothing.

@@ -278,6 +278,12 @@ impl Node {
         }
     }
 
+    /// What a contract returns at a block, asked by the block's hash of as many endpoints as must agree.
+    pub async fn call_at(&self, to: Address, data: &Bytes, at: BlockRef) -> Result<Bytes, RpcError> {
+        let block = json!({ "blockHash": at.hash, "requireCanonical": true });
+        self.agree("eth_call", &json!([{ "to": to, "data": data }, block]), Bytes::eq, |text| Ok(read_json::<Data>(text)?.0)).await
+    }
+
     /// How many transactions of an account are mined. What waits in a pool is one node's opinion.
     pub async fn nonce_latest(&self, account: Address) -> Result<u64, RpcError> {
         self.ask("eth_getTransactionCount", &json!([account, "latest"]), |text| {

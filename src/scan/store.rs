@@ -39,6 +39,17 @@ pub struct Orphaned {
     pub observations: u64,
 }
 
+/// The time of the newest block that is stored.
+pub async fn find_tip_time(connection: &mut PgConnection, chain: ChainId) -> Result<Option<OffsetDateTime>, DbError> {
+    let found = sqlx::query_scalar!(
+        "select block_time from chain_blocks where chain_id = $1::bigint and state = 'canonical' order by number desc limit 1",
+        chain.as_i64()
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(found)
+}
+
 /// The cursor; `None` before the first round.
 pub async fn find_cursor(connection: &mut PgConnection, chain: ChainId) -> Result<Option<Cursor>, DbError> {
     let row = sqlx::query!(

@@ -4,7 +4,8 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::{
-    Change, ChangeNote, Gate, History, NewChange, PaymentDefault, PaymentDefaults, SKEW_MAX, SettingsError, Threshold, ThresholdKey,
+    Change, ChangeNote, Gate, History, NewChange, NewNumber, NumberChange, PaymentDefault, PaymentDefaults, SKEW_MAX, SettingsError,
+    Threshold, ThresholdKey,
 };
 use crate::db::DbError;
 use crate::db::codec::{chain_from_sql, count_from_sql};
@@ -206,6 +207,82 @@ fn describe(key: &ThresholdKey) -> &'static str {
         (Gate::Credit, Some(_)) => "blocks until a transfer of at least so many units is credited; 0: off",
         (Gate::Release, Some(_)) => "blocks until credited money of at least so many units may leave; 0: off",
     }
+}
+
+/// The history of numbers whose keys begin with one of these words, oldest first.
+pub async fn list_numbers(connection: &mut PgConnection, words: &[String]) -> Result<Vec<NumberChange>, DbError> {
+    let rows = sqlx::query_as!(
+        NumberChange,
+        r#"
+        select id as "id!", key as "key!", value as "value!", effective_at as "effective_at!", created_at as "created_at!",
+               changed_by as "changed_by!", reason as "reason!"
+        from (
+            select id, key, new_value::bigint as value, effective_at, created_at, changed_by, reason from config_setting_history
+            where split_part(key, ':', 1) = any ($1) order by id desc limit $2
+        ) newest order by id
+        "#,
+        words,
+        ROWS_MAX
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
+}
+
+/// Writes one change of a number: a history row, and for one that counts at once the value beside it.
+pub async fn set_number(connection: &mut PgConnection, change: &NewNumber) -> Result<NumberChange, SettingsError> {
+    change.note.check()?;
+    let NewNumber { key, value, effective_at, description, note } = change;
+    let now = sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&mut *connection).await.map_err(DbError::from)?;
+    let effective_at = match effective_at {
+        Some(asked) if now - *asked > SKEW_MAX => return Err(SettingsError::Past { asked: *asked, now }),
+        Some(asked) if *asked > now => Some(*asked),
+        Some(_) | None => None,
+    };
+    // The row is locked by this, so that changes of one key follow each other.
+    let old = sqlx::query_scalar!(
+        r#"
+        insert into config_settings as s (key, value, description) values ($1, $2::bigint::numeric, $3)
+        on conflict (key) do update set value = case when $4 then excluded.value else s.value end, updated_at = now()
+        returning (
+            select h.new_value::bigint from config_setting_history h
+            where h.key = $1 and h.effective_at <= now() order by h.id desc limit 1
+        )
+        "#,
+        key,
+        value,
+        description,
+        effective_at.is_none()
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(DbError::from)?;
+    let row = sqlx::query!(
+        r#"
+        insert into config_setting_history (key, old_value, new_value, changed_by, changed_by_user_id, reason, effective_at)
+        values ($1, $2::bigint::numeric, $3::bigint::numeric, $4, $5, $6, coalesce($7, now()))
+        returning id, effective_at, created_at
+        "#,
+        key,
+        old,
+        value,
+        note.changed_by,
+        note.user.map(|user| user.0),
+        note.reason,
+        effective_at
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(DbError::from)?;
+    Ok(NumberChange {
+        id: row.id,
+        key: key.clone(),
+        value: *value,
+        effective_at: row.effective_at,
+        created_at: row.created_at,
+        changed_by: note.changed_by.clone(),
+        reason: note.reason.clone(),
+    })
 }
 
 fn blocks_from_sql(value: i64) -> Result<Confirmations, DbError> {

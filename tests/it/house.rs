@@ -18,6 +18,7 @@ use amanatd::devkit::postgres::APP;
 use amanatd::devkit::schema::FreshDatabase;
 use amanatd::officer::store::NewToken;
 use amanatd::officer::{self, OfficerError, Scope, TokenSecret, UserRole};
+use amanatd::quote::{Oracle, SourceOptions};
 use amanatd::rpc::Node;
 use amanatd::scan::store::NewBlock;
 use amanatd::scan::tip::Link;
@@ -36,7 +37,7 @@ use uuid::Uuid;
 use crate::watching::{CHAIN, XPUB, node_of};
 
 /// Nobody listens there: for tests whose chain is only rows.
-const NOBODY: &str = "http://127.0.0.1:9";
+pub(crate) const NOBODY: &str = "http://127.0.0.1:9";
 
 /// Receivers of tests listen on this machine.
 pub(crate) fn loopback() -> Guard {
@@ -54,8 +55,18 @@ pub(crate) struct ApiHouse {
     pub(crate) url: String,
     /// Where the console is.
     pub(crate) origin: String,
+    pub(crate) oracle: Option<Arc<Oracle>>,
+    url: String,
     http: reqwest::Client,
     server: JoinHandle<()>,
+}
+
+/// What a house quotes with.
+pub(crate) struct Pricing {
+    pub(crate) book: ChainBook,
+    /// `None`: quoting is off.
+    pub(crate) sources: Option<BTreeMap<String, SourceOptions>>,
+    pub(crate) clock: fn() -> OffsetDateTime,
 }
 
 /// An answer, read whole.
@@ -91,8 +102,15 @@ impl ApiHouse {
     /// The same with other bounds on what a caller may have, and with the API's clock.
     pub(crate) async fn start_with(limits: DoorLimits, clock: fn() -> OffsetDateTime) -> Self {
         let house = Self::built(NOBODY, 16, limits, clock).await;
+        let house = Self::over(NOBODY, 16).await;
+        house.read_up_to_100().await;
+        house
+    }
+
+    /// As if the chain was read up to block 100.
+    pub(crate) async fn read_up_to_100(&self) {
         let tip = BlockRef { number: BlockNumber(100), hash: B256::repeat_byte(1) };
-        let outcome = house.db.unit::<_, DbError, _>(move |connection| {
+        let outcome = self.db.unit::<_, DbError, _>(move |connection| {
             Box::pin(async move {
                 let threshold = settings::store::get_threshold(connection, CHAIN).await?;
                 let block = NewBlock { link: Link { block: tip, parent_hash: B256::ZERO }, time: daemon::now(), internal_read: false };
@@ -101,7 +119,6 @@ impl ApiHouse {
             })
         });
         outcome.await.unwrap();
-        house
     }
 
     /// Over a node; nothing is read yet.
@@ -127,6 +144,28 @@ impl ApiHouse {
             webhook_guard: loopback(),
             doors: Arc::clone(&doors),
             clock,
+        let book = ChainBook::parse(include_str!("../../chains.toml")).unwrap();
+        Self::pricing(rpc_url, connections_max, Pricing { book, sources: None, clock: daemon::now }).await
+    }
+
+    /// With sources of prices, or none, and a clock of its own.
+    pub(crate) async fn pricing(rpc_url: &str, connections_max: u32, pricing: Pricing) -> Self {
+        // Whoever was first is right.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let base = FreshDatabase::create().unwrap();
+        let limits = DatabaseLimits { connections_max, ..DatabaseLimits::default() };
+        let db = Database::connect(&base.url(APP), limits).await.unwrap();
+        let book = Arc::new(pricing.book);
+        let node = Arc::new(node_of(&[rpc_url]));
+        let nodes: Arc<BTreeMap<ChainId, Arc<Node>>> = Arc::new(BTreeMap::from([(CHAIN, Arc::clone(&node))]));
+        let oracle = pricing.sources.map(|sources| Arc::new(Oracle::new(Arc::clone(&book), Arc::clone(&nodes), &sources).unwrap()));
+        let state = ApiState {
+            db: db.clone(),
+            book: Arc::clone(&book),
+            nodes,
+            webhook_guard: loopback(),
+            oracle: oracle.clone(),
+            clock: pricing.clock,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -138,6 +177,7 @@ impl ApiHouse {
         let server = tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(ending).await.unwrap() });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let house = Self { base, db, book, node, doors, stop, url, origin, http, server };
+        let house = Self { base, db, book, node, oracle, url, http, server };
         house.enrol().await;
         house.set_threshold(3).await;
         house.set(ThresholdKey::base(Gate::Release, CHAIN), 5).await;

@@ -25,6 +25,7 @@ mod ledger;
 mod node;
 mod package;
 mod process;
+mod quoting;
 mod requests;
 mod rescan;
 mod schema;

@@ -70,6 +70,7 @@ impl Asked {
             nodes: Arc::new(BTreeMap::new()),
             webhook_guard: Guard::default(),
             doors: Arc::new(Doors::default()),
+            oracle: None,
             clock: || NOW,
         };
         Self { base, router: api::router(state), log: Log::default() }

@@ -1,5 +1,6 @@
 //! Posting to the ledger, with every trigger, index and balance on, against one transaction for each
-//! entry, against a plain COPY of the same rows, and against the disk.
+//! entry, against a plain COPY of the same rows, and against the disk. With `--large` also in a ledger of ten
+//! million entries, against a small one.
 //!
 //! The server is private, with the durability it has in production; the disk is measured in the same run.
 
@@ -24,6 +25,12 @@ mod probe;
 
 const SEED: u64 = 4;
 const DATABASE: &str = "bench";
+/// The ledger that has grown, and how far; `AMANATD_BENCH_ROWS` sets another number.
+const GROWN: &str = "bench_grown";
+const GROWN_ROWS: u64 = 10_000_000;
+const GROWN_PAYMENTS: usize = 100_000;
+/// Balances read for each call.
+const READS: usize = 100;
 /// Payments whose accounts are open before anything is timed.
 const PAYMENTS: usize = 10_000;
 const BATCH: usize = 1_000;
@@ -39,7 +46,7 @@ fn main() {
     cluster.create_database(DATABASE).expect("a database");
     schema::install(&cluster, DATABASE).expect("the schema");
     let probe = Probe::create(cluster.socket_folder());
-    let holder = RefCell::new(Books::open(&cluster));
+    let holder = RefCell::new(Books::open(&cluster, DATABASE, PAYMENTS));
     let books = &holder;
     let setting = |name: &str| cluster.sql(DATABASE, &format!("show {name}")).map(|text| text.trim().to_owned()).expect("a setting");
     bench.note(&format!(
@@ -52,7 +59,7 @@ fn main() {
     bench.note(&format!("disk: 8 kB written and sync_data, median of 200: {}", pair::duration(probe.median())));
     bench.note(&format!(
         "seed {SEED}; a deposit's credit, from one of {PAYMENTS} custody accounts to its payment's account, both with a balance; \
-         COPY: same columns, constraints, indexes and immutability triggers, but no foreign keys, no balances, no account to find"
+         COPY: same columns, constraints, indexes and immutability triggers, but no balances, no account to find"
     ));
 
     let equal = prove(books);
@@ -77,7 +84,41 @@ fn main() {
         copied(BATCH),
         None,
     );
+    bench.compare(
+        &Pair { variant: "the commit of 1 entry, alone", baseline: "8 kB write and sync_data", equal },
+        Side::measured(1, || books.borrow_mut().commit_one()),
+        Side::measured(1, || probe.write()),
+        None,
+    );
+    bench.compare(
+        &Pair { variant: "balance read", baseline: "select 1 over the same connection", equal },
+        Side::measured(READS, || books.borrow_mut().read_balances(READS)),
+        Side::measured(READS, || books.borrow_mut().ask_nothing(READS)),
+        None,
+    );
     if pair::large() {
+        let grown = RefCell::new(grow(&bench, &cluster));
+        let grown = &grown;
+        bench.compare(
+            &Pair { variant: "append, 1,000 entries, into a grown ledger", baseline: "append, 1,000 entries, into a small one", equal },
+            Side::measured(BATCH, || grown.borrow_mut().post_known(BATCH, BATCH)),
+            ours(BATCH),
+            None,
+        );
+        bench.compare(
+            &Pair { variant: "append, 1,000 entries, into a grown ledger", baseline: copy, equal },
+            Side::measured(BATCH, || grown.borrow_mut().post_known(BATCH, BATCH)),
+            copied(BATCH),
+            None,
+        );
+        bench.compare(
+            &Pair { variant: "balance read in a grown ledger", baseline: "balance read in a small one", equal },
+            Side::measured(READS, || grown.borrow_mut().read_balances(READS)),
+            Side::measured(READS, || books.borrow_mut().read_balances(READS)),
+            None,
+        );
+        let entries = grown.borrow_mut().entries();
+        bench.note(&format!("the grown ledger has {} entries", pair::grouped(u128::from(entries))));
         bench.compare(&Pair { variant: "append, 10,000 entries", baseline: copy, equal }, ours(10_000), copied(10_000), None);
     }
 
@@ -85,6 +126,22 @@ fn main() {
     let drifting = books.drifting();
     assert_eq!(drifting, 0, "balances differ from what their entries say");
     bench.note(&format!("afterwards: {} entries, every balance equals the sum of its entries", pair::grouped(u128::from(books.entries()))));
+}
+
+/// A ledger with its years behind it: through the posting trigger, with every index and every balance.
+fn grow(bench: &Bench, cluster: &PrivatePostgres) -> Books {
+    let rows = std::env::var("AMANATD_BENCH_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(GROWN_ROWS);
+    cluster.create_database(GROWN).expect("a database");
+    schema::install(cluster, GROWN).expect("the schema");
+    let started = Instant::now();
+    let mut books = Books::open(cluster, GROWN, GROWN_PAYMENTS);
+    books.fill(rows);
+    bench.note(&format!(
+        "grown to {} entries of {GROWN_PAYMENTS} payments in {} s",
+        pair::grouped(u128::from(rows)),
+        started.elapsed().as_secs()
+    ));
+    books
 }
 
 /// The same entries through every door, compared row by row.
@@ -116,9 +173,9 @@ struct Books {
 }
 
 impl Books {
-    fn open(cluster: &PrivatePostgres) -> Self {
+    fn open(cluster: &PrivatePostgres, database: &str, payments: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let connect = |role| runtime.block_on(PgConnection::connect(&cluster.url(role, DATABASE))).expect("a connection");
+        let connect = |role| runtime.block_on(PgConnection::connect(&cluster.url(role, database))).expect("a connection");
         let (app, owner) = (connect(APP), connect(SUPERUSER));
         let mut books = Self { runtime, app, owner, random: Random::seeded(SEED), payments: Vec::new(), ids: BTreeMap::new(), keys: 0 };
         books.run(
@@ -127,7 +184,7 @@ impl Books {
              create trigger no_delete before delete on entries_copied for each statement execute function forbid_change();
              create trigger no_truncate before truncate on entries_copied for each statement execute function forbid_change()",
         );
-        books.payments = books.new_payments(PAYMENTS);
+        books.payments = books.new_payments(payments);
         // Every account gets a first entry, so that it is open and has a balance.
         let payments = books.payments.clone();
         for some in payments.chunks(BATCH) {
@@ -167,6 +224,67 @@ impl Books {
             )
             .expect("accounts");
         rows.iter().map(|row| (Address::from_slice(row.get::<&[u8], _>(0)), (row.get(1), row.get(2)))).collect()
+    }
+
+    /// Credits of the same accounts, made by the server, until there are so many entries.
+    fn fill(&mut self, rows: u64) {
+        const STEP: u64 = 50_000;
+        while self.keys + STEP <= rows {
+            let statement = sqlx::query(
+                "insert into funds_ledger_entries (entry_type, payment_ref_kind, payment_id, chain_id, asset, debit_account_id,
+                     credit_account_id, amount_units, asset_decimals, idempotency_key, memo)
+                 select 'payment_detected', 'entity', e.payment_id, e.chain_id, e.asset, e.debit_account_id, e.credit_account_id,
+                     1 + n % 1000, 6, 'verdict:' || n || ':credit', 'deposit confirmed, tx 0x' || md5(n::text) || md5((n + 1)::text)
+                 from generate_series($1::bigint + 1, $1 + $2) n
+                 join funds_ledger_entries e on e.id = 1 + (n * 7919) % $3",
+            );
+            let bound = statement
+                .bind(self.keys.cast_signed())
+                .bind(STEP.cast_signed())
+                .bind(i64::try_from(self.payments.len()).expect("payments in memory"));
+            let written = self.runtime.block_on(bound.execute(&mut self.owner)).expect("rows");
+            assert_eq!(written.rows_affected(), STEP);
+            self.keys += STEP;
+        }
+        self.run("analyze");
+        self.run("checkpoint");
+    }
+
+    /// The commit alone: what a caller waits for after the last statement.
+    fn commit_one(&mut self) -> Duration {
+        let entries = self.known(1);
+        let app = &mut self.app;
+        self.runtime.block_on(async {
+            let mut transaction = app.begin().await.expect("a transaction");
+            store::append(&mut transaction, &entries).await.expect("good entries");
+            let started = Instant::now();
+            transaction.commit().await.expect("a commit");
+            started.elapsed()
+        })
+    }
+
+    fn read_balances(&mut self, count: usize) -> Duration {
+        let keys: Vec<AccountKey> = self.known(count).into_iter().map(|entry| entry.credit).collect();
+        let app = &mut self.app;
+        self.runtime.block_on(async {
+            let started = Instant::now();
+            for key in keys {
+                let balance = store::balance(app, asset(), key).await.expect("a balance");
+                assert!(!balance.units.is_zero());
+            }
+            started.elapsed()
+        })
+    }
+
+    fn ask_nothing(&mut self, count: usize) -> Duration {
+        let app = &mut self.app;
+        self.runtime.block_on(async {
+            let started = Instant::now();
+            for _ in 0..count {
+                sqlx::query_scalar::<_, i32>("select 1").fetch_one(&mut *app).await.expect("an answer");
+            }
+            started.elapsed()
+        })
     }
 
     /// Credits of payments whose accounts are open.

@@ -11,7 +11,23 @@ mod worker;
 pub use worker::Lapser;
 
 use crate::intent::IntentError;
-use crate::units::{Disposition, IntentId, UserId};
+use crate::officer::UserRole;
+use crate::units::{ApiTokenId, Disposition, IntentId, UserId};
+
+/// Who approves: an officer, by a token of theirs, or by a passkey at the console and then without one.
+#[derive(Clone, Copy, Debug)]
+pub struct Approver {
+    pub officer: UserId,
+    pub role: UserRole,
+    pub token: Option<ApiTokenId>,
+}
+
+impl Approver {
+    /// As `Caller::name` names the same person.
+    pub fn name(&self) -> String {
+        format!("user:{}", self.officer)
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApprovalError {

@@ -18,6 +18,7 @@ use time::OffsetDateTime;
 use crate::db::DbError;
 use crate::intent::{FeeTerms, IntentError, IntentState};
 use crate::rpc::RpcError;
+use crate::screen::Hold;
 use crate::signing::{CheckError, RequestError};
 use crate::units::{BlockRef, ChainId, Disposition, IntentId};
 
@@ -66,6 +67,8 @@ pub enum BroadcastError {
         "money of intent {intent} is credited and has not passed the release gate; it waits for that (`amanatd confirm explain` says for how long)"
     )]
     OnlyCredited { intent: IntentId },
+    #[error("money of intent {intent} is held: {hold}")]
+    Held { intent: IntentId, hold: Hold },
     #[error("{what}: {source}")]
     Item { what: String, source: Box<BroadcastError> },
     #[error("intent {intent} is with station {station:?}; take it over only if that station is gone for good")]
@@ -97,6 +100,7 @@ impl BroadcastError {
             Self::Item { source, .. } => source.disposition(),
             Self::Halted { .. }
             | Self::OnlyCredited { .. }
+            | Self::Held { .. }
             | Self::OtherStation { .. }
             | Self::ApprovalsExpired { .. }
             | Self::NonceUsed { .. }

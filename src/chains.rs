@@ -1,12 +1,17 @@
 //! The chain book: facts about chains and tokens, read from `chains.toml` once at start.
 //!
 //! Pure. RPC URLs are configuration and not here; thresholds in force are `settings`, the number in
-//! this book is only the value before anybody set one. Feeds of the price oracle join with `quote`.
+//! this book is only the value before anybody set one. What the price oracle knows is in [`prices`].
+
+pub mod prices;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::Address;
 use serde::Deserialize;
+
+pub use prices::{FeedSpec, MarketSpec, PairKind, PairSpec, PriceBook, VenueSpec, base_of};
+use prices::{RawFeed, RawPair, RawVenue};
 
 use crate::units::{Asset, AssetId, ChainId, Confirmations, ParseAssetError, parse_address};
 
@@ -14,6 +19,7 @@ use crate::units::{Asset, AssetId, ChainId, Confirmations, ParseAssetError, pars
 #[derive(Clone, Debug)]
 pub struct ChainBook {
     chains: BTreeMap<ChainId, ChainSpec>,
+    prices: PriceBook,
 }
 
 #[derive(Clone, Debug)]
@@ -31,7 +37,12 @@ pub struct ChainSpec {
     /// The most that a transaction of this chain may pay per gas, in wei; the configuration's maximum alone
     /// where there is none.
     pub max_fee_per_gas_max: Option<u128>,
+    /// Where the chain's sanctions oracle answers `isSanctioned(address)`.
+    pub sanctions_oracle: Option<Address>,
     pub tokens: Vec<TokenSpec>,
+    pub feeds: Vec<FeedSpec>,
+    /// Says whether a rollup's sequencer is up, and since when.
+    pub sequencer: Option<Address>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -39,6 +50,8 @@ pub struct ChainSpec {
 pub struct NativeSpec {
     pub symbol: String,
     pub decimals: u8,
+    /// The pair that prices it; without one it is not offered for prices in another currency.
+    pub price: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -68,15 +81,51 @@ pub struct TokenSpec {
     pub symbol: String,
     pub contract: Address,
     pub decimals: u8,
+    /// How the contract says that its issuer has frozen an address; `None` where it cannot.
+    pub freeze_check: Option<FreezeCheck>,
+    /// The pair whose sources price this very token. A bridged token has its own or none: the original's
+    /// price is not its price.
+    pub price: Option<String>,
+}
+
+/// The function by which a token's contract tells whether its issuer has frozen an address. All take the
+/// address and return a bool; issuers have not agreed on a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum FreezeCheck {
+    /// Tether's first contract on Ethereum, where it is a public mapping.
+    #[serde(rename = "isBlackListed")]
+    IsBlackListed,
+    /// The same contract's function of the same meaning.
+    #[serde(rename = "getBlackListStatus")]
+    GetBlackListStatus,
+    /// Circle's FiatToken.
+    #[serde(rename = "isBlacklisted")]
+    IsBlacklisted,
+    /// Tether's later contracts, USDT0 among them.
+    #[serde(rename = "isBlocked")]
+    IsBlocked,
+}
+
+impl FreezeCheck {
+    /// What the four bytes of the call are the hash of.
+    pub const fn signature(self) -> &'static str {
+        match self {
+            Self::IsBlackListed => "isBlackListed(address)",
+            Self::GetBlackListStatus => "getBlackListStatus(address)",
+            Self::IsBlacklisted => "isBlacklisted(address)",
+            Self::IsBlocked => "isBlocked(address)",
+        }
+    }
 }
 
 impl ChainBook {
     /// Reads and checks the whole text; the error names the chain, the field and the value.
     pub fn parse(text: &str) -> Result<Self, ChainBookError> {
         let raw: RawBook = toml::from_str(text).map_err(|source| ChainBookError::Form(Box::new(source)))?;
+        let prices = PriceBook::check(raw.pair, raw.venue)?;
         let mut chains = BTreeMap::new();
         for chain in raw.chain {
-            let spec = ChainSpec::check(chain)?;
+            let spec = ChainSpec::check(chain, &prices)?;
             if let Some(twice) = chains.insert(spec.id, spec) {
                 return Err(ChainBookError::Twice { chain: twice.id.get(), what: format!("chain {}", twice.id) });
             }
@@ -84,11 +133,16 @@ impl ChainBook {
         if chains.is_empty() {
             return Err(ChainBookError::Empty);
         }
-        Ok(Self { chains })
+        Ok(Self { chains, prices })
     }
 
     pub fn get(&self, id: ChainId) -> Option<&ChainSpec> {
         self.chains.get(&id)
+    }
+
+    /// What prices are made of.
+    pub fn prices(&self) -> &PriceBook {
+        &self.prices
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &ChainSpec> {
@@ -163,7 +217,7 @@ impl ChainSpec {
         }
     }
 
-    fn check(raw: RawChain) -> Result<Self, ChainBookError> {
+    fn check(raw: RawChain, prices: &PriceBook) -> Result<Self, ChainBookError> {
         let bad = |field: &'static str, value: String, remedy: &'static str| ChainBookError::Field { chain: raw.id, field, value, remedy };
         let id = ChainId::new(raw.id).ok_or_else(|| bad("id", raw.id.to_string(), "use the EIP-155 chain id"))?;
         if raw.native.decimals > DECIMALS_MAX {
@@ -201,8 +255,30 @@ impl ChainSpec {
             if !contracts.insert(contract) || !symbols.insert(token.symbol.clone()) {
                 return Err(ChainBookError::Twice { chain: raw.id, what: format!("token {} at {contract}", token.symbol) });
             }
-            tokens.push(TokenSpec { symbol: token.symbol, contract, decimals: token.decimals });
+            if let Some(pair) = &token.price {
+                prices.require("token.price", pair)?;
+            }
+            tokens.push(TokenSpec {
+                symbol: token.symbol,
+                contract,
+                decimals: token.decimals,
+                freeze_check: token.freeze_check,
+                price: token.price,
+            });
         }
+        if let Some(pair) = &raw.native.price {
+            prices.require("native.price", pair)?;
+        }
+        let feeds = raw.feed.into_iter().map(|feed| feed.check(prices)).collect::<Result<Vec<_>, _>>()?;
+        let sequencer = match &raw.sequencer {
+            None => None,
+            Some(text) => Some(parse_address(text).map_err(|_| bad("sequencer", text.clone(), "use the uptime feed's address"))?),
+        };
+        let oracle = raw.sanctions_oracle.as_deref().map(parse_address).transpose();
+        let sanctions_oracle = oracle.map_err(|_| {
+            let value = raw.sanctions_oracle.clone().unwrap_or_default();
+            bad("sanctions_oracle", value, "use the oracle's address with its EIP-55 checksum, or leave it out")
+        })?;
         Ok(Self {
             id,
             name: raw.name,
@@ -213,7 +289,10 @@ impl ChainSpec {
             release_threshold,
             reorg_window: raw.reorg_window,
             max_fee_per_gas_max: raw.max_fee_per_gas_gwei.map(|gwei| u128::from(gwei) * WEI_PER_GWEI),
+            sanctions_oracle,
             tokens,
+            feeds,
+            sequencer,
         })
     }
 }
@@ -238,6 +317,10 @@ const WEI_PER_GWEI: u128 = 1_000_000_000;
 struct RawBook {
     #[serde(default)]
     chain: Vec<RawChain>,
+    #[serde(default)]
+    pair: Vec<RawPair>,
+    #[serde(default)]
+    venue: Vec<RawVenue>,
 }
 
 #[derive(Deserialize)]
@@ -252,8 +335,12 @@ struct RawChain {
     release_threshold: i64,
     reorg_window: u32,
     max_fee_per_gas_gwei: Option<u32>,
+    sanctions_oracle: Option<String>,
+    sequencer: Option<String>,
     #[serde(default)]
     token: Vec<RawToken>,
+    #[serde(default)]
+    feed: Vec<RawFeed>,
 }
 
 #[derive(Deserialize)]
@@ -262,6 +349,8 @@ struct RawToken {
     symbol: String,
     contract: String,
     decimals: u8,
+    freeze_check: Option<FreezeCheck>,
+    price: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -272,6 +361,8 @@ pub enum ChainBookError {
     Empty,
     #[error("chains.toml: chain {chain}: {field} = {value}; {remedy}")]
     Field { chain: u64, field: &'static str, value: String, remedy: &'static str },
+    #[error("chains.toml: {field} = {value}; {remedy}")]
+    Prices { field: &'static str, value: String, remedy: &'static str },
     #[error("chains.toml: chain {chain}: contract of token {symbol}")]
     Contract { chain: u64, symbol: String, source: ParseAssetError },
     #[error("chains.toml: chain {chain}: {what} is listed twice")]
@@ -328,6 +419,8 @@ mod tests {
         assert!(matches!(edit("name = \"Ethereum\"", "name = \"Ethereum\"\ncolour = 1"), ChainBookError::Form(_)));
         assert!(matches!(edit("decimals = 6", "decimals = 19"), ChainBookError::Field { field: "token.decimals", .. }));
         assert!(chain_of(&edit("max_fee_per_gas_gwei = 300", "max_fee_per_gas_gwei = 0")).contains("max_fee_per_gas_gwei = 0"));
+        assert!(chain_of(&edit("sanctions_oracle = \"0x40C5", "sanctions_oracle = \"0x40c5")).contains("sanctions_oracle = 0x40c5"));
+        assert!(matches!(edit("freeze_check = \"isBlackListed\"", "freeze_check = \"isFrozen\""), ChainBookError::Form(_)));
         assert!(matches!(ChainBook::parse(""), Err(ChainBookError::Empty)));
     }
 }

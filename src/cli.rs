@@ -9,11 +9,18 @@ mod chain;
 mod confirm;
 mod console;
 mod database;
+mod doctor;
 mod intents;
+mod oracle;
+mod payment;
 mod people;
 mod policy;
+mod quote;
 mod rescan;
+mod screen;
+mod seal;
 mod sign;
+mod statement;
 mod threshold;
 mod webhook;
 
@@ -56,6 +63,8 @@ pub enum Command {
     Migrate,
     /// Check the configuration and everything it points to, and say what was found.
     Check,
+    /// Look at everything the daemon stands on, and say of each finding what to do.
+    Doctor(doctor::DoctorArgs),
     /// Trezor accounts: enrol one, list them, prove their addresses.
     #[command(subcommand)]
     Account(account::AccountCommand),
@@ -68,14 +77,28 @@ pub enum Command {
     /// Thresholds of the credit and the release gate, with their history.
     #[command(subcommand)]
     Threshold(threshold::ThresholdCommand),
+    /// What an amount would be in a token now, and why; `quote verify` computes every stored quote again.
+    Quote(quote::QuoteArgs),
+    /// The price oracle: thresholds with their history, status, acceptance vectors, replay of a past crisis.
+    #[command(subcommand)]
+    Oracle(oracle::OracleCommand),
     /// Why a payment's transfers count, may leave, or wait.
     #[command(subcommand)]
     Confirm(confirm::ConfirmCommand),
+    /// Held transfers: list them, show one, clear or confirm it as a resolver.
+    #[command(subcommand)]
+    Screen(screen::ScreenCommand),
     /// The breaker of a chain: status, halt, resume.
     #[command(subcommand)]
     Chain(chain::ChainCommand),
     /// Read blocks of a chain again and store what is missing; or extend the stored blocks downwards.
     Rescan(rescan::RescanArgs),
+    /// Payments: show one, cancel, release, refund, accept; and the terms of new ones.
+    #[command(subcommand)]
+    Payment(payment::PaymentCommand),
+    /// Disputes: open one, list those that wait, resolve one.
+    #[command(subcommand)]
+    Dispute(payment::DisputeCommand),
     /// What may leave: the policy in force, a dry run, a proposal, and what it says of an intent.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -95,9 +118,16 @@ pub enum Command {
     Sign(sign::SignArgs),
     /// Compare every custody account with the chain, and list open findings.
     Reconcile(books::ReconcileArgs),
-    /// Prove that balances equal their entries, that the books balance, and that every verdict follows from
-    /// the history of its thresholds.
-    Verify,
+    /// Prove that balances equal their entries, that the books balance, that nothing that was sealed has changed,
+    /// and that every verdict follows from the history of its thresholds.
+    Verify(books::VerifyArgs),
+    /// Seals of the ledger: list them, export their heads, sign one on the Trezor.
+    #[command(subcommand)]
+    Seal(seal::SealCommand),
+    /// Entries of a payment, an account or a period, as CSV or JSON.
+    Statement(statement::StatementArgs),
+    /// Every account's balance, now or at an instant, as CSV or JSON.
+    Balances(statement::BalancesArgs),
     /// Show the whole way on this machine, with a simulated Trezor.
     #[cfg(feature = "devkit")]
     Demo(DemoArgs),
@@ -121,7 +151,7 @@ pub struct DemoArgs {
 /// How to reach a running daemon.
 #[derive(Clone, Debug, Args)]
 pub struct Remote {
-    /// The daemon's API.
+    /// The daemon's API: a URL, or unix:/run/amanatd/api.sock on its host.
     #[arg(long, default_value = "http://127.0.0.1:8700", env = "AMANATD_URL")]
     url: String,
     /// A file that holds the bearer token; else systemd's credential api-token.
@@ -145,15 +175,21 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     let config = || Config::load(&cli.config);
     match cli.command {
         Command::Serve { standby } => crate::daemon::serve(config()?, standby).await,
-        Command::Migrate => database::migrate(&config()?).await,
+        Command::Migrate => database::migrate(&cli.config).await,
         Command::Check => database::check(&config()?).await,
+        Command::Doctor(args) => doctor::run(args, &cli.config).await,
         Command::Account(command) => account::run(command, &config()?).await,
         Command::User(command) => people::run_user(command, &config()?).await,
         Command::Token(command) => people::run_token(command, &config()?).await,
         Command::Threshold(command) => threshold::run(command, &config()?).await,
+        Command::Quote(args) => quote::run(args, &config()?).await,
+        Command::Oracle(command) => oracle::run(command, config).await,
         Command::Confirm(command) => confirm::run(command, &config()?).await,
+        Command::Screen(command) => screen::run(command).await,
         Command::Chain(command) => chain::run(command, &config()?).await,
         Command::Rescan(args) => rescan::run(args, &config()?).await,
+        Command::Payment(command) => payment::run(command, || Ok(config()?)).await,
+        Command::Dispute(command) => payment::run_dispute(command).await,
         Command::Policy(command) => policy::run(command).await,
         Command::Proposal(command) => policy::run_proposal(command).await,
         Command::Destination(command) => policy::run_destination(command).await,
@@ -161,7 +197,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Webhook(command) => webhook::run(command, &config()?).await,
         Command::Sign(args) => sign::run(args).await,
         Command::Reconcile(args) => books::reconcile(args, &config()?).await,
-        Command::Verify => books::verify(&config()?).await,
+        Command::Verify(args) => books::verify(args, &config()?).await,
+        Command::Seal(command) => seal::run(command, &config()?).await,
+        Command::Statement(args) => statement::statement(args, &config()?).await,
+        Command::Balances(args) => statement::balances(args, &config()?).await,
         #[cfg(feature = "devkit")]
         Command::Demo(_) => anyhow::bail!("the demo is dispatched by the binary"),
     }

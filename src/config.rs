@@ -7,16 +7,23 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::api::{DoorLimits, Rate};
 use crate::chains::{ChainBook, ChainBookError};
+use crate::console::{ConsoleOptions, ConsoleOptionsError};
 use crate::intent::PlanPolicy;
+use crate::quote::SourceOptions;
 use crate::rpc::{Node, NodeError, NodeOptions, ProviderLimits};
 use crate::scan::ScanOptions;
-use crate::units::{BlockNumber, ChainId};
+use crate::screen::guard::Reach;
+use crate::screen::provider::SCORE_MAX;
+use crate::screen::{ListError, ListFile, Provider, ProviderError, ProviderOptions, ScreenOptions, Waiver};
+use crate::units::{BlockNumber, ChainId, parse_units};
 use crate::webhook::Guard;
 
 /// Everything `amanatd serve` needs, checked.
@@ -26,13 +33,55 @@ pub struct Config {
     pub book: ChainBook,
     pub chains: BTreeMap<ChainId, ChainConfig>,
     pub api_listen: SocketAddr,
+    /// How much one caller may have of the API.
+    pub api_doors: DoorLimits,
+    /// Where the API listens too, for stations on this host without a network.
+    pub api_socket: Option<PathBuf>,
     pub metrics_listen: SocketAddr,
     pub poll: Duration,
     /// From one look for findings to the next.
     pub reconcile: Duration,
     /// Where webhooks may go.
     pub webhook_guard: Guard,
+    /// Officers' pages; off where it is not configured.
+    pub console: Option<ConsoleOptions>,
     pub plan: PlanPolicy,
+    pub screening: ScreeningConfig,
+    /// Where the heads of the ledger's seals are appended, beside the journal.
+    pub seal_heads_file: Option<PathBuf>,
+    pub oracle: OracleConfig,
+}
+
+/// What transfers are screened by. Nothing is opened yet.
+#[derive(Clone, Debug)]
+pub struct ScreeningConfig {
+    pub list_file: Option<PathBuf>,
+    /// Whether the sanctions oracles of chains.toml are asked.
+    pub oracle: bool,
+    pub provider: Option<ProviderOptions>,
+    pub waiver: Waiver,
+    /// From one look at the list's file to the next.
+    pub every: Duration,
+    /// From one look for what issuers have frozen to the next.
+    pub freeze_every: Duration,
+}
+
+impl ScreeningConfig {
+    /// Reads the list and makes the provider's client; nobody is asked.
+    pub fn open(&self) -> Result<ScreenOptions, ConfigError> {
+        let list = self.list_file.as_deref().map(ListFile::open).transpose()?.map(Arc::new);
+        let provider = self.provider.clone().map(Provider::new).transpose()?.map(Arc::new);
+        Ok(ScreenOptions { list, oracle: self.oracle, provider, waiver: self.waiver.clone(), every: self.every })
+    }
+}
+
+/// Quotes for payments in another currency than their token.
+#[derive(Debug, Default)]
+pub struct OracleConfig {
+    /// Off: such payments are refused.
+    pub quoting_enabled: bool,
+    /// By the venue's name in chains.toml.
+    pub sources: BTreeMap<String, SourceOptions>,
 }
 
 /// Connection strings for the daemon and for `amanatd migrate`.
@@ -68,6 +117,10 @@ pub enum ConfigError {
     Form { path: PathBuf, message: String },
     #[error(transparent)]
     Chains(#[from] ChainBookError),
+    #[error(transparent)]
+    List(#[from] ListError),
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
     #[error("configuration field {field} = {value}: {remedy}")]
     Field { field: String, value: String, remedy: &'static str },
     #[error("{what} is not configured: set {field}, or {field}_file, or give systemd the credential {credential}")]
@@ -83,7 +136,7 @@ struct RawConfig {
     #[serde(default)]
     database: RawDatabase,
     #[serde(default)]
-    api: RawListen,
+    api: RawApi,
     #[serde(default)]
     metrics: RawListen,
     #[serde(default)]
@@ -91,7 +144,15 @@ struct RawConfig {
     #[serde(default)]
     webhooks: RawWebhooks,
     #[serde(default)]
+    console: RawConsole,
+    #[serde(default)]
     planning: RawPlanning,
+    #[serde(default)]
+    screening: RawScreening,
+    #[serde(default)]
+    ledger: RawLedger,
+    #[serde(default)]
+    oracle: RawOracle,
     #[serde(default, rename = "chain")]
     chains: Vec<RawChain>,
 }
@@ -109,6 +170,49 @@ struct RawDatabase {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct RawApi {
+    listen: Option<String>,
+    /// A socket of this host besides; api.sock in systemd's runtime directory if absent.
+    socket: Option<PathBuf>,
+    /// Calls a second of one token, and how many a rested one may make at once.
+    token_per_second: Option<u32>,
+    token_burst: Option<u32>,
+    /// The same for calls without a live token, of one remote address.
+    address_per_second: Option<u32>,
+    address_burst: Option<u32>,
+    /// Streams of events at a time, of all callers.
+    streams_max: Option<u32>,
+}
+
+impl RawApi {
+    fn doors(&self) -> Result<DoorLimits, ConfigError> {
+        let checked = |name: &str, given: Option<u32>, default: u32| match given {
+            Some(value) if !(1..=1_000_000).contains(&value) => Err(field(name, value, "use 1 to 1000000")),
+            Some(value) => Ok(value),
+            None => Ok(default),
+        };
+        let DoorLimits { token, address, streams_max } = DoorLimits::default();
+        let streams_max = match self.streams_max {
+            Some(max) if max > 10_000 => return Err(field("api.streams_max", max, "use 0 (no streams) to 10000")),
+            Some(max) => usize::try_from(max).unwrap_or(streams_max),
+            None => streams_max,
+        };
+        Ok(DoorLimits {
+            token: Rate {
+                per_second: checked("api.token_per_second", self.token_per_second, token.per_second)?,
+                burst: checked("api.token_burst", self.token_burst, token.burst)?,
+            },
+            address: Rate {
+                per_second: checked("api.address_per_second", self.address_per_second, address.per_second)?,
+                burst: checked("api.address_burst", self.address_burst, address.burst)?,
+            },
+            streams_max,
+        })
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RawListen {
     listen: Option<String>,
 }
@@ -119,6 +223,17 @@ struct RawWebhooks {
     /// Networks that webhooks may reach besides the public internet, and in the clear.
     #[serde(default)]
     allowed_networks: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConsole {
+    /// Where officers' browsers find the console. Without it there is none.
+    origin: Option<String>,
+    /// What passkeys are bound to; the origin's host without it.
+    rp_id: Option<String>,
+    /// An address of its own; the API's without it.
+    listen: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -153,6 +268,89 @@ impl Default for RawPlanning {
     fn default() -> Self {
         Self { approvals_required: default_approvals(), max_fee_per_gas_gwei: default_gwei() }
     }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawOracle {
+    /// Whether payments in another currency than their token are quoted. ORACLE_QUOTING_ENABLED overrides it.
+    #[serde(default)]
+    quoting_enabled: bool,
+    #[serde(default)]
+    source: Vec<RawSource>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLedger {
+    /// One line for each seal, relative to this file. Copy it to a host that the database's owner cannot reach.
+    seal_heads_file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawScreening {
+    /// Sanctioned addresses, one a line or a JSON array; relative to this file.
+    list_file: Option<PathBuf>,
+    /// Ask the sanctions oracle of each chain that has one in chains.toml.
+    #[serde(default)]
+    oracle: bool,
+    provider: Option<RawProvider>,
+    /// Amounts of a token below this pass although a screener does not answer; without it none does.
+    pass_unscreened_below: Option<String>,
+    /// How often the list's file is looked at.
+    #[serde(default = "default_list_seconds")]
+    list_seconds: u64,
+    /// How often tokens are asked which addresses their issuers have frozen.
+    #[serde(default = "default_freeze_seconds")]
+    freeze_seconds: u64,
+}
+
+impl Default for RawScreening {
+    fn default() -> Self {
+        Self {
+            list_file: None,
+            oracle: false,
+            provider: None,
+            pass_unscreened_below: None,
+            list_seconds: default_list_seconds(),
+            freeze_seconds: default_freeze_seconds(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawProvider {
+    /// How records name it.
+    name: String,
+    /// Credential: screening-url.
+    url: Option<String>,
+    url_file: Option<PathBuf>,
+    /// Sent as a bearer token. Credential: screening-token.
+    token_file: Option<PathBuf>,
+    /// From this score on it is a hit.
+    hit_score: u8,
+    #[serde(default = "default_timeout_seconds")]
+    timeout_seconds: u64,
+    /// The provider is in our own network: http and private addresses are fine.
+    #[serde(default)]
+    private: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSource {
+    /// A venue of chains.toml.
+    name: String,
+    /// Whether it is asked; as chains.toml says if absent.
+    enabled: Option<bool>,
+    /// A key, where the venue wants one. Credential: oracle-key-<name>.
+    key_file: Option<PathBuf>,
+    /// Another place where it answers.
+    url: Option<String>,
+    /// The most that it is asked.
+    requests_per_minute: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -247,6 +445,18 @@ fn default_reconcile_seconds() -> u64 {
     300
 }
 
+fn default_list_seconds() -> u64 {
+    60
+}
+
+fn default_freeze_seconds() -> u64 {
+    300
+}
+
+fn default_timeout_seconds() -> u64 {
+    10
+}
+
 fn default_approvals() -> u8 {
     1
 }
@@ -266,11 +476,17 @@ const AGREEMENT: usize = 2;
 const WEI_PER_GWEI: u128 = 1_000_000_000;
 
 impl Config {
+    /// The migrator's connection and nothing else, as `amanatd migrate` needs it; `None` where it is not configured.
+    pub fn migrator_url(path: &Path) -> Result<Option<SecretString>, ConfigError> {
+        let database = raw(path)?.database;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let url = secret(database.migrator_url, database.migrator_url_file, "migrator-url", folder)?;
+        Ok(url.map(SecretString::from))
+    }
+
     /// Reads the file and everything it points to.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = read(path)?;
-        let raw: RawConfig =
-            toml::from_str(&text).map_err(|error| ConfigError::Form { path: path.to_owned(), message: error.to_string() })?;
+        let raw = raw(path)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         let book = ChainBook::parse(&read(&folder.join(&raw.chains_file))?)?;
         let chains = chains(raw.chains, &book, folder)?;
@@ -286,21 +502,32 @@ impl Config {
         if raw.planning.max_fee_per_gas_gwei == 0 {
             return Err(field("planning.max_fee_per_gas_gwei", 0, "use at least 1"));
         }
+        let screening = screening(raw.screening, folder)?;
         Ok(Self {
             database: database(raw.database, folder)?,
+            screening,
+            oracle: oracle(raw.oracle, &book, folder)?,
             book,
             chains,
-            api_listen: listen("api.listen", raw.api, API_LISTEN)?,
-            metrics_listen: listen("metrics.listen", raw.metrics, METRICS_LISTEN)?,
+            api_doors: raw.api.doors()?,
+            api_listen: listen("api.listen", raw.api.listen, API_LISTEN)?,
+            api_socket: socket(raw.api.socket, folder),
+            metrics_listen: listen("metrics.listen", raw.metrics.listen, METRICS_LISTEN)?,
             poll: Duration::from_millis(raw.watch.poll_ms),
             reconcile: Duration::from_secs(raw.watch.reconcile_seconds),
             webhook_guard: guard(&raw.webhooks)?,
+            console: console(raw.console)?,
             plan: PlanPolicy {
                 approvals_required: raw.planning.approvals_required,
                 max_fee_per_gas_max: u128::from(raw.planning.max_fee_per_gas_gwei) * WEI_PER_GWEI,
             },
+            seal_heads_file: raw.ledger.seal_heads_file.map(|file| folder.join(file)),
         })
     }
+}
+
+fn raw(path: &Path) -> Result<RawConfig, ConfigError> {
+    toml::from_str(&read(path)?).map_err(|error| ConfigError::Form { path: path.to_owned(), message: error.to_string() })
 }
 
 fn guard(raw: &RawWebhooks) -> Result<Guard, ConfigError> {
@@ -311,6 +538,58 @@ fn guard(raw: &RawWebhooks) -> Result<Guard, ConfigError> {
     Ok(Guard::new(raw.allowed_networks.iter().map(read).collect::<Result<_, _>>()?))
 }
 
+fn console(raw: RawConsole) -> Result<Option<ConsoleOptions>, ConfigError> {
+    let Some(origin) = raw.origin else {
+        return match (raw.rp_id, raw.listen) {
+            (None, None) => Ok(None),
+            (Some(value), _) | (None, Some(value)) => {
+                Err(field("console", value, "set console.origin too; without an origin there is no console"))
+            }
+        };
+    };
+    let mut options = ConsoleOptions::new(&origin, raw.rp_id.as_deref()).map_err(|error| {
+        let (name, value) = match error {
+            ConsoleOptionsError::RelyingParty => ("console.rp_id", raw.rp_id.clone().unwrap_or_else(|| origin.clone())),
+            _ => ("console.origin", origin.clone()),
+        };
+        field(name, value, error.remedy())
+    })?;
+    options.listen = raw.listen.map(|text| listen("console.listen", Some(text), "")).transpose()?;
+    Ok(Some(options))
+}
+
+/// The variable that switches quoting on or off, whatever the file says.
+const QUOTING_VARIABLE: &str = "ORACLE_QUOTING_ENABLED";
+
+fn oracle(raw: RawOracle, book: &ChainBook, folder: &Path) -> Result<OracleConfig, ConfigError> {
+    let quoting_enabled = match std::env::var(QUOTING_VARIABLE).as_deref() {
+        Err(_) => raw.quoting_enabled,
+        Ok("true" | "1") => true,
+        Ok("false" | "0") => false,
+        Ok(other) => return Err(field(QUOTING_VARIABLE, other, "use true or false")),
+    };
+    let mut sources = BTreeMap::new();
+    for venue in book.prices().venues() {
+        let key = secret(None, None, &format!("oracle-key-{}", venue.name), folder)?.map(SecretString::from);
+        sources.insert(venue.name.clone(), SourceOptions { key, ..SourceOptions::default() });
+    }
+    for source in raw.source {
+        let Some(options) = sources.get_mut(&source.name) else {
+            return Err(field("oracle.source.name", source.name, "use the name of a [[venue]] of chains.toml"));
+        };
+        options.enabled = source.enabled;
+        options.url = source.url;
+        if let Some(file) = source.key_file {
+            options.key = Some(SecretString::from(read(&folder.join(file))?.trim().to_owned()));
+        }
+        if let Some(0) = source.requests_per_minute {
+            return Err(field("oracle.source.requests_per_minute", 0, "use at least 1"));
+        }
+        options.requests_per_minute = source.requests_per_minute;
+    }
+    Ok(OracleConfig { quoting_enabled, sources })
+}
+
 fn database(raw: RawDatabase, folder: &Path) -> Result<DatabaseSource, ConfigError> {
     let url = secret(raw.url, raw.url_file, "database-url", folder)?.ok_or(ConfigError::Missing {
         what: "the database",
@@ -319,6 +598,53 @@ fn database(raw: RawDatabase, folder: &Path) -> Result<DatabaseSource, ConfigErr
     })?;
     let migrator_url = secret(raw.migrator_url, raw.migrator_url_file, "migrator-url", folder)?;
     Ok(DatabaseSource { url: url.into(), migrator_url: migrator_url.map(SecretString::from) })
+}
+
+fn screening(raw: RawScreening, folder: &Path) -> Result<ScreeningConfig, ConfigError> {
+    if !(1..=3_600).contains(&raw.list_seconds) {
+        return Err(field("screening.list_seconds", raw.list_seconds, "use 1 to 3600"));
+    }
+    if !(10..=86_400).contains(&raw.freeze_seconds) {
+        return Err(field("screening.freeze_seconds", raw.freeze_seconds, "use 10 to 86400"));
+    }
+    // Six decimals, as most stablecoins have them.
+    if let Some(below) = raw.pass_unscreened_below.as_deref().filter(|below| parse_units(below, 6).is_err()) {
+        return Err(field("screening.pass_unscreened_below", below, "use an amount of a token such as \"100\", or leave it out"));
+    }
+    Ok(ScreeningConfig {
+        list_file: raw.list_file.map(|file| folder.join(file)),
+        oracle: raw.oracle,
+        provider: raw.provider.map(|provider| self::provider(provider, folder)).transpose()?,
+        waiver: Waiver { pass_below: raw.pass_unscreened_below },
+        every: Duration::from_secs(raw.list_seconds),
+        freeze_every: Duration::from_secs(raw.freeze_seconds),
+    })
+}
+
+fn provider(raw: RawProvider, folder: &Path) -> Result<ProviderOptions, ConfigError> {
+    if !(1..=100).contains(&raw.name.chars().count()) {
+        return Err(field("screening.provider.name", raw.name, "use 1 to 100 characters"));
+    }
+    if !(1..=SCORE_MAX).contains(&raw.hit_score) {
+        return Err(field("screening.provider.hit_score", raw.hit_score, "use 1 to 100"));
+    }
+    if !(1..=60).contains(&raw.timeout_seconds) {
+        return Err(field("screening.provider.timeout_seconds", raw.timeout_seconds, "use 1 to 60"));
+    }
+    let url = secret(raw.url, raw.url_file, "screening-url", folder)?.ok_or(ConfigError::Missing {
+        what: "the screening provider's address",
+        field: "screening.provider.url",
+        credential: "screening-url".to_owned(),
+    })?;
+    let token = secret(None, raw.token_file, "screening-token", folder)?;
+    Ok(ProviderOptions {
+        name: raw.name,
+        url: url.into(),
+        token: token.map(SecretString::from),
+        hit_score: raw.hit_score,
+        reach: if raw.private { Reach::Private } else { Reach::Public },
+        timeout: Duration::from_secs(raw.timeout_seconds),
+    })
 }
 
 fn chains(raw: Vec<RawChain>, book: &ChainBook, folder: &Path) -> Result<BTreeMap<ChainId, ChainConfig>, ConfigError> {
@@ -389,8 +715,16 @@ fn secret(inline: Option<String>, file: Option<PathBuf>, credential: &str, folde
     if path.exists() { Ok(Some(read(&path)?.trim().to_owned())) } else { Ok(None) }
 }
 
-fn listen(name: &str, raw: RawListen, default: &str) -> Result<SocketAddr, ConfigError> {
-    let text = raw.listen.unwrap_or_else(|| default.to_owned());
+/// The socket that is named; else the one in the directory that systemd made for us.
+fn socket(named: Option<PathBuf>, folder: &Path) -> Option<PathBuf> {
+    match named {
+        Some(path) => Some(folder.join(path)),
+        None => std::env::var_os("RUNTIME_DIRECTORY").map(|directory| PathBuf::from(directory).join("api.sock")),
+    }
+}
+
+fn listen(name: &str, given: Option<String>, default: &str) -> Result<SocketAddr, ConfigError> {
+    let text = given.unwrap_or_else(|| default.to_owned());
     text.parse().map_err(|_| field(name, text, "use an address and a port, such as 127.0.0.1:8700"))
 }
 

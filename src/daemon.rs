@@ -6,10 +6,13 @@
 
 mod admin;
 mod heads;
+mod measure;
 mod notices;
+mod seals;
 mod start;
 mod supervise;
 
+pub(crate) use seals::read_heads;
 pub use start::serve;
 
 use std::time::Duration;
@@ -29,8 +32,23 @@ pub fn now() -> OffsetDateTime {
 
 /// Serves until `stop`; then requests under way are waited for, but not for long: a request that was sent
 /// by half would hold the process for ever.
-async fn serve_http(listener: TcpListener, router: Router, stop: CancellationToken) -> std::io::Result<()> {
+async fn serve_http<L>(listener: L, router: Router, stop: CancellationToken) -> std::io::Result<()>
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
     let serving = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+    end_with(serving, stop).await
+}
+
+/// The same, and each request knows its remote address: the API's limits go by it where a caller shows no token.
+async fn serve_remote(listener: TcpListener, router: Router, stop: CancellationToken) -> std::io::Result<()> {
+    let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
+    let serving = axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
+    end_with(serving, stop).await
+}
+
+async fn end_with(serving: impl IntoFuture<Output = std::io::Result<()>>, stop: CancellationToken) -> std::io::Result<()> {
     tokio::select! {
         ended = serving.into_future() => ended,
         () = start::past(&stop, REQUESTS_ENDING) => {

@@ -11,7 +11,7 @@ mod pool;
 mod selftest;
 
 pub use lease::{InstanceLease, LeaseError, LeaseNumber};
-pub use migrator::{MigrateError, migrate};
+pub use migrator::{MigrateError, may_migrate, migrate};
 pub use pool::{Database, DatabaseLimits, Work, place_of};
 pub use selftest::{SelfTestError, self_test};
 

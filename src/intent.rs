@@ -2,9 +2,11 @@
 //!
 //! What an officer approves is the digest of everything that reaches the chain. The nonce is taken in
 //! the transaction that stores the intent, so no counter elsewhere can drift from it. The policy is asked there
-//! too. Refunds have their kind already and are planned later; a cancel is an officer's act.
+//! too. A release or a refund pays a payout that was ordered; a dispute gives up those that nobody can have
+//! signed. A cancel is an officer's act.
 
 pub mod digest;
+mod dispute;
 pub mod judge;
 pub mod plan;
 pub mod raise;
@@ -14,16 +16,18 @@ mod void;
 mod worker;
 
 pub use crate::policy::IntentKind;
+pub use dispute::open_dispute;
 pub use raise::RaiseError;
 pub use state::{Illegal, IntentEvent, IntentState};
 pub use void::{give_back, void};
-pub use worker::{PlanPolicy, Planner, reservation_key};
+pub use worker::{PlanPolicy, Planner};
 
 use alloy::primitives::{Address, B256};
 use uuid::Uuid;
 
 use crate::account::{AccountError, DerivedAddress};
 use crate::db::DbError;
+use crate::escrow::EscrowError;
 use crate::ledger::LedgerError;
 use crate::payment::PaymentError;
 use crate::policy::PolicyError;
@@ -99,6 +103,8 @@ pub enum IntentError {
     #[error(transparent)]
     Payment(#[from] PaymentError),
     #[error(transparent)]
+    Escrow(#[from] EscrowError),
+    #[error(transparent)]
     Policy(#[from] PolicyError),
     #[error("intent {intent} cannot pay more")]
     Raise { intent: IntentId, source: RaiseError },
@@ -108,6 +114,8 @@ pub enum IntentError {
     GasTooHigh { estimate: u64, max: u64 },
     #[error("a station has had intent {0}; a signature may exist, so it cannot be given up")]
     MayBeSigned(IntentId),
+    #[error("intent {0} pays no order of a payment; an officer must look at it")]
+    NoPayout(IntentId),
     #[error("no intent {0}")]
     Unknown(IntentId),
     #[error("intent {intent}")]
@@ -129,9 +137,10 @@ impl IntentError {
             Self::Ledger(error) => error.disposition(),
             Self::Payment(error) => error.disposition(),
             Self::Policy(error) => error.disposition(),
+            Self::Escrow(error) => error.disposition(),
             Self::Item { source, .. } => source.disposition(),
             Self::Raise { .. } | Self::Unknown(_) | Self::Illegal { .. } | Self::MayBeSigned(_) => Disposition::Skip,
-            Self::ForeignNonce { .. } | Self::DigestMismatch(_) | Self::GasTooHigh { .. } => Disposition::Officer,
+            Self::ForeignNonce { .. } | Self::DigestMismatch(_) | Self::NoPayout(_) | Self::GasTooHigh { .. } => Disposition::Officer,
         }
     }
 }

@@ -5,15 +5,18 @@
 //! chain's balance of their address; claim accounts (credit-normal) answer *whose is it?*. Per asset,
 //! always: custody + network_fee + shortfall = claims + fees + operator.
 //!
-//! The store has `append` and reads. There is no update or delete to call. Seals join later.
+//! The store has `append` and reads. There is no update or delete to call. Seals fix what was posted, and
+//! statements are how it is read outside.
 
 mod entry;
 pub mod posting;
+pub mod seal;
+pub mod statement;
 pub mod store;
 mod worker;
 
 pub use entry::{AccountKey, AccountKind, Entry, EntryType};
-pub use worker::Bookkeeper;
+pub use worker::{Bookkeeper, credit, make_whole};
 
 use crate::db::DbError;
 use crate::payment::PaymentError;

@@ -18,11 +18,14 @@ pub mod rpc;
 // Money comes in.
 pub mod settings;
 pub mod account;
+pub mod quote;
 pub mod payment;
 pub mod deposit;
 pub mod scan;
 pub mod confirm;
+pub mod screen;
 pub mod ledger;
+pub mod escrow;
 
 // Money goes out.
 pub mod policy;
@@ -33,9 +36,10 @@ pub mod broadcast;
 pub mod settle;
 pub mod reconcile;
 
-// Machines look in.
+// Machines and people look in.
 pub mod webhook;
 pub mod api;
+pub mod console;
 
 // Wiring. `devkit` never reaches a release.
 pub mod config;

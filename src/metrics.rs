@@ -1,6 +1,15 @@
 //! Every metric this daemon exports: names and help texts in one place.
 //!
-//! Values are set by `daemon` from what workers report, so that no room knows that it is measured.
+//! Values are set by `daemon` from what workers report, so that no room knows that it is measured. Each metric is
+//! described once more, for operators, in docs/operating.md; a test compares the two.
+
+mod operations;
+mod oracle;
+
+pub use operations::{Operations, Standing, WaitingAtGate};
+pub use oracle::OracleMetrics;
+
+use std::sync::Arc;
 
 use prometheus::{Encoder, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
@@ -21,18 +30,39 @@ pub struct Metrics {
     policy_refusals: IntGaugeVec,
     stuck: IntGaugeVec,
     nonce_holes: IntGaugeVec,
+    screening_held: IntGaugeVec,
+    screening_waiting: IntGaugeVec,
+    frozen_addresses: IntGaugeVec,
     endpoint_requests: IntCounterVec,
     endpoint_bytes: IntCounterVec,
     endpoint_faults: IntCounterVec,
     endpoint_dissents: IntCounterVec,
     endpoint_resting: IntGaugeVec,
     head_notices_connected: IntGaugeVec,
+    invariant_violations: IntGaugeVec,
+    invariant_turns: IntGaugeVec,
+    ledger_sealed: IntGauge,
     webhook_pending: IntGauge,
     webhook_oldest: IntGauge,
     webhook_dead: IntGauge,
     webhook_disabled: IntGauge,
+    api_refused: IntCounterVec,
+    api_streams: IntGauge,
     standby: IntGauge,
     ready: IntGauge,
+    /// What is behind, waits, or is stuck.
+    pub operations: Operations,
+    described: Arc<Vec<Described>>,
+    oracle: OracleMetrics,
+}
+
+/// A metric as it is registered, whether or not it has a value yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    pub name: String,
+    pub help: String,
+    /// In their order.
+    pub labels: Vec<String>,
 }
 
 /// What one RPC endpoint has cost and done since the start.
@@ -45,6 +75,15 @@ pub struct EndpointTotals {
     pub resting: bool,
 }
 
+/// What is held and frozen on a chain now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ScreeningTotals {
+    pub hits: u64,
+    pub unavailable: u64,
+    pub waiting: u64,
+    pub frozen: u64,
+}
+
 impl Metrics {
     /// Registers everything once. The names are constants, so this cannot fail at run time.
     pub fn new() -> Self {
@@ -54,7 +93,7 @@ impl Metrics {
         };
         let worker_last_tick = gauges(
             "amanatd_worker_last_tick_timestamp_seconds",
-            "Unix time at which a worker last finished a tick without an error.",
+            "Unix time at which a worker last finished a tick without an error; before the first one, when it was started.",
             &["worker", "chain"],
         );
         let worker_errors = IntCounterVec::new(
@@ -96,6 +135,15 @@ impl Metrics {
             "Nonces that nothing is signed for, while something signed above them has waited for 10 minutes.",
             &["chain"],
         );
+        let screening_held = gauges(
+            "amanatd_screening_held_transfers",
+            "Credited transfers whose money is held: hit until a resolver decides, unavailable until a screener answers.",
+            &["chain", "outcome"],
+        );
+        let screening_waiting =
+            gauges("amanatd_screening_waiting_transfers", "Credited transfers that nobody has looked at yet.", &["chain"]);
+        let frozen_addresses =
+            gauges("amanatd_frozen_addresses", "Addresses of ours and of sellers that a token's issuer has frozen.", &["chain"]);
         let endpoint_requests = counters("amanatd_rpc_requests_total", "Requests sent to an RPC endpoint.");
         let endpoint_bytes = counters("amanatd_rpc_received_bytes_total", "Bytes of answers received from an RPC endpoint.");
         let endpoint_faults = counters("amanatd_rpc_faults_total", "Requests to which an RPC endpoint gave no usable answer.");
@@ -113,6 +161,18 @@ impl Metrics {
             "1 while a node announces new heads over its WebSocket; at 0 the chain is polled alone. Absent without websocket_url.",
             &["chain"],
         );
+        let invariant_violations = gauges(
+            "amanatd_invariant_violations",
+            "Violations of an invariant that stand; any halts the outflow of every chain. 0 is normal.",
+            &["invariant"],
+        );
+        let invariant_turns = gauges(
+            "amanatd_invariant_turns_total",
+            "How often all rows were looked at for an invariant since the start; at a standstill nobody looks.",
+            &["invariant"],
+        );
+        let ledger_sealed = IntGauge::new("amanatd_ledger_seal_number", "Number of the last seal whose head was exported.")
+            .expect("metric names and labels are constants of this file");
         let gauge = |name: &str, help: &str| IntGauge::new(name, help).expect("metric names are constants of this file");
         let webhook_pending = gauge("amanatd_webhook_pending_deliveries", "Events that wait to be taken by an endpoint.");
         let webhook_oldest = gauge("amanatd_webhook_oldest_pending_seconds", "How long the oldest of them has waited; 0 if none does.");
@@ -120,12 +180,20 @@ impl Metrics {
             gauge("amanatd_webhook_dead_deliveries", "Events that were given up after their last attempt, until they are sent again.");
         let webhook_disabled =
             gauge("amanatd_webhook_disabled_endpoints", "Endpoints that get nothing: disabled by hand, or by their answer 410.");
+        let api_refused = IntCounterVec::new(
+            Opts::new("amanatd_api_limited_total", "Calls refused with 429, by whose bucket was empty: a token's or a remote address's."),
+            &["caller"],
+        )
+        .expect("metric names and labels are constants of this file");
+        let api_streams = gauge("amanatd_api_open_streams", "Open streams of events.");
         let standby = gauge("amanatd_standby", "1 while another daemon holds the lease and this one waits for it.");
         let ready = IntGauge::new("amanatd_ready", "1 once the database answered, the API listens and workers run.")
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let all: [Box<dyn prometheus::core::Collector>; 24] = [
+        let operations = Operations::new();
+        let oracle = OracleMetrics::new();
+        let all: [Box<dyn prometheus::core::Collector>; 32] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
             Box::new(chain_scanned.clone()),
@@ -137,24 +205,39 @@ impl Metrics {
             Box::new(policy_refusals.clone()),
             Box::new(stuck.clone()),
             Box::new(nonce_holes.clone()),
+            Box::new(screening_held.clone()),
+            Box::new(screening_waiting.clone()),
+            Box::new(frozen_addresses.clone()),
             Box::new(endpoint_requests.clone()),
             Box::new(endpoint_bytes.clone()),
             Box::new(endpoint_faults.clone()),
             Box::new(endpoint_dissents.clone()),
             Box::new(endpoint_resting.clone()),
             Box::new(head_notices_connected.clone()),
+            Box::new(invariant_violations.clone()),
+            Box::new(invariant_turns.clone()),
+            Box::new(ledger_sealed.clone()),
             Box::new(webhook_pending.clone()),
             Box::new(webhook_oldest.clone()),
             Box::new(webhook_dead.clone()),
             Box::new(webhook_disabled.clone()),
+            Box::new(api_refused.clone()),
+            Box::new(api_streams.clone()),
             Box::new(standby.clone()),
             Box::new(ready.clone()),
             Box::new(build),
         ];
-        for collector in all {
+        let mut described = Vec::new();
+        for collector in all.into_iter().chain(operations.collectors()).chain(oracle.collectors()) {
+            described.extend(collector.desc().into_iter().map(|of| Described {
+                name: of.fq_name.clone(),
+                help: of.help.clone(),
+                labels: of.variable_labels.clone(),
+            }));
             registry.register(collector).expect("each metric is registered once");
         }
         Self {
+            oracle,
             registry,
             worker_last_tick,
             worker_errors,
@@ -167,19 +250,49 @@ impl Metrics {
             policy_refusals,
             stuck,
             nonce_holes,
+            screening_held,
+            screening_waiting,
+            frozen_addresses,
             endpoint_requests,
             endpoint_bytes,
             endpoint_faults,
             endpoint_dissents,
             endpoint_resting,
             head_notices_connected,
+            invariant_violations,
+            invariant_turns,
+            ledger_sealed,
             webhook_pending,
             webhook_oldest,
             webhook_dead,
             webhook_disabled,
+            api_refused,
+            api_streams,
             standby,
             ready,
+            operations,
+            described: Arc::new(described),
         }
+    }
+
+    /// Every metric there is, also those that have no value yet.
+    pub fn describe(&self) -> &[Described] {
+        &self.described
+    }
+
+    /// A worker that begins. Until its first good tick its age counts from here, so that one which never
+    /// succeeds shows; and its errors count from 0, so that the first one is an increase.
+    pub fn worker_started(&self, worker: &str, chain: Option<ChainId>, unix_seconds: i64) {
+        let chain = label(chain);
+        self.worker_last_tick.with_label_values(&[worker, &chain]).set(unix_seconds);
+        for disposition in ["retry", "skip", "officer", "stop"] {
+            self.worker_errors.with_label_values(&[worker, &chain, disposition]).inc_by(0);
+        }
+    }
+
+    /// What the price oracle exports.
+    pub fn oracle(&self) -> &OracleMetrics {
+        &self.oracle
     }
 
     pub fn tick_finished(&self, worker: &str, chain: Option<ChainId>, unix_seconds: i64) {
@@ -220,6 +333,14 @@ impl Metrics {
         self.nonce_holes.with_label_values(&[&chain]).set(holes.cast_signed());
     }
 
+    pub fn screening_seen(&self, chain: ChainId, totals: ScreeningTotals) {
+        let chain = chain.to_string();
+        self.screening_held.with_label_values(&[chain.as_str(), "hit"]).set(totals.hits.cast_signed());
+        self.screening_held.with_label_values(&[chain.as_str(), "unavailable"]).set(totals.unavailable.cast_signed());
+        self.screening_waiting.with_label_values(&[&chain]).set(totals.waiting.cast_signed());
+        self.frozen_addresses.with_label_values(&[&chain]).set(totals.frozen.cast_signed());
+    }
+
     /// `endpoint` is host and position, never the URL. Totals only grow.
     pub fn endpoint_seen(&self, chain: ChainId, endpoint: &str, totals: EndpointTotals) {
         let labels = [&chain.to_string(), endpoint];
@@ -238,11 +359,29 @@ impl Metrics {
         self.head_notices_connected.with_label_values(&[&chain.to_string()]).set(i64::from(connected));
     }
 
+    pub fn invariant_seen(&self, invariant: &str, violations: u64, turns: u64) {
+        self.invariant_violations.with_label_values(&[invariant]).set(violations.cast_signed());
+        self.invariant_turns.with_label_values(&[invariant]).set(turns.cast_signed());
+    }
+
+    pub fn seal_exported(&self, number: i64) {
+        self.ledger_sealed.set(number);
+    }
+
     pub fn webhooks_seen(&self, pending: u64, oldest_seconds: i64, dead: u64, disabled_endpoints: u64) {
         self.webhook_pending.set(pending.cast_signed());
         self.webhook_oldest.set(oldest_seconds);
         self.webhook_dead.set(dead.cast_signed());
         self.webhook_disabled.set(disabled_endpoints.cast_signed());
+    }
+
+    /// Totals only grow.
+    pub fn api_seen(&self, token_calls_refused: u64, address_calls_refused: u64, streams_open: usize) {
+        for (caller, total) in [("token", token_calls_refused), ("address", address_calls_refused)] {
+            let counter = self.api_refused.with_label_values(&[caller]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
+        self.api_streams.set(i64::try_from(streams_open).unwrap_or(i64::MAX));
     }
 
     pub fn set_standby(&self, standby: bool) {
@@ -287,6 +426,7 @@ mod tests {
         metrics.chain_seen(ChainId::new(1).unwrap(), 9, true);
         metrics.account_seen("vault", 1_000_001);
         metrics.findings_seen(ChainId::new(1).unwrap(), 2);
+        metrics.screening_seen(ChainId::new(1).unwrap(), ScreeningTotals { hits: 3, frozen: 4, ..ScreeningTotals::default() });
         metrics.outflow_seen(ChainId::new(1).unwrap(), 1, 2, 3);
         let text = metrics.render();
         for gauge in [
@@ -296,6 +436,8 @@ mod tests {
         ] {
             assert!(text.contains(gauge), "{gauge}");
         }
+        assert!(text.contains("amanatd_screening_held_transfers{chain=\"1\",outcome=\"hit\"} 3"));
+        assert!(text.contains("amanatd_frozen_addresses{chain=\"1\"} 4"));
         assert!(text.contains("amanatd_reconcile_open_findings{chain=\"1\"} 2"));
         assert!(text.contains("amanatd_worker_last_tick_timestamp_seconds{chain=\"1\",worker=\"scan\"} 7"));
         assert!(text.contains("amanatd_chain_outflow_halted{chain=\"1\"} 1"));

@@ -33,6 +33,14 @@ impl UserRole {
         }
     }
 
+    /// Whether the role may end a dispute.
+    pub const fn is_resolver(self) -> bool {
+        match self {
+            Self::Admin | Self::Resolver => true,
+            Self::Buyer | Self::Seller | Self::Guard => false,
+        }
+    }
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Admin => "admin",
@@ -68,10 +76,12 @@ pub enum Scope {
     EventsRead,
     /// Who is told of events, and what was delivered.
     WebhooksWrite,
+    /// Ending disputes, and quarantine.
+    DisputesResolve,
 }
 
 impl Scope {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::PaymentsRead,
         Self::PaymentsWrite,
         Self::IntentsRead,
@@ -80,6 +90,7 @@ impl Scope {
         Self::LedgerRead,
         Self::EventsRead,
         Self::WebhooksWrite,
+        Self::DisputesResolve,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -92,6 +103,7 @@ impl Scope {
             Self::LedgerRead => "ledger:read",
             Self::EventsRead => "events:read",
             Self::WebhooksWrite => "webhooks:write",
+            Self::DisputesResolve => "disputes:resolve",
         }
     }
 }
@@ -110,6 +122,19 @@ impl FromStr for Scope {
     }
 }
 
+/// Proof that a person may end disputes; made by [`Caller::resolver`] alone.
+#[derive(Clone, Debug)]
+pub struct Resolver {
+    name: String,
+}
+
+impl Resolver {
+    /// As it stands in records.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// A valid token's bearer.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -122,6 +147,12 @@ pub struct Caller {
 impl Caller {
     pub fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope)
+    }
+
+    /// The caller as a resolver: a person of that role, with a token for it.
+    pub fn resolver(&self) -> Option<Resolver> {
+        let (user, role) = self.user?;
+        (self.may(Scope::DisputesResolve) && role.is_resolver()).then(|| Resolver { name: format!("user:{user}") })
     }
 
     /// How the caller is named in records: the person if there is one, else the service's token.
@@ -171,13 +202,17 @@ pub enum OfficerError {
     #[error("role {0:?} is none of admin, buyer, seller, resolver, guard")]
     Role(String),
     #[error(
-        "scope {0:?} is none of payments:read, payments:write, intents:read, intents:approve, signing, ledger:read, events:read, webhooks:write"
+        "scope {0:?} is none of payments:read, payments:write, intents:read, intents:approve, signing, ledger:read, events:read, webhooks:write, disputes:resolve"
     )]
     Scope(String),
     #[error("scope intents:approve needs an officer; name one with --user")]
     ApproverWithoutUser,
     #[error("user {user} has role {role} and may not approve; officers are admins and guards", role = role.name())]
     NotAnOfficer { user: UserId, role: UserRole },
+    #[error("scope disputes:resolve needs a resolver; name one with --user")]
+    ResolverWithoutUser,
+    #[error("user {user} has role {role} and may not end disputes; resolvers and admins may", role = role.name())]
+    NotAResolver { user: UserId, role: UserRole },
     #[error("no user {0}")]
     UnknownUser(UserId),
     #[error("a live token named {0:?} exists already; revoke it first or choose another name")]
@@ -200,6 +235,8 @@ impl OfficerError {
             | Self::Scope(_)
             | Self::ApproverWithoutUser
             | Self::NotAnOfficer { .. }
+            | Self::ResolverWithoutUser
+            | Self::NotAResolver { .. }
             | Self::UnknownUser(_)
             | Self::TokenNameTaken(_)
             | Self::EmailTaken(_)

@@ -1,20 +1,24 @@
 //! Payments: what is due, to whom, until when; and how far each one has come.
 //!
 //! Three axes: `status` (where the money is on its way in), `escrow_state` (whose it is), and
-//! exceptions (what needs a person). The pair of the first two is one machine in [`state`].
-//! Priced payments (in another currency than the token) join with the oracle.
+//! exceptions (what needs a person). The pair of the first two is one machine in [`state`]. What it may cost
+//! and how exact it must be is agreed when it is created ([`terms`]).
+//! What is due in another currency than the token is a quote's to say.
 
 mod draft;
 pub mod state;
 pub mod store;
+pub mod terms;
 
-pub use draft::{Currency, FieldError, NewPayment, PaymentDraft, RefTriple};
-pub use state::{EscrowState, Illegal, PaymentEvent, PaymentState, PaymentStatus};
+pub use draft::{FeeDraft, FieldError, NewPayment, PaymentDraft, PricedDraft, Provider, RefTriple};
+pub use state::{EscrowState, Figures, Illegal, PaymentEvent, PaymentState, PaymentStatus, Standing};
+pub use terms::{FeeRate, Fees, Part, Terms};
 
-use alloy::primitives::Address;
+use alloy::primitives::{Address, U256};
 use time::OffsetDateTime;
 
 use crate::db::DbError;
+pub use crate::units::Currency;
 use crate::units::{Disposition, PaymentId, TokenAmount};
 
 /// A row of `payments`.
@@ -29,8 +33,11 @@ pub struct Payment {
     pub token_decimals: u8,
     pub currency: Currency,
     pub seller_address: Address,
-    /// Who asked for the release.
-    pub release_requested_by: Option<String>,
+    pub provider: Provider,
+    pub terms: Terms,
+    /// What went into escrow, in the asset that is due: what was due, or what was accepted in its place. Zero
+    /// until then.
+    pub escrowed_units: U256,
     pub expires_at: OffsetDateTime,
     pub created_at: OffsetDateTime,
 }

@@ -5,6 +5,7 @@
 //! differs is found at a confirmed block and kept as a finding, for a person: nothing is booked for it.
 
 mod finding;
+pub mod invariants;
 pub mod store;
 mod worker;
 

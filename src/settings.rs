@@ -8,11 +8,15 @@
 
 mod history;
 mod lowering;
+mod number;
+mod payment_default;
 pub mod store;
 mod threshold;
 
 pub use history::{Change, History, Reached};
 pub use lowering::{LOWERING_DELAY, Lowering, Outcome};
+pub use number::{NewNumber, NumberChange};
+pub use payment_default::{PaymentDefault, PaymentDefaults};
 pub use threshold::{Gate, ParseThresholdError, Threshold, ThresholdKey, Tier};
 
 use time::OffsetDateTime;
@@ -71,6 +75,8 @@ pub enum SettingsError {
     Lowers { key: ThresholdKey, from: Confirmations, to: Option<Confirmations> },
     #[error("proposal {0} is no threshold that this version reads")]
     Proposal(ProposalId),
+    #[error("{which} is 0 to {}, not {value}", which.largest())]
+    Bounds { which: PaymentDefault, value: i64 },
     #[error("{field} has {found} characters; give it 1 to {max}")]
     Length { field: &'static str, found: usize, max: usize },
 }
@@ -81,9 +87,13 @@ impl SettingsError {
             Self::Db(error) => error.disposition(),
             Self::Officer(error) => error.disposition(),
             Self::Proposal(_) => Disposition::Officer,
-            Self::Lowers { .. } | Self::Past { .. } | Self::BaseOff(_) | Self::NoBase(_) | Self::NoTier(_) | Self::Length { .. } => {
-                Disposition::Skip
-            }
+            Self::Lowers { .. }
+            | Self::Past { .. }
+            | Self::BaseOff(_)
+            | Self::NoBase(_)
+            | Self::NoTier(_)
+            | Self::Bounds { .. }
+            | Self::Length { .. } => Disposition::Skip,
         }
     }
 }

@@ -15,6 +15,7 @@ use alloy::primitives::B256;
 use crate::account::AccountError;
 use crate::broadcast::BroadcastError;
 use crate::db::DbError;
+use crate::escrow::EscrowError;
 use crate::intent::IntentError;
 use crate::ledger::LedgerError;
 use crate::payment::PaymentError;
@@ -37,6 +38,8 @@ pub enum SettleError {
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     Payment(#[from] PaymentError),
+    #[error(transparent)]
+    Escrow(#[from] EscrowError),
     #[error("{what}: {source}")]
     Item { what: String, source: Box<SettleError> },
     #[error("tx {tx_hash} of intent {intent} succeeded but did not move exactly the approved amount; an officer must look at it")]
@@ -55,6 +58,7 @@ impl SettleError {
             Self::Account(error) => error.disposition(),
             Self::Ledger(error) => error.disposition(),
             Self::Payment(error) => error.disposition(),
+            Self::Escrow(error) => error.disposition(),
             Self::Item { source, .. } => source.disposition(),
             Self::OtherEffect { .. } | Self::UnlistedAsset(_) => Disposition::Officer,
         }

@@ -1,5 +1,6 @@
 //! The typed client: what `amanatd sign`, the command line and the demo speak to the daemon with.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use alloy::primitives::{Address, B256, Bytes};
@@ -10,10 +11,11 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::wire::{
-    ApproveIntent, CancelIntent, ChainView, CheckPolicy, CheckedPolicy, ClaimIntent, ConfirmProposal, CreatePayment, DeclineIntent,
-    DestinationView, EntryPage, ExplainedIntent, FindingPage, IntentView, PaymentPage, PaymentView, PolicyView, ProblemView, ProposalView,
-    ProposeDestination, ProposePolicy, Reconciliation, RefusalView, ReplaceIntent, SetThreshold, SigningQueue, SubmitSignature,
-    ThresholdOutcome, ThresholdsView, VoidIntent, WithReason,
+    AcceptPayment, ApproveIntent, CancelIntent, ChainView, CheckPolicy, CheckedPolicy, ClaimIntent, ConfirmProposal, CreatePayment,
+    DecideScreening, DeclineIntent, DisputeView, EndQuarantine, EntryPage, ExplainedIntent, FindingPage, IntentView, ListedDestination,
+    OpenDispute, PaymentPage, PaymentView, PolicyView, ProblemView, ProposalView, ProposeDestination, ProposePolicy, Reconciliation,
+    RefundPayment, RefusalView, ReleasePayment, ReplaceIntent, ResolveDispute, ScreeningPage, ScreeningView, SetThreshold, SigningQueue,
+    SubmitSignature, ThresholdOutcome, ThresholdsView, VoidIntent, WithReason,
 };
 use crate::units::{ChainId, IntentId, PaymentId, ProposalId};
 
@@ -27,7 +29,7 @@ pub struct Client {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("url {0:?} is not an http or https URL")]
+    #[error("url {0:?} is neither an http or https URL nor unix: and the path of a socket")]
     Url(String),
     #[error("the daemon cannot be reached")]
     Unreachable(#[source] reqwest::Error),
@@ -63,15 +65,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(35);
 
 impl Client {
+    /// `base` is an http or https URL, or `unix:` and the path of the daemon's socket on this host.
     pub fn new(base: &str, token: SecretString) -> Result<Self, ClientError> {
-        let url = Url::parse(base).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let socket = base.strip_prefix("unix:").filter(|path| path.starts_with('/'));
+        let url = Url::parse(socket.map_or(base, |_| "http://localhost")).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let base = url.ok_or_else(|| ClientError::Url(base.chars().take(100).collect()))?;
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TOTAL_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(ClientError::Unreachable)?;
+        let builder =
+            reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(TOTAL_TIMEOUT).redirect(reqwest::redirect::Policy::none());
+        let builder = match socket {
+            Some(path) => builder.unix_socket(PathBuf::from(path)),
+            None => builder,
+        };
+        let http = builder.build().map_err(ClientError::Unreachable)?;
         Ok(Self { http, base, token })
     }
 
@@ -92,6 +97,43 @@ impl Client {
 
     pub async fn release(&self, id: PaymentId, key: &str) -> Result<PaymentView, ClientError> {
         self.write(&format!("/v1/payments/{id}/release"), &serde_json::json!({}), key).await
+    }
+
+    /// Releases a part, in units of the token, fees included.
+    pub async fn release_part(&self, id: PaymentId, amount: Option<&str>, key: &str) -> Result<PaymentView, ClientError> {
+        self.write(&format!("/v1/payments/{id}/release"), &ReleasePayment { amount: amount.map(str::to_owned) }, key).await
+    }
+
+    pub async fn refund(&self, id: PaymentId, refund: &RefundPayment, key: &str) -> Result<PaymentView, ClientError> {
+        self.write(&format!("/v1/payments/{id}/refund"), refund, key).await
+    }
+
+    pub async fn accept(&self, id: PaymentId, acceptance: &AcceptPayment, key: &str) -> Result<PaymentView, ClientError> {
+        self.write(&format!("/v1/payments/{id}/accept"), acceptance, key).await
+    }
+
+    pub async fn cancel(&self, id: PaymentId, key: &str) -> Result<PaymentView, ClientError> {
+        self.write(&format!("/v1/payments/{id}/cancel"), &serde_json::json!({}), key).await
+    }
+
+    pub async fn withdraw_payout(&self, id: PaymentId, payout: Uuid, key: &str) -> Result<PaymentView, ClientError> {
+        self.write(&format!("/v1/payments/{id}/payouts/{payout}/withdraw"), &serde_json::json!({}), key).await
+    }
+
+    pub async fn end_quarantine(&self, id: PaymentId, exit: &EndQuarantine, key: &str) -> Result<PaymentView, ClientError> {
+        self.write(&format!("/v1/payments/{id}/quarantine"), exit, key).await
+    }
+
+    pub async fn open_dispute(&self, id: PaymentId, reason: &str, key: &str) -> Result<DisputeView, ClientError> {
+        self.write(&format!("/v1/payments/{id}/disputes"), &OpenDispute { reason: reason.to_owned() }, key).await
+    }
+
+    pub async fn disputes(&self) -> Result<Vec<DisputeView>, ClientError> {
+        self.read("/v1/disputes").await
+    }
+
+    pub async fn resolve_dispute(&self, id: Uuid, decision: &ResolveDispute, key: &str) -> Result<DisputeView, ClientError> {
+        self.write(&format!("/v1/disputes/{id}/resolve"), decision, key).await
     }
 
     pub async fn intents(&self, states: Option<&str>) -> Result<Vec<IntentView>, ClientError> {
@@ -123,7 +165,7 @@ impl Client {
     }
 
     /// The cancel, which is an intent of its own.
-    pub async fn cancel(&self, id: IntentId, asked: &CancelIntent) -> Result<IntentView, ClientError> {
+    pub async fn cancel_intent(&self, id: IntentId, asked: &CancelIntent) -> Result<IntentView, ClientError> {
         self.write(&format!("/v1/intents/{id}/cancel"), asked, &new_key()).await
     }
 
@@ -164,7 +206,7 @@ impl Client {
         self.write(&format!("/v1/proposals/{id}/withdraw"), &WithReason { reason: reason.to_owned() }, &new_key()).await
     }
 
-    pub async fn destinations(&self) -> Result<Vec<DestinationView>, ClientError> {
+    pub async fn destinations(&self) -> Result<Vec<ListedDestination>, ClientError> {
         self.read("/v1/destinations").await
     }
 
@@ -172,7 +214,7 @@ impl Client {
         self.write("/v1/destinations", asked, &new_key()).await
     }
 
-    pub async fn remove_destination(&self, chain: ChainId, address: Address, reason: &str) -> Result<DestinationView, ClientError> {
+    pub async fn remove_destination(&self, chain: ChainId, address: Address, reason: &str) -> Result<ListedDestination, ClientError> {
         self.write(&format!("/v1/destinations/{chain}/{address}/remove"), &WithReason { reason: reason.to_owned() }, &new_key()).await
     }
 
@@ -214,6 +256,22 @@ impl Client {
             None => self.read(&format!("/v1/findings?limit=200&state={state}")).await,
             Some(cursor) => self.read(&format!("/v1/findings?limit=200&state={state}&cursor={cursor}")).await,
         }
+    }
+
+    /// Held transfers, or all if `state` is `all`.
+    pub async fn screenings(&self, state: &str, cursor: Option<&str>) -> Result<ScreeningPage, ClientError> {
+        match cursor {
+            None => self.read(&format!("/v1/screenings?limit=200&state={state}")).await,
+            Some(cursor) => self.read(&format!("/v1/screenings?limit=200&state={state}&cursor={cursor}")).await,
+        }
+    }
+
+    pub async fn screening(&self, id: i64) -> Result<ScreeningView, ClientError> {
+        self.read(&format!("/v1/screenings/{id}")).await
+    }
+
+    pub async fn decide_screening(&self, id: i64, decision: &DecideScreening, key: &str) -> Result<ScreeningView, ClientError> {
+        self.write(&format!("/v1/screenings/{id}/decision"), decision, key).await
     }
 
     pub async fn reconciliation(&self) -> Result<Reconciliation, ClientError> {

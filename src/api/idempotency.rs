@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
 use super::ApiState;
+use super::code::Code;
 use super::problem::Problem;
 use super::store::{self, CallKey};
 use crate::account;
@@ -33,22 +34,19 @@ pub(super) fn read_write<T: DeserializeOwned>(
 ) -> Result<(Write, T), Problem> {
     let key = headers
         .get("idempotency-key")
-        .ok_or_else(|| Problem::bad_request("idempotency_key_missing", "send an Idempotency-Key header, new for each new request"))?;
+        .ok_or_else(|| Problem::bad_request(Code::KeyMissing, "send an Idempotency-Key header, new for each new request"))?;
     let key = key.to_str().unwrap_or_default();
     // The standard's draft quotes the key; bare ones are as common.
     let bare = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
     if bare.is_empty() || bare.len() > 200 || !bare.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Problem::bad_request(
-            "idempotency_key_form",
-            "Idempotency-Key must be 1 to 200 printable ASCII characters without spaces",
-        ));
+        return Err(Problem::bad_request(Code::KeyForm, "Idempotency-Key must be 1 to 200 printable ASCII characters without spaces"));
     }
     let is_json = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")));
     if !is_json {
-        return Err(Problem::bad_request("content_type", "send Content-Type: application/json"));
+        return Err(Problem::bad_request(Code::ContentType, "send Content-Type: application/json"));
     }
     let parsed = parse(body)?;
     let body_sha256 = Sha256::digest(body).into();
@@ -59,7 +57,7 @@ pub(super) fn read_write<T: DeserializeOwned>(
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     // serde would also fill the fields from a list, by their order.
     if body.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
-        return Err(Problem::bad_request("body_form", "the body must be a JSON object with named fields"));
+        return Err(Problem::bad_request(Code::BodyForm, "the body must be a JSON object with named fields"));
     }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
@@ -73,8 +71,27 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         }
         Problem::field(&field, value.chars().take(VALUE_CHARS_MAX).collect::<String>(), problem)
     })?;
-    reader.end().map_err(|error| Problem::bad_request("trailing_text", format!("text after the JSON value: {error}")))?;
+    reader.end().map_err(|error| Problem::bad_request(Code::TrailingText, format!("text after the JSON value: {error}")))?;
+    if let Some(field) = field_with_zero(body) {
+        return Err(Problem::field(&field, shown(body, &field), "holds the character U+0000, which no stored text can"));
+    }
     Ok(parsed)
+}
+
+/// The field whose text has a zero character in it, at any depth: Postgres has no way to store it.
+fn field_with_zero(body: &[u8]) -> Option<String> {
+    fn has_zero(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::String(text) => text.contains('\0'),
+            serde_json::Value::Array(list) => list.iter().any(has_zero),
+            serde_json::Value::Object(object) => object.iter().any(|(name, value)| name.contains('\0') || has_zero(value)),
+            serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => false,
+        }
+    }
+    // JSON has only this way to write one.
+    body.windows(6).find(|six| *six == br"\u0000")?;
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body).ok()?;
+    object.into_iter().find(|(_, value)| has_zero(value)).map(|(field, _)| field)
 }
 
 /// What a body says in a field, for the error that names it; empty where that is no plain value.

@@ -6,11 +6,13 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Deserialize;
 use sqlx::PgConnection;
+use utoipa::IntoParams;
 
 use super::ApiState;
 use super::auth::Authenticated;
 use super::idempotency::read_write;
 use super::problem::Problem;
+use super::tagged::tagged;
 use super::wire::{AccountView, ApproveIntent, ClaimIntent, DeclineIntent, IntentView, SigningQueue, SubmitSignature, VoidIntent};
 use crate::broadcast::store::StationClaim;
 use crate::chains::ChainBook;
@@ -21,8 +23,9 @@ use crate::{account, approval, broadcast};
 
 const INTENTS_MAX: i64 = 200;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Filter {
     /// Comma-separated states; all open ones by default.
     #[serde(default)]
@@ -40,6 +43,13 @@ const OPEN: [IntentState; 7] = [
     IntentState::Mined,
 ];
 
+/// Intents
+#[utoipa::path(
+    get, path = "/v1/intents", tag = "intents",
+    params(Filter),
+    responses((status = 200, body = Vec<IntentView>)),
+    security(("token" = ["intents:read"]))
+)]
 pub(super) async fn list(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -62,17 +72,36 @@ fn read_state(text: &str) -> Result<IntentState, Problem> {
     })
 }
 
+/// One intent
+#[utoipa::path(
+    get, path = "/v1/intents/{id}", tag = "intents",
+    responses((status = 200, body = IntentView), (status = 304), (status = 404, description = "not_found")),
+    security(("token" = ["intents:read"]))
+)]
 pub(super) async fn get(
     State(state): State<ApiState>,
     who: Authenticated,
     Path(id): Path<String>,
-) -> Result<axum::Json<IntentView>, Problem> {
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     who.require(Scope::IntentsRead)?;
     let mut connection = state.db.connection().await?;
     let found = intent::store::get(&mut connection, intent_id(&id)?).await?;
-    Ok(axum::Json(view(&mut connection, &found, &state.book).await?))
+    let intent = view(&mut connection, &found, &state.book).await?;
+    tagged(&headers, intent.state_version, &intent)
 }
 
+/// Approve an intent
+#[utoipa::path(
+    post, path = "/v1/intents/{id}/approvals", tag = "intents",
+    request_body = ApproveIntent,
+    responses(
+        (status = 201, body = IntentView),
+        (status = 404, description = "not_found"),
+        (status = 409, description = "stale_digest, already_approved, intent_state")
+    ),
+    security(("officer" = ["intents:approve"]))
+)]
 pub(super) async fn approve(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -80,7 +109,7 @@ pub(super) async fn approve(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let caller = who.require(Scope::IntentsApprove)?.clone();
+    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
     let id = intent_id(&id)?;
     let (write, asked) = read_write::<ApproveIntent>(&caller, format!("POST /v1/intents/{id}/approvals"), &headers, &body)?;
     let book = state.book.clone();
@@ -95,6 +124,17 @@ pub(super) async fn approve(
         .await
 }
 
+/// Claim an intent for a station
+#[utoipa::path(
+    post, path = "/v1/intents/{id}/claim", tag = "signing",
+    request_body = ClaimIntent,
+    responses(
+        (status = 200, body = IntentView),
+        (status = 404, description = "not_found"),
+        (status = 409, description = "intent_state, other_station, outflow_halted, only_credited")
+    ),
+    security(("token" = ["signing"]))
+)]
 pub(super) async fn claim(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -120,6 +160,17 @@ pub(super) async fn claim(
         .await
 }
 
+/// Hand in a signature
+#[utoipa::path(
+    post, path = "/v1/intents/{id}/signature", tag = "signing",
+    request_body = SubmitSignature,
+    responses(
+        (status = 201, body = IntentView),
+        (status = 404, description = "not_found"),
+        (status = 409, description = "intent_state, outflow_halted, only_credited")
+    ),
+    security(("token" = ["signing"]))
+)]
 pub(super) async fn submit_signature(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -143,6 +194,17 @@ pub(super) async fn submit_signature(
         .await
 }
 
+/// Give a claimed intent back
+#[utoipa::path(
+    post, path = "/v1/intents/{id}/decline", tag = "signing",
+    request_body = DeclineIntent,
+    responses(
+        (status = 200, body = IntentView),
+        (status = 404, description = "not_found"),
+        (status = 409, description = "intent_state, other_station")
+    ),
+    security(("token" = ["signing"]))
+)]
 pub(super) async fn decline(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -167,6 +229,16 @@ pub(super) async fn decline(
 }
 
 /// An officer gives an intent up before anybody signed it.
+#[utoipa::path(
+    post, path = "/v1/intents/{id}/void", tag = "intents",
+    request_body = VoidIntent,
+    responses(
+        (status = 200, body = IntentView),
+        (status = 404, description = "not_found"),
+        (status = 409, description = "intent_state, may_be_signed")
+    ),
+    security(("officer" = ["intents:approve"]))
+)]
 pub(super) async fn void(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -174,7 +246,7 @@ pub(super) async fn void(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let caller = who.require(Scope::IntentsApprove)?;
+    let (caller, _) = who.require_officer(Scope::IntentsApprove)?;
     let id = intent_id(&id)?;
     let (write, asked) = read_write::<VoidIntent>(caller, format!("POST /v1/intents/{id}/void"), &headers, &body)?;
     if !(1..=500).contains(&asked.reason.chars().count()) {
@@ -198,6 +270,11 @@ fn station_name(caller: &Caller, name: &str) -> String {
 }
 
 /// What a station may sign now, and the accounts its device must hold.
+#[utoipa::path(
+    get, path = "/v1/signing-queue", tag = "signing",
+    responses((status = 200, body = SigningQueue)),
+    security(("token" = ["signing"]))
+)]
 pub(super) async fn signing_queue(State(state): State<ApiState>, who: Authenticated) -> Result<axum::Json<SigningQueue>, Problem> {
     who.require(Scope::Signing)?;
     let mut connection = state.db.connection().await?;

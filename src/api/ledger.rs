@@ -3,6 +3,7 @@
 use alloy::primitives::{I256, U256};
 use axum::extract::{Query, State};
 use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::ApiState;
 use super::auth::Authenticated;
@@ -13,11 +14,18 @@ use super::wire::{
     ReconciliationLine, SidesView,
 };
 use crate::chains::ChainBook;
-use crate::ledger::{self, AccountKey};
+use crate::ledger;
+use crate::ledger::statement::account_name;
 use crate::officer::Scope;
 use crate::units::{AssetId, LedgerEntryId, format_units};
 use crate::{account, reconcile, scan, settings};
 
+/// Watched chains
+#[utoipa::path(
+    get, path = "/v1/chains", tag = "chains",
+    responses((status = 200, body = Vec<ChainView>)),
+    security(("token" = ["payments:read"]))
+)]
 pub(super) async fn chains(State(state): State<ApiState>, who: Authenticated) -> Result<axum::Json<Vec<ChainView>>, Problem> {
     who.require(Scope::PaymentsRead)?;
     let mut connection = state.db.connection().await?;
@@ -49,6 +57,13 @@ pub(super) async fn chains(State(state): State<ApiState>, who: Authenticated) ->
     Ok(axum::Json(views))
 }
 
+/// Entries of the ledger, oldest first
+#[utoipa::path(
+    get, path = "/v1/ledger/entries", tag = "ledger",
+    params(Page),
+    responses((status = 200, body = EntryPage)),
+    security(("token" = ["ledger:read"]))
+)]
 pub(super) async fn entries(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -80,27 +95,28 @@ pub(super) async fn entries(
     Ok(axum::Json(EntryPage { entries, next_cursor }))
 }
 
-fn account_name(key: AccountKey) -> String {
-    let kind = key.kind().name();
-    match (key.address(), key.payment()) {
-        (Some(address), _) => format!("{kind}:{address}"),
-        (None, Some(payment)) => format!("{kind}:{payment}"),
-        (None, None) => kind.to_owned(),
-    }
-}
-
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct FindingsAsked {
     /// `open`, the default, or `all`.
     #[serde(default)]
     state: Option<String>,
+    /// `next_cursor` of the page before.
     #[serde(default)]
     cursor: Option<String>,
+    /// 1 to 200; 50 without it.
     #[serde(default)]
     limit: Option<i64>,
 }
 
+/// What the chain held and the books did not explain
+#[utoipa::path(
+    get, path = "/v1/findings", tag = "ledger",
+    params(FindingsAsked),
+    responses((status = 200, body = FindingPage)),
+    security(("token" = ["ledger:read"]))
+)]
 pub(super) async fn findings(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -145,6 +161,11 @@ fn finding_view(finding: reconcile::Finding, book: &ChainBook) -> FindingView {
 }
 
 /// Every custody account against its chain, and both sides of the books per asset.
+#[utoipa::path(
+    get, path = "/v1/reconciliation", tag = "ledger",
+    responses((status = 200, body = Reconciliation)),
+    security(("token" = ["ledger:read"]))
+)]
 pub(super) async fn reconciliation(State(state): State<ApiState>, who: Authenticated) -> Result<axum::Json<Reconciliation>, Problem> {
     who.require(Scope::LedgerRead)?;
     let mut chains = Vec::new();
@@ -187,20 +208,20 @@ fn sides_view(sides: &reconcile::Sides, book: &ChainBook) -> SidesView {
 }
 
 /// How an asset's amounts are written; an asset that left the book is written in raw units.
-struct Shown {
-    symbol: String,
+pub(super) struct Shown {
+    pub(super) symbol: String,
     decimals: u8,
 }
 
 impl Shown {
-    fn of(asset: AssetId, book: &ChainBook) -> Self {
+    pub(super) fn of(asset: AssetId, book: &ChainBook) -> Self {
         match book.asset(asset) {
             Some(facts) => Self { symbol: facts.symbol.to_owned(), decimals: facts.decimals },
             None => Self { symbol: "raw units".to_owned(), decimals: 0 },
         }
     }
 
-    fn amount(&self, units: U256) -> String {
+    pub(super) fn amount(&self, units: U256) -> String {
         format_units(units, self.decimals)
     }
 

@@ -1,4 +1,4 @@
-//! Payments: create, read, release.
+//! Payments: create and read.
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -7,21 +7,34 @@ use axum::response::Response;
 use serde::Deserialize;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::ApiState;
 use super::auth::Authenticated;
 use super::idempotency::read_write;
 use super::problem::Problem;
-use super::wire::{CreatePayment, ExceptionView, PaymentPage, PaymentView, TransferView};
+use super::quotes;
+use super::tagged::tagged;
+use super::wire::{ClaimView, CreatePayment, DisputeView, ExceptionView, PaymentPage, PaymentView, PayoutView, TermsView, TransferView};
 use crate::chains::ChainBook;
+use crate::escrow::{self, Dispute, Payout};
 use crate::event::{self, Event};
 use crate::ledger::{self, AccountKey};
 use crate::officer::Scope;
-use crate::payment::{self, NewPayment, Payment, PaymentDraft, PaymentEvent};
+use crate::payment::{self, FeeDraft, NewPayment, Payment, PaymentDraft};
+use crate::quote::store::NewQuote;
+use crate::quote::{self, Evidence, Quote};
 use crate::units::{PaymentId, UserId, format_units};
-use crate::{account, confirm, deposit, scan};
+use crate::{account, confirm, deposit, scan, settings};
 
+/// Create a payment
+#[utoipa::path(
+    post, path = "/v1/payments", tag = "payments",
+    request_body = CreatePayment,
+    responses((status = 201, body = PaymentView)),
+    security(("token" = ["payments:write"]))
+)]
 pub(super) async fn create(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -30,6 +43,7 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let caller = who.require(Scope::PaymentsWrite)?;
     let (write, asked) = read_write::<CreatePayment>(caller, "POST /v1/payments".to_owned(), &headers, &body)?;
+    let defaults = settings::store::get_payment_defaults(&mut *state.db.connection().await?).await?;
     let draft = PaymentDraft {
         amount: asked.amount,
         currency: asked.currency,
@@ -40,15 +54,45 @@ pub(super) async fn create(
         seller_id: asked.seller_id,
         purchase_request_id: asked.purchase_request_id,
         purchase_request_external_ref: asked.purchase_request_external_ref,
+        seller_offer_id: asked.seller_offer_id,
+        seller_offer_external_ref: asked.seller_offer_external_ref,
         expires_in_seconds: asked.expires_in_seconds,
+        tolerance_bps: asked.tolerance_bps,
+        late_window_seconds: asked.late_window_seconds,
+        platform_fee: FeeDraft { bps: asked.platform_fee_bps, min: asked.platform_fee_min },
+        provider_fee: FeeDraft { bps: asked.provider_fee_bps, min: asked.provider_fee_min },
+        defaults,
     };
-    let payment = draft.check(&state.book, &state.watched(), (state.clock)()).map_err(Problem::fields)?;
-    let book = state.book.clone();
-    write.once(&state, StatusCode::CREATED, move |connection| Box::pin(async move { create_one(connection, &payment, &book).await })).await
+    let (book, now) = (state.book.clone(), (state.clock)());
+    if draft.is_priced() {
+        let Some(oracle) = state.oracle.clone() else { return Err(quotes::disabled(draft, &state)) };
+        let draft = draft.check_priced(&state.book, &state.watched(), now).map_err(Problem::fields)?;
+        return write
+            .once(&state, StatusCode::CREATED, move |connection| {
+                Box::pin(async move {
+                    let (quote, evidence) = quotes::price(connection, &oracle, &draft.asked(), &book, now).await?;
+                    create_one(connection, &draft.quoted(&quote), (&quote, Some(&evidence)), &book).await
+                })
+            })
+            .await;
+    }
+    let payment = draft.check(&state.book, &state.watched(), now).map_err(Problem::fields)?;
+    let quote = quotes::same_asset(&payment, now)?;
+    write
+        .once(&state, StatusCode::CREATED, move |connection| {
+            Box::pin(async move { create_one(connection, &payment, (&quote, None), &book).await })
+        })
+        .await
 }
 
-/// The payment, its address and the address's watch commit together, before anybody learns of them.
-async fn create_one(connection: &mut PgConnection, new: &NewPayment, book: &ChainBook) -> Result<PaymentView, Problem> {
+/// The payment, its quote, its address and the address's watch commit together, before anybody learns of
+/// them.
+async fn create_one(
+    connection: &mut PgConnection,
+    new: &NewPayment,
+    (quote, evidence): (&Quote, Option<&Evidence>),
+    book: &ChainBook,
+) -> Result<PaymentView, Problem> {
     let chain = new.due.asset.chain;
     let cursor = scan::store::find_cursor(connection, chain)
         .await?
@@ -65,6 +109,9 @@ async fn create_one(connection: &mut PgConnection, new: &NewPayment, book: &Chai
         Some("payments_seller_id_fkey") => no_user("seller_id", new.seller_id),
         Some(_) | None => error.into(),
     })?;
+    let required_units = quote.settled.settle_units;
+    let first = NewQuote { id: Uuid::now_v7(), payment: id, supersedes: None, quote, required_units, evidence };
+    quote::store::insert(connection, &first).await?;
     let address = account::store::claim_deposit_address(connection).await?;
     deposit::store::insert(connection, id, &address, chain, cursor.tip.number).await?;
     let detail = serde_json::json!({ "address": address.address, "path": address.path.to_string() });
@@ -73,27 +120,40 @@ async fn create_one(connection: &mut PgConnection, new: &NewPayment, book: &Chai
     view(connection, id, book).await
 }
 
+/// One payment
+#[utoipa::path(
+    get, path = "/v1/payments/{id}", tag = "payments",
+    responses((status = 200, body = PaymentView), (status = 304), (status = 404, description = "not_found")),
+    security(("token" = ["payments:read"]))
+)]
 pub(super) async fn get(
     State(state): State<ApiState>,
     who: Authenticated,
     Path(id): Path<String>,
-) -> Result<axum::Json<PaymentView>, Problem> {
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     who.require(Scope::PaymentsRead)?;
     let id = payment_id(&id)?;
     let mut connection = state.db.connection().await?;
-    Ok(axum::Json(view(&mut connection, id, &state.book).await?))
+    let payment = view(&mut connection, id, &state.book).await?;
+    tagged(&headers, payment.state_version, &payment)
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Page {
+    /// `next_cursor` of the page before.
     #[serde(default)]
     pub(super) cursor: Option<String>,
+    /// 1 to 200; 50 without it.
     #[serde(default)]
     pub(super) limit: Option<i64>,
 }
 
 pub(super) const PAGE_MAX: i64 = 200;
+/// Disputes of one payment that are shown.
+const DISPUTES_MAX: i64 = 50;
 
 impl Page {
     pub(super) fn limit(&self) -> Result<i64, Problem> {
@@ -115,6 +175,13 @@ impl Page {
     }
 }
 
+/// Payments, newest first
+#[utoipa::path(
+    get, path = "/v1/payments", tag = "payments",
+    params(Page),
+    responses((status = 200, body = PaymentPage)),
+    security(("token" = ["payments:read"]))
+)]
 pub(super) async fn list(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -147,44 +214,12 @@ fn read_cursor(text: &str) -> Result<(OffsetDateTime, PaymentId), Problem> {
     Ok((at, id.parse().map_err(|_| bad())?))
 }
 
-/// The marketplace's instruction to pay the seller. What follows is planned, approved and signed.
-pub(super) async fn release(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::PaymentsWrite)?;
-    let id = payment_id(&id)?;
-    let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
-    let (write, Nothing {}) = read_write::<Nothing>(caller, format!("POST /v1/payments/{id}/release"), &headers, &body)?;
-    let by = caller.name();
-    let book = state.book.clone();
-    write
-        .once(&state, StatusCode::ACCEPTED, move |connection| {
-            Box::pin(async move {
-                let payment = payment::store::lock(connection, id).await?;
-                payment::store::advance(connection, &payment, PaymentEvent::ReleaseRequested).await?;
-                payment::store::set_release_requester(connection, id, &by).await?;
-                let detail = serde_json::json!({ "by": by });
-                event::store::append(connection, &Event::of_payment("payment.release_requested", id, detail)).await?;
-                view(connection, id, &book).await
-            })
-        })
-        .await
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
-
-fn payment_id(text: &str) -> Result<PaymentId, Problem> {
+pub(super) fn payment_id(text: &str) -> Result<PaymentId, Problem> {
     text.parse().map_err(|_| Problem::not_found(format!("no payment {:?}", text.chars().take(64).collect::<String>())))
 }
 
 /// A payment with everything a reader needs to understand where it stands.
-async fn view(connection: &mut PgConnection, id: PaymentId, book: &ChainBook) -> Result<PaymentView, Problem> {
+pub(super) async fn view(connection: &mut PgConnection, id: PaymentId, book: &ChainBook) -> Result<PaymentView, Problem> {
     let payment = payment::store::find(connection, id).await?.ok_or_else(|| Problem::not_found(format!("no payment {id}")))?;
     let destination = deposit::store::get_by_payment(connection, id).await?;
     let address = account::store::get_address(connection, destination.derived_address).await?;
@@ -193,8 +228,16 @@ async fn view(connection: &mut PgConnection, id: PaymentId, book: &ChainBook) ->
     let exceptions = payment::store::list_exceptions(connection, id)
         .await?
         .into_iter()
-        .map(|row| ExceptionView { kind: row.kind.name().to_owned(), detail: row.detail, open: row.closed_at.is_none() })
+        .map(|row| ExceptionView {
+            kind: row.kind.name().to_owned(),
+            detail: row.detail,
+            open: row.closed_at.is_none(),
+            resolution: row.resolution,
+        })
         .collect();
+    let claims = ledger::store::list_claims(connection, id).await?.iter().map(|claim| claim_view(claim, book)).collect();
+    let payouts = escrow::store::list_payouts(connection, id).await?.into_iter().map(payout_view).collect();
+    let disputes = escrow::store::list_disputes(connection, Some(id), DISPUTES_MAX).await?.into_iter().map(dispute_view).collect();
     let decimals = book.asset(payment.due.asset).map_or(payment.token_decimals, |facts| facts.decimals);
     Ok(PaymentView {
         id,
@@ -214,9 +257,79 @@ async fn view(connection: &mut PgConnection, id: PaymentId, book: &ChainBook) ->
         received_units: received,
         expires_at: payment.expires_at,
         created_at: payment.created_at,
+        provider: payment.provider.name().to_owned(),
+        terms: terms_view(&payment),
+        claims,
+        payouts,
+        disputes,
         transfers,
         exceptions,
+        quote: quote::store::find_live(connection, id).await?.and_then(|live| quotes::view(&live, false)),
     })
+}
+
+fn terms_view(payment: &Payment) -> TermsView {
+    let terms = &payment.terms;
+    let whole = if payment.escrowed_units.is_zero() { payment.due.units } else { payment.escrowed_units };
+    let fees = terms.fees_of_whole(whole);
+    TermsView {
+        tolerance_bps: terms.tolerance_bps,
+        late_until: payment.expires_at + terms.late_window,
+        platform_fee_bps: terms.platform_fee.bps,
+        platform_fee_min_units: terms.platform_fee.min_units.to_string(),
+        provider_fee_bps: terms.provider_fee.bps,
+        provider_fee_min_units: terms.provider_fee.min_units.to_string(),
+        platform_fee_units: fees.platform_units.to_string(),
+        provider_fee_units: fees.provider_units.to_string(),
+    }
+}
+
+fn claim_view(claim: &ledger::store::KindTotal, book: &ChainBook) -> ClaimView {
+    // An asset that left the book is written in raw units.
+    let (symbol, decimals) = book.asset(claim.total.asset).map_or(("raw units", 0), |facts| (facts.symbol, facts.decimals));
+    ClaimView {
+        account: claim.kind.name().to_owned(),
+        chain_id: claim.total.asset.chain.get(),
+        asset: claim.total.asset.asset.to_string(),
+        symbol: symbol.to_owned(),
+        amount: format_units(claim.total.units, decimals),
+        units: claim.total.units.to_string(),
+    }
+}
+
+fn payout_view(payout: Payout) -> PayoutView {
+    PayoutView {
+        id: payout.id,
+        kind: payout.kind.name().to_owned(),
+        state: payout.state.name().to_owned(),
+        from: payout.source.name().to_owned(),
+        chain_id: payout.gross.asset.chain.get(),
+        asset: payout.gross.asset.asset.to_string(),
+        gross_units: payout.gross.units.to_string(),
+        platform_fee_units: payout.fees.platform_units.to_string(),
+        provider_fee_units: payout.fees.provider_units.to_string(),
+        net_units: payout.net().units.to_string(),
+        to_address: payout.to,
+        requested_by: payout.requested_by,
+        dispute_id: payout.dispute,
+        intent_id: payout.intent,
+        created_at: payout.created_at,
+    }
+}
+
+pub(super) fn dispute_view(dispute: Dispute) -> DisputeView {
+    DisputeView {
+        id: dispute.id,
+        payment_id: dispute.payment,
+        state: dispute.state.name().to_owned(),
+        opened_by: dispute.opened_by,
+        reason: dispute.reason,
+        resolution: dispute.resolution.map(|resolution| resolution.name().to_owned()),
+        resolved_by: dispute.resolved_by,
+        note: dispute.note,
+        opened_at: dispute.opened_at,
+        resolved_at: dispute.resolved_at,
+    }
 }
 
 fn status_name(payment: &Payment) -> String {
@@ -230,8 +343,7 @@ fn escrow_name(payment: &Payment) -> Option<String> {
 /// What counted towards the amount: the part still in `received`, and the whole once it is held.
 async fn received(connection: &mut PgConnection, payment: &Payment) -> Result<String, Problem> {
     let waiting = ledger::store::balance(connection, payment.due.asset, AccountKey::Received(payment.id)).await?;
-    let units = if payment.state.escrow().is_some() { payment.due.units.saturating_add(waiting.units) } else { waiting.units };
-    Ok(units.to_string())
+    Ok(payment.escrowed_units.saturating_add(waiting.units).to_string())
 }
 
 async fn transfers(connection: &mut PgConnection, address: Uuid) -> Result<Vec<TransferView>, Problem> {

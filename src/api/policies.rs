@@ -8,6 +8,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
+use utoipa::IntoParams;
 
 use super::ApiState;
 use super::auth::Authenticated;
@@ -16,13 +17,13 @@ use super::intents::intent_id;
 use super::problem::Problem;
 use super::thresholds::{chain_of, shorten};
 use super::wire::{
-    CheckPolicy, CheckedPolicy, ConfirmProposal, DestinationView, ExplainedIntent, OutflowAsked, PolicyView, ProposalView,
+    CheckPolicy, CheckedPolicy, ConfirmProposal, ExplainedIntent, ListedDestination, OutflowAsked, PolicyView, ProposalView,
     ProposeDestination, ProposePolicy, RefusalView, ReplayView, VerdictView, WithReason,
 };
 use crate::chains::ChainBook;
 use crate::intent::{self, IntentKind, judge};
 use crate::officer::proposal::{self, Proposal, Subject};
-use crate::officer::{Caller, OfficerError, Scope};
+use crate::officer::{OfficerError, Scope};
 use crate::policy::{self, Destination, DestinationAsked, Evaluation, Outflow, Policy, PolicyRow, Refusal, Verdict};
 use crate::settings::{self, Lowering};
 use crate::units::{AssetId, Confirmations, ProposalId, format_units, parse_address, parse_units};
@@ -30,17 +31,14 @@ use crate::units::{AssetId, Confirmations, ProposalId, format_units, parse_addre
 const LIST_MAX: i64 = 200;
 const REPLAY_MAX: u32 = 1_000;
 
-fn officer(who: &Authenticated) -> Result<Caller, Problem> {
-    let caller = who.require(Scope::IntentsApprove)?;
-    if !caller.user.is_some_and(|(_, role)| role.is_officer()) {
-        return Err(Problem::forbidden("only an officer does this; officers are admins and guards"));
-    }
-    Ok(caller.clone())
-}
-
 // === policies ===
 
 /// The policy in force, what comes and what was, newest first.
+#[utoipa::path(
+    get, path = "/v1/policies", tag = "policy",
+    responses((status = 200, body = Vec<PolicyView>)),
+    security(("token" = ["intents:read"]))
+)]
 pub(super) async fn list(State(state): State<ApiState>, who: Authenticated) -> Result<axum::Json<Vec<PolicyView>>, Problem> {
     who.require(Scope::IntentsRead)?;
     let mut connection = state.db.connection().await?;
@@ -55,13 +53,20 @@ pub(super) async fn list(State(state): State<ApiState>, who: Authenticated) -> R
     Ok(axum::Json(rows.iter().map(|row| policy_view(row, state_of(row), &state.book)).collect()))
 }
 
+/// Propose a policy
+#[utoipa::path(
+    post, path = "/v1/policies", tag = "policy",
+    request_body = ProposePolicy,
+    responses((status = 201, body = ProposalView)),
+    security(("officer" = ["intents:approve"]))
+)]
 pub(super) async fn propose(
     State(state): State<ApiState>,
     who: Authenticated,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let caller = officer(&who)?;
+    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
     let (write, asked) = read_write::<ProposePolicy>(&caller, "POST /v1/policies".to_owned(), &headers, &body)?;
     let policy = policy::parse(&asked.document, &state.book).map_err(|error| Problem::field("document", "", error.to_string()))?;
     let book = state.book.clone();
@@ -76,6 +81,12 @@ pub(super) async fn propose(
 }
 
 /// What a policy would do. A question, so nothing is stored, and the key that every POST brings is not kept.
+#[utoipa::path(
+    post, path = "/v1/policies/check", tag = "policy",
+    request_body = CheckPolicy,
+    responses((status = 200, body = CheckedPolicy)),
+    security(("token" = ["intents:read"]))
+)]
 pub(super) async fn check(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -106,6 +117,11 @@ pub(super) async fn check(
 }
 
 /// Outflows that are due and may not leave.
+#[utoipa::path(
+    get, path = "/v1/policies/refusals", tag = "policy",
+    responses((status = 200, body = Vec<RefusalView>)),
+    security(("token" = ["intents:read"]))
+)]
 pub(super) async fn refusals(State(state): State<ApiState>, who: Authenticated) -> Result<axum::Json<Vec<RefusalView>>, Problem> {
     who.require(Scope::IntentsRead)?;
     let mut connection = state.db.connection().await?;
@@ -125,6 +141,11 @@ pub(super) async fn refusals(State(state): State<ApiState>, who: Authenticated) 
 }
 
 /// Which rules an intent is under, and what they say now.
+#[utoipa::path(
+    get, path = "/v1/intents/{id}/policy", tag = "policy",
+    responses((status = 200, body = ExplainedIntent), (status = 404, description = "not_found")),
+    security(("token" = ["intents:read"]))
+)]
 pub(super) async fn explain(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -187,7 +208,7 @@ fn read_outflow(asked: &OutflowAsked, book: &ChainBook) -> Result<Outflow, Probl
 
 // === what takes two officers ===
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Filter {
     /// open or all
@@ -195,6 +216,13 @@ pub(super) struct Filter {
     state: Option<String>,
 }
 
+/// Acts that take two officers
+#[utoipa::path(
+    get, path = "/v1/proposals", tag = "policy",
+    params(Filter),
+    responses((status = 200, body = Vec<ProposalView>)),
+    security(("token" = ["intents:read"]))
+)]
 pub(super) async fn proposals(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -211,6 +239,12 @@ pub(super) async fn proposals(
     Ok(axum::Json(rows.iter().map(|proposal| proposal_view(proposal, &state.book)).collect()))
 }
 
+/// One proposal
+#[utoipa::path(
+    get, path = "/v1/proposals/{id}", tag = "policy",
+    responses((status = 200, body = ProposalView), (status = 404, description = "not_found")),
+    security(("token" = ["intents:read"]))
+)]
 pub(super) async fn proposal(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -223,6 +257,16 @@ pub(super) async fn proposal(
 }
 
 /// Another officer's confirmation brings about what the proposal says, in one transaction.
+#[utoipa::path(
+    post, path = "/v1/proposals/{id}/confirm", tag = "policy",
+    request_body = ConfirmProposal,
+    responses(
+        (status = 201, body = ProposalView),
+        (status = 404, description = "not_found"),
+        (status = 409, description = "decided, stale_digest, proposal_dead, other_subject, no_base")
+    ),
+    security(("officer" = ["intents:approve"]))
+)]
 pub(super) async fn confirm(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -230,7 +274,7 @@ pub(super) async fn confirm(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let caller = officer(&who)?;
+    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
     let id = proposal_id(&id)?;
     let (write, asked) = read_write::<ConfirmProposal>(&caller, format!("POST /v1/proposals/{id}/confirm"), &headers, &body)?;
     let book = state.book.clone();
@@ -248,6 +292,17 @@ pub(super) async fn confirm(
         .await
 }
 
+/// Withdraw a proposal
+#[utoipa::path(
+    post, path = "/v1/proposals/{id}/withdraw", tag = "policy",
+    request_body = WithReason,
+    responses(
+        (status = 200, body = ProposalView),
+        (status = 404, description = "not_found"),
+        (status = 409, description = "decided")
+    ),
+    security(("officer" = ["intents:approve"]))
+)]
 pub(super) async fn withdraw(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -255,7 +310,7 @@ pub(super) async fn withdraw(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let caller = officer(&who)?;
+    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
     let id = proposal_id(&id)?;
     let (write, asked) = read_write::<WithReason>(&caller, format!("POST /v1/proposals/{id}/withdraw"), &headers, &body)?;
     let book = state.book.clone();
@@ -280,7 +335,13 @@ fn proposal_id(text: &str) -> Result<ProposalId, Problem> {
 
 // === destinations ===
 
-pub(super) async fn destinations(State(state): State<ApiState>, who: Authenticated) -> Result<axum::Json<Vec<DestinationView>>, Problem> {
+/// Listed destinations
+#[utoipa::path(
+    get, path = "/v1/destinations", tag = "policy",
+    responses((status = 200, body = Vec<ListedDestination>)),
+    security(("token" = ["intents:read"]))
+)]
+pub(super) async fn destinations(State(state): State<ApiState>, who: Authenticated) -> Result<axum::Json<Vec<ListedDestination>>, Problem> {
     who.require(Scope::IntentsRead)?;
     let mut connection = state.db.connection().await?;
     let cooling = cooling_hours(&mut connection).await?;
@@ -292,13 +353,20 @@ async fn cooling_hours(connection: &mut PgConnection) -> Result<Option<u32>, Pro
     Ok(policy::store::find_in_force(connection).await?.map(|row| row.policy.cooling_hours))
 }
 
+/// Propose a destination
+#[utoipa::path(
+    post, path = "/v1/destinations", tag = "policy",
+    request_body = ProposeDestination,
+    responses((status = 201, body = ProposalView), (status = 404, description = "not_found")),
+    security(("officer" = ["intents:approve"]))
+)]
 pub(super) async fn propose_destination(
     State(state): State<ApiState>,
     who: Authenticated,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let caller = officer(&who)?;
+    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
     let (write, asked) = read_write::<ProposeDestination>(&caller, "POST /v1/destinations".to_owned(), &headers, &body)?;
     let spec = chain_of(&state.book, &asked.chain_id.to_string())?;
     let bad = |problem: String| Problem::field("address", shorten(&asked.address), problem);
@@ -316,6 +384,13 @@ pub(super) async fn propose_destination(
         .await
 }
 
+/// Take a destination off the list
+#[utoipa::path(
+    post, path = "/v1/destinations/{chain}/{address}/remove", tag = "policy",
+    request_body = WithReason,
+    responses((status = 200, body = ListedDestination), (status = 404, description = "not_found")),
+    security(("officer" = ["intents:approve"]))
+)]
 pub(super) async fn remove_destination(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -323,7 +398,7 @@ pub(super) async fn remove_destination(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let caller = officer(&who)?;
+    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
     let chain = chain_of(&state.book, &chain)?.id;
     let address = parse_address(&address).map_err(|error| Problem::field("address", shorten(&address), error.to_string()))?;
     let route = format!("POST /v1/destinations/{chain}/{address}/remove");
@@ -398,10 +473,10 @@ fn lines_of(proposal: &Proposal, book: &ChainBook) -> Vec<String> {
     }
 }
 
-fn destination_view(row: &Destination, cooling_hours: Option<u32>) -> DestinationView {
+fn destination_view(row: &Destination, cooling_hours: Option<u32>) -> ListedDestination {
     let cools_until: Option<OffsetDateTime> =
         cooling_hours.filter(|_| row.allowed).map(|hours| row.created_at.saturating_add(Duration::hours(i64::from(hours))));
-    DestinationView {
+    ListedDestination {
         chain_id: row.chain.get(),
         address: row.address,
         label: row.label.clone(),

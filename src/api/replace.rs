@@ -11,14 +11,25 @@ use super::auth::Authenticated;
 use super::idempotency::read_write;
 use super::intents::{intent_id, view};
 use super::problem::Problem;
-use super::wire::{CancelIntent, ReplaceIntent};
+use super::wire::{CancelIntent, IntentView, ReplaceIntent};
 use crate::broadcast::replace::store::CancelAsked;
 use crate::broadcast::replace::{CANCEL_GAS, Offer, store};
 use crate::intent::{self, FeeTerms, Intent};
-use crate::officer::{Caller, Scope};
+use crate::officer::Scope;
 use crate::rpc::CallRequest;
 use crate::units::IntentId;
 
+/// Ask for higher fees
+#[utoipa::path(
+    post, path = "/v1/intents/{id}/replacement", tag = "intents",
+    request_body = ReplaceIntent,
+    responses(
+        (status = 201, body = IntentView),
+        (status = 404, description = "not_found"),
+        (status = 409, description = "not_replaceable, nonce_used, cannot_pay, fees, being_cancelled, outflow_halted")
+    ),
+    security(("officer" = ["intents:approve"]))
+)]
 pub(super) async fn replace(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -26,7 +37,7 @@ pub(super) async fn replace(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let caller = officer(&who)?;
+    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
     let id = intent_id(&id)?;
     let (write, asked) = read_write::<ReplaceIntent>(&caller, format!("POST /v1/intents/{id}/replacement"), &headers, &body)?;
     let fees = read_fees(asked.max_fee_per_gas.as_deref(), asked.max_priority_fee_per_gas.as_deref())?;
@@ -43,6 +54,17 @@ pub(super) async fn replace(
         .await
 }
 
+/// Ask for a cancel
+#[utoipa::path(
+    post, path = "/v1/intents/{id}/cancel", tag = "intents",
+    request_body = CancelIntent,
+    responses(
+        (status = 201, body = IntentView),
+        (status = 404, description = "not_found"),
+        (status = 409, description = "not_replaceable, nonce_used, cannot_pay, fees, being_cancelled, outflow_halted")
+    ),
+    security(("officer" = ["intents:approve"]))
+)]
 pub(super) async fn cancel(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -50,7 +72,7 @@ pub(super) async fn cancel(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let caller = officer(&who)?;
+    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
     let id = intent_id(&id)?;
     let (write, asked) = read_write::<CancelIntent>(&caller, format!("POST /v1/intents/{id}/cancel"), &headers, &body)?;
     if !(1..=500).contains(&asked.reason.chars().count()) {
@@ -70,14 +92,6 @@ pub(super) async fn cancel(
             })
         })
         .await
-}
-
-fn officer(who: &Authenticated) -> Result<Caller, Problem> {
-    let caller = who.require(Scope::IntentsApprove)?;
-    if !caller.user.is_some_and(|(_, role)| role.is_officer()) {
-        return Err(Problem::forbidden("only an officer does this; officers are admins and guards"));
-    }
-    Ok(caller.clone())
 }
 
 fn read_fees(max: Option<&str>, priority: Option<&str>) -> Result<Option<(u128, u128)>, Problem> {

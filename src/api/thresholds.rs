@@ -16,6 +16,12 @@ use crate::officer::Scope;
 use crate::settings::{self, Change, ChangeNote, Gate, NewChange, Outcome, ThresholdKey, Tier};
 use crate::units::{AssetId, Confirmations, format_units, parse_units};
 
+/// Thresholds in force and coming
+#[utoipa::path(
+    get, path = "/v1/chains/{chain}/thresholds", tag = "thresholds",
+    responses((status = 200, body = Vec<ThresholdsView>), (status = 404, description = "not_found")),
+    security(("token" = ["payments:read"]))
+)]
 pub(super) async fn list(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -39,6 +45,11 @@ pub(super) async fn list(
 }
 
 /// Every change of both gates, newest first.
+#[utoipa::path(
+    get, path = "/v1/chains/{chain}/thresholds/history", tag = "thresholds",
+    responses((status = 200, body = Vec<ThresholdView>), (status = 404, description = "not_found")),
+    security(("token" = ["payments:read"]))
+)]
 pub(super) async fn history(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -56,6 +67,15 @@ pub(super) async fn history(
     Ok(axum::Json(views))
 }
 
+/// Change a threshold
+///
+/// A lower one is proposed: another officer confirms it, and it takes a day.
+#[utoipa::path(
+    post, path = "/v1/chains/{chain}/thresholds", tag = "thresholds",
+    request_body = SetThreshold,
+    responses((status = 201, body = ThresholdOutcome), (status = 404, description = "not_found"), (status = 409, description = "no_base")),
+    security(("officer" = ["intents:approve"]))
+)]
 pub(super) async fn set(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -63,11 +83,8 @@ pub(super) async fn set(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let caller = who.require(Scope::IntentsApprove)?.clone();
-    let Some((user, role)) = caller.user else { return Err(Problem::forbidden("only an officer changes a threshold")) };
-    if !role.is_officer() {
-        return Err(Problem::forbidden("only an officer changes a threshold; officers are admins and guards"));
-    }
+    let (caller, user) = who.require_officer(Scope::IntentsApprove)?;
+    let caller = caller.clone();
     let spec = chain_of(&state.book, &chain)?;
     let (write, asked) = read_write::<SetThreshold>(&caller, format!("POST /v1/chains/{}/thresholds", spec.id), &headers, &body)?;
     let change = read(asked, spec, ChangeNote { changed_by: caller.name(), user: Some(user), reason: String::new() })?;

@@ -1,4 +1,4 @@
-//! Who is told of events, what was delivered, and the feed of events itself.
+//! Who is told of events, and what was delivered.
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Deserialize;
 use time::{Duration, OffsetDateTime};
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::ApiState;
@@ -14,10 +15,9 @@ use super::idempotency::read_write;
 use super::payments::Page;
 use super::problem::Problem;
 use super::wire::{
-    AttemptView, CreateWebhook, DeliveryPage, DeliveryView, DisableWebhook, EventPage, EventView, Redeliver, Redelivered, RotateWebhook,
+    AttemptView, CreateWebhook, DeliveryPage, DeliveryView, DisableWebhook, Nothing, Redeliver, Redelivered, RotateWebhook,
     WebhookSecretView, WebhookView,
 };
-use crate::event;
 use crate::officer::Scope;
 use crate::webhook::store::DeliveryRow;
 use crate::webhook::{
@@ -27,12 +27,24 @@ use crate::webhook::{
 /// For how long the old secret may sign at most.
 const OLD_SECRET_HOURS_MAX: u32 = 24 * 30;
 
+/// Endpoints that are told of events
+#[utoipa::path(
+    get, path = "/v1/webhooks", tag = "webhooks",
+    responses((status = 200, body = Vec<WebhookView>)),
+    security(("token" = ["webhooks:write"]))
+)]
 pub(super) async fn list(State(state): State<ApiState>, who: Authenticated) -> Result<axum::Json<Vec<WebhookView>>, Problem> {
     who.require(Scope::WebhooksWrite)?;
     let endpoints = webhook::store::list_endpoints(&mut *state.db.connection().await?).await?;
     Ok(axum::Json(endpoints.into_iter().map(view).collect()))
 }
 
+/// One endpoint
+#[utoipa::path(
+    get, path = "/v1/webhooks/{id}", tag = "webhooks",
+    responses((status = 200, body = WebhookView), (status = 404, description = "not_found")),
+    security(("token" = ["webhooks:write"]))
+)]
 pub(super) async fn get(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -42,7 +54,15 @@ pub(super) async fn get(
     Ok(axum::Json(view(webhook::store::get_endpoint(&mut *state.db.connection().await?, id).await?)))
 }
 
+/// Add an endpoint
+///
 /// The secret is read apart: answers to writes are kept for repeated calls, and it need not be among them.
+#[utoipa::path(
+    post, path = "/v1/webhooks", tag = "webhooks",
+    request_body = CreateWebhook,
+    responses((status = 201, body = WebhookView)),
+    security(("token" = ["webhooks:write"]))
+)]
 pub(super) async fn create(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -83,6 +103,11 @@ pub(super) async fn create(
 }
 
 /// What deliveries are signed with now.
+#[utoipa::path(
+    get, path = "/v1/webhooks/{id}/secret", tag = "webhooks",
+    responses((status = 200, body = WebhookSecretView), (status = 404, description = "not_found")),
+    security(("token" = ["webhooks:write"]))
+)]
 pub(super) async fn secret(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -93,6 +118,13 @@ pub(super) async fn secret(
     Ok(axum::Json(WebhookSecretView { secret: secret.expose() }))
 }
 
+/// Replace the secret
+#[utoipa::path(
+    post, path = "/v1/webhooks/{id}/secret", tag = "webhooks",
+    request_body = RotateWebhook,
+    responses((status = 200, body = WebhookView), (status = 404, description = "not_found")),
+    security(("token" = ["webhooks:write"]))
+)]
 pub(super) async fn rotate(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -121,6 +153,17 @@ pub(super) async fn rotate(
         .await
 }
 
+/// Disable an endpoint
+#[utoipa::path(
+    post, path = "/v1/webhooks/{id}/disable", tag = "webhooks",
+    request_body = DisableWebhook,
+    responses(
+        (status = 200, body = WebhookView),
+        (status = 404, description = "not_found"),
+        (status = 409, description = "webhook_state")
+    ),
+    security(("token" = ["webhooks:write"]))
+)]
 pub(super) async fn disable(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -144,10 +187,17 @@ pub(super) async fn disable(
         .await
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
-
+/// Enable an endpoint
+#[utoipa::path(
+    post, path = "/v1/webhooks/{id}/enable", tag = "webhooks",
+    request_body = Nothing,
+    responses(
+        (status = 200, body = WebhookView),
+        (status = 404, description = "not_found"),
+        (status = 409, description = "webhook_state")
+    ),
+    security(("token" = ["webhooks:write"]))
+)]
 pub(super) async fn enable(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -168,7 +218,15 @@ pub(super) async fn enable(
         .await
 }
 
+/// Send a stretch of time again
+///
 /// One delivery, or all that an endpoint was to get in a stretch of time.
+#[utoipa::path(
+    post, path = "/v1/webhooks/{id}/redeliver", tag = "webhooks",
+    request_body = Redeliver,
+    responses((status = 200, body = Redelivered), (status = 404, description = "not_found")),
+    security(("token" = ["webhooks:write"]))
+)]
 pub(super) async fn redeliver(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -194,6 +252,13 @@ pub(super) async fn redeliver(
         .await
 }
 
+/// Send one delivery again
+#[utoipa::path(
+    post, path = "/v1/webhook-deliveries/{id}/redeliver", tag = "webhooks",
+    request_body = Nothing,
+    responses((status = 200, body = Redelivered), (status = 404, description = "not_found")),
+    security(("token" = ["webhooks:write"]))
+)]
 pub(super) async fn redeliver_one(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -214,21 +279,33 @@ pub(super) async fn redeliver_one(
         .await
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct DeliveriesAsked {
+    /// Of one endpoint; of all without it.
     #[serde(default)]
     webhook: Option<Uuid>,
     /// `pending`, `delivered` or `dead`; all without it.
     #[serde(default)]
     state: Option<String>,
+    /// `next_cursor` of the page before.
     #[serde(default)]
     cursor: Option<String>,
+    /// 1 to 200; 50 without it.
     #[serde(default)]
     limit: Option<i64>,
 }
 
+/// Deliveries, newest first
+///
 /// Newest first.
+#[utoipa::path(
+    get, path = "/v1/webhook-deliveries", tag = "webhooks",
+    params(DeliveriesAsked),
+    responses((status = 200, body = DeliveryPage)),
+    security(("token" = ["webhooks:write"]))
+)]
 pub(super) async fn deliveries(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -248,6 +325,12 @@ pub(super) async fn deliveries(
     Ok(axum::Json(DeliveryPage { deliveries: found.into_iter().map(delivery_view).collect(), next_cursor }))
 }
 
+/// Attempts of a delivery
+#[utoipa::path(
+    get, path = "/v1/webhook-deliveries/{id}/attempts", tag = "webhooks",
+    responses((status = 200, body = Vec<AttemptView>)),
+    security(("token" = ["webhooks:write"]))
+)]
 pub(super) async fn attempts(
     State(state): State<ApiState>,
     who: Authenticated,
@@ -263,34 +346,6 @@ pub(super) async fn attempts(
         answer: attempt.answer,
     });
     Ok(axum::Json(views.collect()))
-}
-
-/// Oldest first. What is committed late comes late and is not passed by.
-pub(super) async fn events(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Query(page): Query<Page>,
-) -> Result<axum::Json<EventPage>, Problem> {
-    who.require(Scope::EventsRead)?;
-    let limit = page.limit()?;
-    let after = match page.cursor() {
-        None => event::store::Position::START,
-        Some(text) => {
-            text.parse().map_err(|()| Problem::field("cursor", shorten(text), "use next_cursor of the page before, unchanged"))?
-        }
-    };
-    let found = event::store::list(&mut *state.db.connection().await?, after, limit).await?;
-    let next_cursor = found.last().map_or(after, |row| row.position).to_string();
-    let events = found.into_iter().map(|row| EventView {
-        id: row.id,
-        kind: row.kind,
-        payment_id: row.payment_id,
-        intent_id: row.intent_id,
-        chain_id: row.chain_id,
-        detail: row.detail,
-        created_at: row.created_at,
-    });
-    Ok(axum::Json(EventPage { events: events.collect(), next_cursor }))
 }
 
 fn patterns(texts: &[String]) -> Result<Vec<EventPattern>, Problem> {

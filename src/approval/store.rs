@@ -3,7 +3,7 @@
 use alloy::primitives::B256;
 use sqlx::PgConnection;
 
-use super::ApprovalError;
+use super::{ApprovalError, Approver};
 use crate::db::DbError;
 use crate::event::{self, Event};
 use crate::intent::{self, Intent, IntentEvent, IntentState};
@@ -17,14 +17,20 @@ pub struct Standing {
     pub approvals: u8,
 }
 
-/// Records an officer's approval; the one that completes the number moves the intent on.
+/// Records the approval of a token's bearer.
 pub async fn insert(connection: &mut PgConnection, id: IntentId, digest: B256, caller: &Caller) -> Result<Standing, ApprovalError> {
     let Some((officer, role)) = caller.user else { return Err(ApprovalError::NotAnOfficer) };
+    give(connection, id, digest, Approver { officer, role, token: Some(caller.token_id) }).await
+}
+
+/// Records an officer's approval; the one that completes the number moves the intent on.
+pub async fn give(connection: &mut PgConnection, id: IntentId, digest: B256, approver: Approver) -> Result<Standing, ApprovalError> {
+    let Approver { officer, role, token } = approver;
     if !role.is_officer() {
         return Err(ApprovalError::NotAnOfficer);
     }
     let intent = intent::store::lock(connection, id).await?;
-    if intent.was_asked_for_by(&caller.name()) {
+    if intent.was_asked_for_by(&approver.name()) {
         return Err(ApprovalError::OwnRequest { intent: id, officer });
     }
     if !intent::store::digest_matches(&intent, digest) {
@@ -40,7 +46,7 @@ pub async fn insert(connection: &mut PgConnection, id: IntentId, digest: B256, c
         intent.revision.cast_signed(),
         digest.as_slice(),
         officer.0,
-        caller.token_id.0
+        token.map(|token| token.0)
     )
     .execute(&mut *connection)
     .await

@@ -35,6 +35,9 @@ pub async fn claim(connection: &mut PgConnection, id: IntentId, claim: &StationC
     if !intent::store::is_released(connection, &intent).await? {
         return Err(BroadcastError::OnlyCredited { intent: id });
     }
+    if let Some(hold) = intent::store::find_hold(connection, &intent).await? {
+        return Err(BroadcastError::Held { intent: id, hold });
+    }
     refuse_when_moot(connection, &intent).await?;
     // One that a station has already was claimed in time, and may be signed.
     if intent.state == IntentState::Approved && approval::store::count(connection, &intent).await? < intent.approvals_required {
@@ -359,6 +362,30 @@ pub async fn move_settled(connection: &mut PgConnection, id: i64, inclusion: Inc
     .await?
     .rows_affected();
     expect_one(rows, "a settled transaction in another block")
+}
+
+/// What is unclear about a chain's outgoing transactions.
+#[derive(Clone, Copy, Debug)]
+pub struct Doubts {
+    pub chain: ChainId,
+    /// Sent, and nobody knows what became of them.
+    pub uncertain: u64,
+    /// Nonces that must be used before signed bytes can be mined, and that no intent holds.
+    pub nonce_gaps: u64,
+}
+
+/// Doubts of all chains with signed transactions under way.
+pub async fn list_doubts(connection: &mut PgConnection) -> Result<Vec<Doubts>, DbError> {
+    let rows = sqlx::query_file!("src/broadcast/list_doubts.sql").fetch_all(connection).await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Doubts {
+                chain: chain_from_sql(row.chain_id)?,
+                uncertain: count_from_sql("count", row.uncertain)?,
+                nonce_gaps: count_from_sql("count", row.nonce_gaps)?,
+            })
+        })
+        .collect()
 }
 
 /// Notes that the bytes are about to go out, before they do.

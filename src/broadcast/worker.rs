@@ -8,7 +8,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{BroadcastError, Inclusion, Outbound, store};
 use crate::confirm;
-use crate::db::Database;
+use crate::db::{Database, DbError};
 use crate::event::{self, Event};
 use crate::intent::{self, IntentEvent, IntentState};
 use crate::rpc::{Node, Receipt, SendOutcome};
@@ -109,15 +109,48 @@ impl Broadcaster {
             return Ok(Progress::Worked);
         }
         let Send::IfDue { halted } = send else { return Ok(Progress::Idle) };
-        // What was never sent stays here while outflow is halted, or money behind it is only credited; what
-        // was sent may be repeated.
+        // What was never sent stays here while outflow is halted, or money behind it is only credited or held;
+        // what was sent may be repeated.
         let first = outbound.send_attempts == 0;
         let due = outbound.last_sent_at.is_none_or(|last| now - last >= RESEND_AFTER);
         if (first && (halted || !self.is_released(&outbound).await?)) || !due {
             return Ok(Progress::Idle);
         }
+        if first && !self.may_begin(&outbound, now).await? {
+            return Ok(Progress::Idle);
+        }
+        if !first {
+            self.note_attempt(outbound.id, now).await?;
+        }
         self.send(outbound, now).await?;
         Ok(Progress::Worked)
+    }
+
+    /// Notes the first attempt, unless the money is held. A standing that changes at the same time waits for
+    /// this, or this sees it.
+    async fn may_begin(&self, outbound: &Outbound, now: OffsetDateTime) -> Result<bool, BroadcastError> {
+        let (id, intent_id) = (outbound.id, outbound.intent);
+        let hold = self
+            .db
+            .unit::<_, BroadcastError, _>(move |connection| {
+                Box::pin(async move {
+                    let intent = intent::store::get(connection, intent_id).await?;
+                    let hold = intent::store::find_hold(connection, &intent).await?;
+                    if hold.is_none() {
+                        store::note_attempt(connection, id, now).await?;
+                    }
+                    Ok(hold)
+                })
+            })
+            .await?;
+        if let Some(hold) = hold {
+            tracing::debug!(intent.id = %intent_id, chain.id = outbound.chain.get(), tx.hash = %outbound.tx_hash, %hold, "signed and held; it is not sent");
+        }
+        Ok(hold.is_none())
+    }
+
+    async fn note_attempt(&self, id: i64, now: OffsetDateTime) -> Result<(), BroadcastError> {
+        Ok(self.db.unit::<_, DbError, _>(move |connection| Box::pin(async move { store::note_attempt(connection, id, now).await })).await?)
     }
 
     async fn is_released(&self, outbound: &Outbound) -> Result<bool, BroadcastError> {
@@ -134,8 +167,6 @@ impl Broadcaster {
     }
 
     async fn send(&self, outbound: Outbound, now: OffsetDateTime) -> Result<(), BroadcastError> {
-        let id = outbound.id;
-        self.db.unit(move |connection| Box::pin(async move { store::note_attempt(connection, id, now).await })).await?;
         let outcome = self.node.send_raw(&outbound.raw).await;
         tracing::info!(
             intent.id = %outbound.intent, chain.id = outbound.chain.get(), tx.hash = %outbound.tx_hash, nonce = outbound.nonce,

@@ -1,14 +1,18 @@
 //! `reconcile` and `verify`: are the books right, and do they equal the chain?
 
+use std::path::PathBuf;
+
 use anyhow::Context;
+use clap::Args;
 
 use super::console::{say, table};
 use super::database;
 use crate::chains::ChainBook;
 use crate::config::Config;
-use crate::daemon::now;
+use crate::daemon::{now, read_heads};
 use crate::db::Database;
 use crate::ledger;
+use crate::ledger::seal::{self, Head};
 use crate::reconcile;
 use crate::units::{AssetId, format_units};
 
@@ -91,7 +95,17 @@ fn row(line: &reconcile::Line, book: &ChainBook) -> Vec<String> {
     ]
 }
 
-pub(super) async fn verify(config: &Config) -> anyhow::Result<()> {
+/// What the ledger is compared with.
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArgs {
+    /// Heads of seals that were exported and kept elsewhere, one a line; without it, ledger.seal_heads_file of the
+    /// configuration. A ledger whose end was cut off looks whole without them.
+    #[arg(long, value_name = "FILE")]
+    heads: Option<PathBuf>,
+}
+
+pub(super) async fn verify(args: VerifyArgs, config: &Config) -> anyhow::Result<()> {
+    let exported = exported_heads(args.heads, config)?;
     let db = database::open(config).await?;
     let mut connection = db.connection().await?;
     let drifting = ledger::store::list_drifting(&mut connection).await?;
@@ -117,13 +131,47 @@ pub(super) async fn verify(config: &Config) -> anyhow::Result<()> {
     } else {
         table(&["chain", "asset", "where it is", "whose it is", ""], &rows, &[0, 2, 3]);
     }
+    faults += verify_seals(&mut *db.connection().await?, &exported).await?;
     let (verdicts, differing) = super::confirm::replay_all(&mut *db.connection().await?).await?;
+    let (quotes, wrong) = super::quote::verify_all(&mut *db.connection().await?).await?;
+    if wrong > 0 {
+        anyhow::bail!("{wrong} of {quotes} quotes do not follow from what is stored with them");
+    }
     if faults > 0 || differing > 0 {
         anyhow::bail!("{faults} faults in the books, {differing} of {verdicts} verdicts differ from the history");
     }
     say("balances equal their entries");
     say(format!("{verdicts} verdicts replayed from the history, differences 0"));
+    say(format!("{quotes} quotes computed again, differences 0"));
     Ok(())
+}
+
+/// The heads to compare with. A file that was asked for must be there; one that is only configured is there once
+/// something was sealed.
+fn exported_heads(asked: Option<PathBuf>, config: &Config) -> anyhow::Result<Vec<Head>> {
+    let configured = config.seal_heads_file.clone().filter(|path| path.exists());
+    let Some(path) = asked.or(configured) else { return Ok(Vec::new()) };
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    // A line that is being written while we read is not one yet.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    Ok(read_heads(&path, whole)?)
+}
+
+/// Tells of the seals, and how many faults there are.
+async fn verify_seals(connection: &mut sqlx::PgConnection, exported: &[Head]) -> anyhow::Result<usize> {
+    let found = seal::verify(connection, exported).await?;
+    for (place, fault) in found.faults.iter().enumerate() {
+        say(format!("{}: {fault}", if place == 0 { "first broken" } else { "also broken" }));
+    }
+    match &found.head {
+        None => say("no seal yet"),
+        Some(head) => {
+            say(format!("{} seals over {} entries recomputed, {} entries wait to be sealed", found.seals, found.entries, found.unsealed));
+            say(format!("seal {}: {}", head.number, head.hash()));
+            say(format!("{} signatures of officers hold, {} exported heads compared", found.signatures, exported.len()));
+        }
+    }
+    Ok(found.faults.len())
 }
 
 /// How an asset is written; one that left the book is written in raw units.

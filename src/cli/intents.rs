@@ -106,7 +106,7 @@ pub(super) async fn run(command: IntentCommand) -> anyhow::Result<()> {
         }
         IntentCommand::Cancel { remote, id, fees, reason } => {
             let asked = CancelIntent { reason, max_fee_per_gas: fees.max_fee, max_priority_fee_per_gas: fees.max_priority_fee };
-            let cancel = remote.client()?.cancel(id, &asked).await?;
+            let cancel = remote.client()?.cancel_intent(id, &asked).await?;
             describe(&cancel);
             say(format!("cancel {} takes {} to approve, not you", cancel.id, officers(cancel.approvals_required)));
         }

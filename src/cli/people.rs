@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::console::{say, table};
 use super::database;
 use crate::config::Config;
+use crate::console;
 use crate::daemon::now;
 use crate::db::Database;
 use crate::officer::store::NewToken;
@@ -25,6 +26,17 @@ pub enum UserCommand {
         role: UserRole,
         #[arg(long)]
         email: Option<String>,
+    },
+    /// Print a link with which an officer enrols a passkey for the console: once, within 15 minutes. Give it to
+    /// them in person or by a way that nobody else reads. Links made before end.
+    Invite {
+        #[arg(long, value_name = "USER_ID")]
+        user: UserId,
+    },
+    /// Revoke all of a person's passkeys and end their sessions and links: a key was lost, or somebody left.
+    LockOut {
+        #[arg(long, value_name = "USER_ID")]
+        user: UserId,
     },
 }
 
@@ -55,7 +67,17 @@ pub enum TokenCommand {
 }
 
 pub(super) async fn run_user(command: UserCommand, config: &Config) -> anyhow::Result<()> {
-    let UserCommand::Create { name, role, email } = command;
+    let (name, role, email) = match command {
+        UserCommand::Create { name, role, email } => (name, role, email),
+        UserCommand::Invite { user } => return invite(user, config).await,
+        UserCommand::LockOut { user } => {
+            let revoked = console::identity::lock_out(&database::open(config).await?, user, now()).await?;
+            say(format!(
+                "{revoked} passkeys are revoked and all sessions of {user} are ended; tokens of theirs live on (`amanatd token list`)"
+            ));
+            return Ok(());
+        }
+    };
     if !(1..=200).contains(&name.chars().count()) {
         anyhow::bail!("--name must have 1 to 200 characters");
     }
@@ -67,6 +89,14 @@ pub(super) async fn run_user(command: UserCommand, config: &Config) -> anyhow::R
     db.unit(move |connection| Box::pin(async move { officer::store::insert_user(connection, id, email.as_deref(), &name, role).await }))
         .await?;
     say(id.to_string());
+    Ok(())
+}
+
+async fn invite(user: UserId, config: &Config) -> anyhow::Result<()> {
+    let Some(options) = &config.console else {
+        anyhow::bail!("there is no console: set console.origin in the configuration first");
+    };
+    say(console::identity::invite(&database::open(config).await?, options.origin(), user, now()).await?);
     Ok(())
 }
 

@@ -66,6 +66,52 @@ pub struct Page {
     pub limit: i64,
 }
 
+/// What waits at a gate of a chain, in figures.
+#[derive(Clone, Copy, Debug)]
+pub struct WaitingTotals {
+    pub chain: ChainId,
+    pub gate: Gate,
+    pub count: u64,
+    /// Of the deepest, by the last block stored.
+    pub depth: Depth,
+    /// When the oldest of them was first stored.
+    pub oldest: OffsetDateTime,
+}
+
+/// What waits, of all chains; nothing for a gate at which nothing does. Reads what waits and nothing else.
+pub async fn list_waiting_totals(connection: &mut PgConnection) -> Result<Vec<WaitingTotals>, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select w.chain_id as "chain_id!: i64", w.released as "released!", w.count as "count!", w.oldest as "oldest!",
+               greatest(c.number, w.lowest) as "number!", w.lowest as "lowest!"
+        from (
+            select o.chain_id, false as released, count(*) as count, min(o.created_at) as oldest, min(o.block_number) as lowest
+            from transfer_observations o
+            where o.state = 'canonical' and not o.internal and o.gate_passed is null
+            group by o.chain_id
+            union all
+            select o.chain_id, true, count(*), min(o.created_at), min(o.block_number)
+            from transfer_observations o
+            where o.state = 'canonical' and o.gate_passed = 'credit'
+            group by o.chain_id
+        ) w join chain_cursors c on c.chain_id = w.chain_id
+        "#
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(WaitingTotals {
+                chain: chain_from_sql(row.chain_id)?,
+                gate: if row.released { Gate::Release } else { Gate::Credit },
+                count: count_from_sql("count", row.count)?,
+                depth: depth_of(BlockNumber::from(row.lowest), BlockNumber::from(row.number)).unwrap_or(Depth(0)),
+                oldest: row.oldest,
+            })
+        })
+        .collect()
+}
+
 /// A row of what waits at a gate.
 struct DueRow {
     id: i64,

@@ -1,32 +1,42 @@
 //! From a configuration to a running daemon, in the order in which things must be true.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
 use secrecy::ExposeSecret;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::supervise::{Loop, Wake, Woken, Workers, chain_of};
-use super::{admin, heads, notices, now, serve_http};
+use super::{admin, heads, measure, notices, now, seals, serve_http, serve_remote};
 use crate::account::{self, Capacity, Room};
-use crate::api::{self, ApiState};
-use crate::approval::{ApprovalError, Lapser};
+use crate::api::{self, ApiState, Doors};
+use crate::approval::{self, ApprovalError};
 use crate::broadcast::nonces::NonceWatch;
 use crate::broadcast::{self, BroadcastError, Broadcaster};
-use crate::chains::{ChainBook, ChainSpec};
-use crate::config::Config;
+use crate::chains::{ChainBook, ChainSpec, base_of};
+use crate::config::{Config, OracleConfig};
 use crate::confirm::{ConfirmError, Confirmer, Sightings};
+use crate::console::{self, Console, ConsoleOptions};
 use crate::db::{Database, DatabaseLimits, DbError, InstanceLease, LeaseError, SelfTestError, place_of};
 use crate::deposit::Watched;
+use crate::escrow::{EscrowError, Lapser};
 use crate::intent::{IntentError, Planner, judge};
 use crate::ledger::{Bookkeeper, LedgerError};
-use crate::metrics::{EndpointTotals, Metrics};
+use crate::metrics::{EndpointTotals, Metrics, ScreeningTotals};
+use crate::quote::{self, Oracle, QuoteError};
+use crate::reconcile::invariants::Auditor;
 use crate::reconcile::{self, ReconcileError, Reconciler};
 use crate::rpc::{HeadNotices, Node, VerifyError};
 use crate::scan::{self, ScanError, ScanOptions, Scanner};
+use crate::screen::{self, FreezeWatch, ScreenError, ScreenOptions, ScreenWorker};
 use crate::settings::{self, ChangeNote, Gate, NewChange, SettingsError, ThresholdKey};
 use crate::settle::{SettleError, Settler};
 use crate::units::{ChainId, Disposition, Progress};
@@ -43,6 +53,9 @@ const LEASE_LIMIT: Duration = Duration::from_secs(10);
 /// A transaction that has been out for so long counts as stuck.
 const STUCK_MINUTES: u32 = 15;
 
+/// Between two looks whether every chain was read, and how much longer a start may take after each.
+const READY_PAUSE: Duration = Duration::from_secs(1);
+const START_EXTENSION_US: u32 = 60_000_000;
 /// How long units of work may take to finish once nobody waits for them.
 const CLOSING: Duration = Duration::from_secs(8);
 /// After this long the process ends, whatever it is at: below TimeoutStopSec of the unit, which kills.
@@ -55,6 +68,7 @@ pub async fn serve(config: Config, standby: bool) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     watch_signals(stop.clone())?;
     let metrics = Metrics::new();
+    metrics.operations.process_started(now().unix_timestamp());
     let admin = admin::spawn(config.metrics_listen, metrics.clone(), stop.clone())
         .with_context(|| format!("metrics cannot listen on {}", config.metrics_listen))?;
     let outcome = tokio::select! {
@@ -71,10 +85,13 @@ pub async fn serve(config: Config, standby: bool) -> anyhow::Result<()> {
 }
 
 async fn run(config: Config, standby: bool, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
+    // Before anything is waited for: a standby with a bad list would end when it is needed.
+    let screening = config.screening.open().context("screening")?;
     let url = config.database.url.expose_secret();
     let Some(db) = connect(url, &stop).await? else { return Ok(()) };
     let Some(lease) = lease(url, standby, &metrics, &stop).await? else { return Ok(()) };
     let db = db.under(lease.number());
+    metrics.operations.lease(true);
     let book = Arc::new(config.book);
     let mut nodes = BTreeMap::new();
     for (chain, settings) in &config.chains {
@@ -86,30 +103,52 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
         .await
         .with_context(|| format!("the API cannot listen on {}", config.api_listen))?;
     let listening = listener.local_addr()?;
+    let doors = Arc::new(Doors::new(config.api_doors, stop.clone()));
+    let shared_nodes = Arc::new(nodes.clone());
+    let oracle = oracle(&db, &book, &shared_nodes, &config.oracle).await?;
     let state = ApiState {
         db: db.clone(),
         book: Arc::clone(&book),
-        nodes: Arc::new(nodes.clone()),
+        nodes: shared_nodes,
         max_fee_per_gas_max: config.plan.max_fee_per_gas_max,
         webhook_guard: config.webhook_guard.clone(),
+        doors: Arc::clone(&doors),
+        oracle: oracle.clone(),
         clock: now,
     };
     let mut workers = Workers::new(stop.clone(), metrics.clone(), config.poll);
+    if let Some(path) = &config.api_socket {
+        let (socket, router, ending) = (bind_socket(path)?, api::router(state.clone()), stop.clone());
+        workers.run(async move { serve_http(socket, router, ending).await.context("the API's socket ended") });
+    }
     let ending = stop.clone();
-    workers.run(async move { serve_http(listener, api::router(state), ending).await.context("the API ended") });
-    hold_lease(&mut workers, lease);
+    let (router, apart) = with_console(state, config.console)?;
+    workers.run(async move { serve_remote(listener, router, ending).await.context("the API ended") });
+    if let Some((address, pages)) = apart {
+        let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("the console cannot listen on {address}"))?;
+        let ending = stop.clone();
+        workers.run(async move { serve_http(listener, pages, ending).await.context("the console ended") });
+    }
+    hold_lease(&mut workers, lease, &metrics);
     let sightings = Arc::new(Sightings::new(db.clone()));
     workers.tick("sightings", None, ConfirmError::disposition, move || {
         let sightings = Arc::clone(&sightings);
         async move { sightings.tick().await }
     });
-    let lapser = Arc::new(Lapser { db: db.clone() });
+    let lapser = Arc::new(approval::Lapser { db: db.clone() });
     workers.tick("approval", None, ApprovalError::disposition, move || {
         let lapser = Arc::clone(&lapser);
         async move { lapser.tick().await }
     });
     account_metrics(&mut workers, &db, &metrics);
+    door_metrics(&mut workers, doors, &metrics);
+    seals::seal(&mut workers, &db, &metrics, config.seal_heads_file);
+    audit(&mut workers, &db, &metrics);
+    measure::figures(&mut workers, &db, &nodes, &metrics);
     webhooks(&mut workers, &db, config.webhook_guard, &metrics)?;
+    if let Some(oracle) = oracle {
+        prices(&mut workers, &db, &oracle, &metrics);
+    }
     let settings_changed = Wake::new();
     notices::forward(&mut workers, url.to_owned(), settings::CHANGED, settings_changed.clone(), stop.clone());
     let watched = Arc::new(Watched::default());
@@ -137,6 +176,8 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
                 bookkeeper: Arc::clone(&bookkeeper),
                 metrics: metrics.clone(),
                 reconcile_every: config.reconcile,
+                screening: screening.clone(),
+                freeze_every: config.screening.freeze_every,
                 settings_changed: settings_changed.clone(),
                 new_head,
             },
@@ -144,7 +185,7 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
     }
     workers.feed_watchdog();
     metrics.set_ready(true);
-    notify(&[sd_notify::NotifyState::Ready]);
+    tell_ready(&mut workers, &db, nodes.keys().copied().collect(), stop.clone());
     tracing::info!(api = %listening, metrics = %config.metrics_listen, chains = nodes.len(), "amanatd is ready");
     let outcome = workers.join().await;
     if tokio::time::timeout(CLOSING, db.close()).await.is_err() {
@@ -152,6 +193,18 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
     }
     tracing::info!("amanatd has stopped");
     outcome
+}
+
+/// The API's router, with the console's pages in it; or beside it, on an address of their own.
+fn with_console(state: ApiState, options: Option<ConsoleOptions>) -> anyhow::Result<(Router, Option<(SocketAddr, Router)>)> {
+    let Some(options) = options else { return Ok((api::router(state), None)) };
+    let apart = options.listen;
+    tracing::info!(origin = options.origin(), "officers find the console at {}/console", options.origin());
+    let pages = console::router(Console::new(state.clone(), options)?);
+    Ok(match apart {
+        None => (api::router(state).merge(pages), None),
+        Some(address) => (api::router(state), Some((address, pages))),
+    })
 }
 
 /// Takes the lease; a daemon that stands by waits for it. `None` when it is told to stop meanwhile.
@@ -240,16 +293,66 @@ async fn first_thresholds(db: &Database, book: &ChainBook, chains: impl Iterator
     Ok(())
 }
 
+/// A socket of this host. Whoever may reach it may also reach loopback: the API asks both for a token. The lease is
+/// ours, so a socket that is there is a dead daemon's.
+fn bind_socket(path: &Path) -> anyhow::Result<tokio::net::UnixListener> {
+    if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+        std::fs::remove_file(path).with_context(|| format!("the old socket {} cannot be removed", path.display()))?;
+    }
+    let listener = tokio::net::UnixListener::bind(path).with_context(|| format!("the API cannot listen on {}", path.display()))?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o666)).with_context(|| format!("the mode of {}", path.display()))?;
+    Ok(listener)
+}
+
+/// Tells systemd READY once a first block of every chain is stored: only then is everything at work. That is at
+/// once, but for a chain that was never read and whose node is away; for it the start may take longer.
+fn tell_ready(workers: &mut Workers, db: &Database, chains: Vec<ChainId>, stop: CancellationToken) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    let db = db.clone();
+    workers.run(async move {
+        // Ends when the process does, or all chains were read.
+        while !stop.is_cancelled() {
+            let waits_for = match unread(&db, &chains).await {
+                Ok(None) => {
+                    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("at work")]);
+                    break;
+                }
+                Ok(Some(chain)) => format!("waiting for the first block of chain {chain}"),
+                Err(error) => format!("waiting for the database: {}", chain_of(&error)),
+            };
+            notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(START_EXTENSION_US), sd_notify::NotifyState::Status(&waits_for)]);
+            tokio::select! {
+                () = tokio::time::sleep(READY_PAUSE) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        stop.cancelled().await;
+        Ok(())
+    });
+}
+
+/// A chain of which no block is stored.
+async fn unread(db: &Database, chains: &[ChainId]) -> Result<Option<ChainId>, DbError> {
+    let tips = scan::store::list_tips(&mut *db.connection().await?).await?;
+    Ok(chains.iter().copied().find(|chain| !tips.iter().any(|(read, ..)| read == chain)))
+}
+
 /// The process ends when its lease is gone: another daemon may have taken over.
-fn hold_lease(workers: &mut Workers, lease: InstanceLease) {
-    let lease = Arc::new(tokio::sync::Mutex::new(lease));
+fn hold_lease(workers: &mut Workers, lease: InstanceLease, metrics: &Metrics) {
+    let (lease, metrics) = (Arc::new(tokio::sync::Mutex::new(lease)), metrics.clone());
     workers.tick(
         "lease",
         None,
         |_: &LeaseError| Disposition::Stop,
         move || {
-            let lease = Arc::clone(&lease);
-            async move { lease.lock().await.check(LEASE_LIMIT).await.map(|()| Progress::Idle) }
+            let (lease, metrics) = (Arc::clone(&lease), metrics.clone());
+            async move {
+                let held = lease.lock().await.check(LEASE_LIMIT).await;
+                metrics.operations.lease(held.is_ok());
+                held.map(|()| Progress::Idle)
+            }
         },
     );
 }
@@ -280,7 +383,83 @@ fn account_metrics(workers: &mut Workers, db: &Database, metrics: &Metrics) {
     });
 }
 
+/// Exports what the API refused for being too much, and its open streams.
+fn door_metrics(workers: &mut Workers, doors: Arc<Doors>, metrics: &Metrics) {
+    let metrics = metrics.clone();
+    workers.tick("api_metrics", None, DbError::disposition, move || {
+        let totals = doors.totals();
+        metrics.api_seen(totals.token_calls_refused, totals.address_calls_refused, totals.streams_open);
+        async { Ok(Progress::Idle) }
+    });
+}
+
+/// Checks the invariants while everything else works, and exports what it finds.
+fn audit(workers: &mut Workers, db: &Database, metrics: &Metrics) {
+    let (auditor, metrics) = (Arc::new(Auditor::new(db.clone())), metrics.clone());
+    workers.tick("audit", None, ReconcileError::disposition, move || {
+        let (auditor, metrics) = (Arc::clone(&auditor), metrics.clone());
+        async move {
+            if let Some(look) = auditor.tick(now()).await? {
+                for (invariant, violations, turns) in look.standing {
+                    metrics.invariant_seen(invariant.id(), violations, turns);
+                }
+            }
+            Ok(Progress::Idle)
+        }
+    });
+}
+
 /// Delivers events, and exports what waits.
+/// The oracle, if payments in another currency are to be quoted; refused where a token has too few families.
+async fn oracle(
+    db: &Database,
+    book: &Arc<ChainBook>,
+    nodes: &Arc<BTreeMap<ChainId, Arc<Node>>>,
+    config: &OracleConfig,
+) -> anyhow::Result<Option<Arc<Oracle>>> {
+    if !config.quoting_enabled {
+        tracing::info!("quoting is off: a payment in another currency than its token is refused");
+        return Ok(None);
+    }
+    let oracle = Oracle::new(Arc::clone(book), Arc::clone(nodes), &config.sources)?;
+    let limits = quote::store::get_limits(&mut *db.connection().await?).await?;
+    let lacking = oracle.lint(&limits, now());
+    if !lacking.is_empty() {
+        anyhow::bail!("quoting is enabled and cannot work: {}; configure more sources, or switch it off", lacking.join("; "));
+    }
+    tracing::info!(sources = oracle.sources().join(", "), "quoting is on");
+    Ok(Some(Arc::new(oracle)))
+}
+
+fn prices(workers: &mut Workers, db: &Database, oracle: &Arc<Oracle>, metrics: &Metrics) {
+    let (db, asked) = (db.clone(), Arc::clone(oracle));
+    workers.tick("oracle", None, QuoteError::disposition, move || {
+        let (db, oracle) = (db.clone(), Arc::clone(&asked));
+        async move { oracle.tick(&db, now()).await }
+    });
+    let (oracle, metrics) = (Arc::clone(oracle), metrics.clone());
+    workers.tick("oracle_metrics", None, QuoteError::disposition, move || {
+        let (oracle, metrics) = (Arc::clone(&oracle), metrics.clone());
+        async move {
+            let tally = oracle.tally();
+            for (pair, round) in &tally.rounds {
+                metrics.oracle().round_seen(pair, round.families, round.dispersion_bps, round.accepted_s);
+                for (source, chain, age_s) in &round.sources {
+                    metrics.oracle().source_seen(source, *chain, pair, *age_s);
+                }
+                if let Some(state) = round.state {
+                    metrics.oracle().token_seen(base_of(pair), state, round.deviation_bps);
+                }
+            }
+            tally.rejected.iter().for_each(|((source, reason), total)| metrics.oracle().rejected(source, reason, *total));
+            tally.refused.iter().for_each(|(reason, total)| metrics.oracle().refused(reason, *total));
+            tally.quoted.iter().for_each(|((token, peg_state), total)| metrics.oracle().quoted(token, peg_state, *total));
+            tally.durations.iter().for_each(|took| metrics.oracle().took(*took));
+            Ok(Progress::Idle)
+        }
+    });
+}
+
 fn webhooks(workers: &mut Workers, db: &Database, guard: Guard, metrics: &Metrics) -> anyhow::Result<()> {
     let courier = Arc::new(Courier::new(db.clone(), guard).context("webhooks cannot be sent")?);
     workers.tick("webhook", None, WebhookError::disposition, move || {
@@ -309,6 +488,8 @@ struct ChainWorkers {
     bookkeeper: Arc<Bookkeeper>,
     metrics: Metrics,
     reconcile_every: Duration,
+    screening: ScreenOptions,
+    freeze_every: Duration,
     settings_changed: Wake,
     new_head: Wake,
 }
@@ -347,10 +528,25 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
         let confirmer = Arc::clone(&confirmer);
         async move { confirmer.tick(now()).await }
     });
+    let screener = Arc::new(ScreenWorker::new(parts.db.clone(), Arc::clone(&parts.node), Arc::clone(&parts.spec), parts.screening));
+    gated(workers, &gate, "screen", chain, ScreenError::disposition, move || {
+        let screener = Arc::clone(&screener);
+        async move { screener.tick(now()).await }
+    });
+    let freezes = Arc::new(FreezeWatch::new(parts.db.clone(), Arc::clone(&parts.node), Arc::clone(&parts.spec), parts.freeze_every));
+    gated(workers, &gate, "freeze", chain, ScreenError::disposition, move || {
+        let freezes = Arc::clone(&freezes);
+        async move { freezes.tick(now()).await }
+    });
     let bookkeeper = parts.bookkeeper;
     gated(workers, &gate, "ledger", chain, LedgerError::disposition, move || {
         let bookkeeper = Arc::clone(&bookkeeper);
         async move { bookkeeper.tick(chain, now()).await }
+    });
+    let lapser = Arc::new(Lapser { db: parts.db.clone(), chain });
+    gated(workers, &gate, "escrow", chain, EscrowError::disposition, move || {
+        let lapser = Arc::clone(&lapser);
+        async move { lapser.tick(now()).await }
     });
     let planner = Arc::new(parts.planner);
     gated(workers, &gate, "intent", chain, IntentError::disposition, move || {
@@ -373,6 +569,11 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
         let reconciler = Arc::clone(&reconciler);
         async move { reconciler.tick(now()).await }
     });
+    let float = Arc::new(measure::Float::new(parts.db.clone(), Arc::clone(&parts.node), parts.metrics.clone()));
+    gated(workers, &gate, "float", chain, measure::FloatError::disposition, move || {
+        let float = Arc::clone(&float);
+        async move { float.tick().await }
+    });
     let watched_node = Arc::clone(&parts.node);
     let settler = Arc::new(Settler { db: parts.db.clone(), node: parts.node, chain: parts.spec });
     gated(workers, &gate, "settle", chain, SettleError::disposition, move || {
@@ -394,6 +595,8 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
                 metrics.endpoint_seen(chain, &endpoint.name, totals);
             }
             let mut connection = db.connection().await?;
+            let screen::store::Counts { hits, unavailable, waiting, frozen } = screen::store::count(&mut connection, chain).await?;
+            metrics.screening_seen(chain, ScreeningTotals { hits, unavailable, waiting, frozen });
             metrics.findings_seen(chain, reconcile::store::count_open(&mut connection, chain).await?);
             let refused = judge::store::count_refusals(&mut connection, chain).await?;
             let stuck = broadcast::store::count_stuck(&mut connection, chain, STUCK_MINUTES).await?;

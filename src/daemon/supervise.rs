@@ -125,6 +125,7 @@ impl Workers {
         let Loop { name, chain, mut woken } = turning;
         let (stop, metrics, poll, started) = (self.stop.clone(), self.metrics.clone(), self.poll, self.started);
         let pulse = self.pulse(name);
+        metrics.worker_started(name, chain, now().unix_timestamp());
         self.tasks.spawn(async move {
             let mut pause = PAUSE_MIN;
             // Ends when the process stops, or on an error that says so.
@@ -178,13 +179,7 @@ impl Workers {
         let (stop, pulses, started) = (self.stop.clone(), Arc::clone(&self.pulses), self.started);
         self.tasks.spawn(async move {
             while !stop.is_cancelled() {
-                let oldest = elapsed_ms(started).saturating_sub(u64::try_from(HANG.as_millis()).unwrap_or(u64::MAX));
-                let hung = pulses
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .iter()
-                    .find(|(_, pulse)| pulse.load(Ordering::Relaxed) < oldest)
-                    .map(|(name, _)| *name);
+                let hung = hung(&pulses.lock().unwrap_or_else(PoisonError::into_inner), elapsed_ms(started));
                 match hung {
                     None => drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog])),
                     Some(name) => tracing::error!(worker = name, "the loop does not turn; the watchdog is not fed"),
@@ -230,6 +225,12 @@ impl Workers {
         }
         outcome
     }
+}
+
+/// A loop that has not turned for too long.
+fn hung(pulses: &[Pulse], now_ms: u64) -> Option<&'static str> {
+    let oldest = now_ms.saturating_sub(u64::try_from(HANG.as_millis()).unwrap_or(u64::MAX));
+    pulses.iter().find(|(_, pulse)| pulse.load(Ordering::Relaxed) < oldest).map(|(name, _)| *name)
 }
 
 fn elapsed_ms(started: Instant) -> u64 {
@@ -362,6 +363,16 @@ mod tests {
         }
         stop.cancel();
         joined(workers).await.unwrap();
+    }
+
+    #[test]
+    fn y4_one_loop_that_does_not_turn_starves_the_watchdog() {
+        let pulse = |ms| Arc::new(AtomicU64::new(ms));
+        let pulses = [("scan", pulse(1_000_000)), ("ledger", pulse(700_000))];
+        assert_eq!(hung(&pulses, 1_000_000), None);
+        assert_eq!(hung(&pulses, 1_000_001), Some("ledger"));
+        // At the start nothing has turned yet, and nothing hangs.
+        assert_eq!(hung(&[("scan", pulse(0))], 300_000), None);
     }
 
     #[tokio::test]

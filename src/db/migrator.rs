@@ -18,6 +18,14 @@ pub enum MigrateError {
     Apply(#[from] sqlx::migrate::MigrateError),
 }
 
+/// Whether this role could migrate. Changes nothing.
+pub async fn may_migrate(url: &str) -> Result<(), MigrateError> {
+    let options = PgConnectOptions::from_str(url).map_err(MigrateError::Connect)?.application_name("amanatd doctor");
+    let mut connection = options.connect().await.map_err(MigrateError::Connect)?;
+    connection.execute("set role amanat_owner").await.map_err(MigrateError::Role)?;
+    Ok(())
+}
+
 /// Brings the database to this binary's schema. Returns how many migrations the schema has.
 pub async fn migrate(url: &str) -> Result<usize, MigrateError> {
     let mut connection = PgConnectOptions::from_str(url)

@@ -12,6 +12,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres};
+use time::OffsetDateTime;
 use tracing::Instrument;
 
 use super::DbError;
@@ -123,6 +124,12 @@ impl Database {
             Err(join) if join.is_panic() => std::panic::resume_unwind(join.into_panic()),
             Err(_) => Err(E::from(DbError::Connect(sqlx::Error::PoolClosed))),
         }
+    }
+
+    /// What time it is by the database's clock: the cheapest question there is.
+    pub async fn clock(&self) -> Result<OffsetDateTime, DbError> {
+        let now = sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(&mut *self.connection().await?).await?;
+        Ok(now)
     }
 
     pub async fn close(&self) {

@@ -24,6 +24,10 @@ pub enum SelfTestError {
     Trigger { table: String, trigger: String, found: &'static str },
     #[error("function {function} differs from the one in this binary's migrations")]
     Function { function: String },
+    #[error("constraint {constraint} on {table} is missing, was changed, or does not hold for old rows")]
+    Constraint { table: String, constraint: String },
+    #[error("index {index} on {table} is missing, or does not keep its rows unique")]
+    Index { table: String, index: String },
     #[error("migration {version} is not applied; run `amanatd migrate`")]
     NotMigrated { version: i64 },
     #[error("the database holds migration {version}, which this binary does not know; run a newer amanatd")]
@@ -33,7 +37,7 @@ pub enum SelfTestError {
 }
 
 /// Tables whose rows must not change once written, each with three guards.
-const APPEND_ONLY: [&str; 11] = [
+const APPEND_ONLY: &[&str] = &[
     "change_decisions",
     "change_proposals",
     "config_setting_history",
@@ -41,24 +45,65 @@ const APPEND_ONLY: [&str; 11] = [
     "events",
     "funds_ledger_entries",
     "intent_approvals",
+    "ledger_accounts",
+    "ledger_seal_signatures",
+    "ledger_seals",
     "outflow_destinations",
     "outflow_policies",
     "payment_quotes",
+    "screening_policies",
+    "screening_verdicts",
     "webhook_attempts",
 ];
 
-/// Triggers that keep the balances, those that hold the machines of what has a state, and the knock that
-/// wakes whoever waits on a setting.
+/// Tables whose rows change and never go: what others refer to.
+const KEPT: [&str; 1] = ["payments"];
+
+/// Constraints that the ledger rests on, as the server writes them.
+const CONSTRAINTS: [(&str, &str, &str); 4] = [
+    (
+        "ledger_balances",
+        "ledger_balances_no_overdraft",
+        "CHECK (((balance >= (0)::numeric) AND (balance < '115792089237316195423570985008687907853269984665640564039457584007913129639936'::numeric)))",
+    ),
+    ("funds_ledger_entries", "funds_ledger_entries_amount_positive", "CHECK (((amount_units)::numeric > (0)::numeric))"),
+    ("funds_ledger_entries", "funds_ledger_entries_accounts_differ", "CHECK ((debit_account_id <> credit_account_id))"),
+    (
+        "funds_ledger_entries",
+        "funds_ledger_entries_reversal_names_entry",
+        "CHECK (((entry_type = 'reversal'::funds_ledger_entry_type) = (reverses_entry_id IS NOT NULL)))",
+    ),
+];
+
+/// Indexes that let something happen once: what is in them, in the order of their columns.
+const UNIQUE: [(&str, &str, &str); 8] = [
+    ("funds_ledger_entries", "funds_ledger_entries_idempotency_key", "idempotency_key"),
+    ("funds_ledger_entries", "funds_ledger_entries_reversed_once_key", "reverses_entry_id"),
+    ("ledger_accounts", "ledger_accounts_key", "kind, chain_id, asset, holder"),
+    ("transfers", "transfers_economic_key", "chain_id, tx_hash, \"position\""),
+    ("transfer_observations", "transfer_observations_one_canonical_key", "transfer_id"),
+    ("transfer_verdicts", "transfer_verdicts_one_live_key", "transfer_id, gate"),
+    ("outbound_transactions", "outbound_transactions_hash_key", "chain_id, tx_hash"),
+    ("intent_approvals", "intent_approvals_once_per_officer_key", "intent_id, revision, officer_id"),
+];
+
+/// Triggers that keep the balances, those that hold the machines of what has a state, the one that has each
+/// credit screened, and the knock that wakes whoever waits on a setting.
 /// Each is named after the function that it calls.
-const STATE_TRIGGERS: [(&str, &str, i16); 15] = [
+const STATE_TRIGGERS: &[(&str, &str, i16)] = &[
     ("ledger_accounts", "ledger_accounts_open_balance", Guard::INSERT),
     ("funds_ledger_entries", "funds_ledger_entries_apply", Guard::INSERT),
+    ("payments", "payments_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
+    ("payment_payouts", "payment_payouts_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
     ("intents", "intents_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
     ("outbound_transactions", "outbound_transactions_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
     ("transfer_verdicts", "transfer_verdicts_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
     ("transfer_verdicts", "transfer_verdicts_gate", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
     ("transfer_verdicts", "transfer_verdicts_follow", Guard::INSERT | Guard::UPDATE | Guard::EACH_ROW),
+    ("transfer_verdicts", "transfer_verdicts_screen", Guard::INSERT),
+    ("transfer_screenings", "transfer_screenings_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
     ("config_setting_history", "config_setting_history_notify", Guard::INSERT | Guard::EACH_ROW),
+    ("payments", "payments_due_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
     ("change_proposals", "change_proposals_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
     ("change_decisions", "change_decisions_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
     ("outflow_policies", "outflow_policies_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
@@ -68,16 +113,21 @@ const STATE_TRIGGERS: [(&str, &str, i16); 15] = [
     ("outbound_transactions", "outbound_transactions_link", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
 ];
 
-const GUARD_FUNCTIONS: [&str; 16] = [
+const GUARD_FUNCTIONS: &[&str] = &[
     "forbid_change",
     "ledger_accounts_open_balance",
     "funds_ledger_entries_apply",
+    "payments_guard",
+    "payment_payouts_guard",
     "intents_guard",
     "outbound_transactions_guard",
     "transfer_verdicts_guard",
     "transfer_verdicts_gate",
     "transfer_verdicts_follow",
+    "transfer_verdicts_screen",
+    "transfer_screenings_guard",
     "config_setting_history_notify",
+    "payments_due_guard",
     "change_proposals_guard",
     "change_decisions_guard",
     "outflow_policies_guard",
@@ -92,6 +142,8 @@ pub async fn self_test(connection: &mut PgConnection) -> Result<(), SelfTestErro
     check_migrations(connection).await?;
     check_rights(connection).await?;
     check_triggers(connection).await?;
+    check_constraints(connection).await?;
+    check_unique(connection).await?;
     check_functions(connection).await
 }
 
@@ -200,7 +252,7 @@ impl Guard {
     fn all() -> Vec<Self> {
         let acts = [("update", Self::UPDATE), ("delete", Self::DELETE), ("truncate", Self::TRUNCATE)];
         let mut guards = Vec::new();
-        for table in APPEND_ONLY {
+        for &table in APPEND_ONLY {
             guards.extend(acts.map(|(act, bit)| Self {
                 table,
                 trigger: format!("{table}_no_{act}"),
@@ -208,7 +260,15 @@ impl Guard {
                 kind: Self::BEFORE | bit,
             }));
         }
-        guards.extend(STATE_TRIGGERS.map(|(table, function, kind)| Self { table, trigger: function.to_owned(), function, kind }));
+        for table in KEPT {
+            guards.extend(acts[1..].iter().map(|(act, bit)| Self {
+                table,
+                trigger: format!("{table}_no_{act}"),
+                function: "forbid_change",
+                kind: Self::BEFORE | bit,
+            }));
+        }
+        guards.extend(STATE_TRIGGERS.iter().map(|&(table, function, kind)| Self { table, trigger: function.to_owned(), function, kind }));
         guards
     }
 }
@@ -256,6 +316,52 @@ async fn check_triggers(connection: &mut PgConnection) -> Result<(), SelfTestErr
     Ok(())
 }
 
+async fn check_constraints(connection: &mut PgConnection) -> Result<(), SelfTestError> {
+    let found: BTreeMap<(String, String), String> = sqlx::query!(
+        r#"
+        select c.conrelid::regclass::text as "table!", c.conname::text as "name!", pg_get_constraintdef(c.oid) as "definition!"
+        from pg_constraint c
+        where c.connamespace = 'public'::regnamespace and c.contype = 'c' and c.convalidated
+        "#
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(DbError::from)?
+    .into_iter()
+    .map(|row| ((row.table, row.name), row.definition))
+    .collect();
+    for (table, constraint, definition) in CONSTRAINTS {
+        if found.get(&(table.to_owned(), constraint.to_owned())).is_none_or(|found| found != definition) {
+            return Err(SelfTestError::Constraint { table: table.to_owned(), constraint: constraint.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+async fn check_unique(connection: &mut PgConnection) -> Result<(), SelfTestError> {
+    let found: BTreeMap<(String, String), String> = sqlx::query!(
+        r#"
+        select i.indrelid::regclass::text as "table!", c.relname::text as "name!",
+               (select string_agg(pg_get_indexdef(i.indexrelid, place, true), ', ' order by place)
+                from generate_series(1, i.indnkeyatts) place) as "columns!"
+        from pg_index i join pg_class c on c.oid = i.indexrelid
+        where c.relnamespace = 'public'::regnamespace and i.indisunique and i.indimmediate and i.indisvalid and i.indisready and i.indislive
+        "#
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(DbError::from)?
+    .into_iter()
+    .map(|row| ((row.table, row.name), row.columns))
+    .collect();
+    for (table, index, columns) in UNIQUE {
+        if found.get(&(table.to_owned(), index.to_owned())).is_none_or(|found| found != columns) {
+            return Err(SelfTestError::Index { table: table.to_owned(), index: index.to_owned() });
+        }
+    }
+    Ok(())
+}
+
 /// What makes a function what it is: its body, whose rights it runs with, and where it looks names up.
 #[derive(Debug, PartialEq, Eq)]
 struct FunctionText {
@@ -297,7 +403,7 @@ async fn check_functions(connection: &mut PgConnection) -> Result<(), SelfTestEr
     .into_iter()
     .map(|row| (row.name, FunctionText { body: row.body, definer: row.definer, search_path: row.search_path }))
     .collect();
-    for function in GUARD_FUNCTIONS {
+    for &function in GUARD_FUNCTIONS {
         // The newest migration that defines the function says what the database must run.
         let wanted = MIGRATOR.iter().rev().find_map(|migration| FunctionText::read(migration.sql.as_str(), function));
         if wanted.is_none() || found.get(function) != wanted.as_ref() {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Destination, DestinationStatus};
 use crate::account::DerivedAddress;
-use crate::db::codec::{address_from_sql, chain_from_sql};
+use crate::db::codec::{address_from_sql, chain_from_sql, count_from_sql};
 use crate::db::{DbError, expect_one};
 use crate::units::{BlockNumber, ChainId, PaymentId};
 
@@ -84,6 +84,22 @@ pub async fn get_by_payment(connection: &mut PgConnection, payment: PaymentId) -
     row.try_into()
 }
 
+/// The destination of a payment; one that came with an import may have none.
+pub async fn find_by_payment(connection: &mut PgConnection, payment: PaymentId) -> Result<Option<Destination>, DbError> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"
+        select id, payment_id as "payment_id!", derived_address_id, address as "address!: Vec<u8>", chain_id as "chain_id!: i64",
+               birth_block, status as "status: DestinationStatus"
+        from derived_destinations where payment_id = $1
+        "#,
+        payment.0
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(Destination::try_from).transpose()
+}
+
 /// The destination at a derived address, if that address is a payment's.
 pub async fn find_by_derived_address(connection: &mut PgConnection, derived_address: Uuid) -> Result<Option<Destination>, DbError> {
     let row = sqlx::query_as!(
@@ -136,6 +152,22 @@ pub async fn list_unswept_after(
     rows.into_iter().map(|row| Ok((row.id, address_from_sql(&row.address)?))).collect()
 }
 
+/// How many destinations are being swept or held in quarantine, by chain.
+pub async fn count_held(connection: &mut PgConnection) -> Result<Vec<(ChainId, DestinationStatus, u64)>, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select chain_id as "chain_id!: i64", status as "status!: DestinationStatus", count(*) as "count!"
+        from derived_destinations
+        -- The first condition is the index's own.
+        where status <> 'swept' and status in ('sweeping', 'quarantined')
+        group by chain_id, status
+        "#
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(|row| Ok((chain_from_sql(row.chain_id)?, row.status, count_from_sql("count", row.count)?))).collect()
+}
+
 /// Moves a destination from one status to another; somebody who moved it first makes this an error.
 pub async fn advance(
     connection: &mut PgConnection,
@@ -153,4 +185,15 @@ pub async fn advance(
     .await?
     .rows_affected();
     expect_one(rows, "a destination moving on")
+}
+
+/// Puts a destination into quarantine, from wherever it is.
+pub async fn quarantine(connection: &mut PgConnection, destination: Uuid) -> Result<(), DbError> {
+    sqlx::query!(
+        "update derived_destinations set status = 'quarantined', updated_at = now() where id = $1 and status <> 'quarantined'",
+        destination
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -37,6 +37,13 @@ mod interfaces {
             function setMode(uint8 next) external;
         }
 
+        /// What the sanctions oracle answers, and its owner's handle.
+        #[derive(Debug)]
+        interface Sanctions {
+            function isSanctioned(address account) external view returns (bool);
+            function addToSanctionsList(address[] calldata accounts) external;
+        }
+
         /// The part of Multicall3 that Batch has.
         #[derive(Debug)]
         interface BatchCalls {
@@ -87,7 +94,7 @@ mod interfaces {
     }
 }
 
-pub use interfaces::{BatchCalls, Feed, Forwarder, MultiSend, Token};
+pub use interfaces::{BatchCalls, Feed, Forwarder, MultiSend, Sanctions, Token};
 
 /// One compiled contract.
 #[derive(Debug, Clone, Deserialize)]
@@ -130,6 +137,11 @@ pub fn forwarder() -> Artifact {
     parse(include_str!("../../contracts/artifacts/Forwarder.json"))
 }
 
+/// A sanctions oracle whose owner says who is on it.
+pub fn sanctions_oracle() -> Artifact {
+    parse(include_str!("../../contracts/artifacts/SanctionsOracle.json"))
+}
+
 /// A settable Chainlink feed; deploy it with [`price_feed_code`].
 pub fn price_feed() -> Artifact {
     parse(include_str!("../../contracts/artifacts/PriceFeed.json"))
@@ -161,6 +173,7 @@ mod tests {
             (multi_send(), "MultiSend"),
             (forwarder(), "Forwarder"),
             (price_feed(), "PriceFeed"),
+            (sanctions_oracle(), "SanctionsOracle"),
         ] {
             assert_eq!(artifact.contract, name);
             assert!(!artifact.bytecode.is_empty() && !artifact.runtime.is_empty());

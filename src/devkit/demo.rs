@@ -39,6 +39,7 @@ async fn stay(stage: Stage) -> anyhow::Result<()> {
     let folder = folder.trim_end_matches('/');
     for (name, value) in [
         ("API", stage.api_url()),
+        ("console", format!("{}/console (first let an officer in, see below)", stage.console_origin())),
         ("token", format!("{folder}/marketplace.token (payments), officer.token (approvals), station.token (signing)")),
         ("metrics", format!("{}/metrics", stage.metrics_url())),
         ("database", stage.database_url(APP)),
@@ -53,6 +54,7 @@ async fn stay(stage: Stage) -> anyhow::Result<()> {
         format!("curl -H \"Authorization: Bearer $(cat {folder}/marketplace.token)\" {}/v1/payments", stage.api_url()),
         format!("target/debug/amanatd intent list --url {} --token-file {folder}/officer.token", stage.api_url()),
         format!("target/debug/amanatd --config {folder}/amanatd.toml reconcile"),
+        format!("target/debug/amanatd --config {folder}/amanatd.toml user invite --user $(cat {folder}/officer.id)"),
         format!(
             "target/debug/amanatd sign --once --url {} --token-file {folder}/station.token --chains {folder}/chains.toml \
              --definitions {folder}/definitions --device {}",

@@ -270,6 +270,33 @@ impl PrivatePostgres {
         self.shut_down()
     }
 
+    /// Kills every process of the server at once (SIGKILL), as a crash of the machine would end them, and starts it
+    /// again. What was not on the disk is gone.
+    pub fn kill_and_restart(&mut self) -> Result<(), PostgresError> {
+        if let Some(mut child) = self.child.take() {
+            let postmaster = child.id();
+            // It forks no more once it is stopped, so none of its children is missed.
+            rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::STOP)
+                .map_err(|error| io_error("stop postgres")(error.into()))?;
+            let processes = children_of(postmaster);
+            for process in &processes {
+                // One that has ended meanwhile is what is wanted.
+                let _ = rustix::process::kill_process(*process, Signal::KILL);
+            }
+            child.kill().map_err(io_error("kill postgres"))?;
+            child.wait().map_err(io_error("wait for postgres"))?;
+            // A server does not start while one of the old processes still holds its memory.
+            let started = Instant::now();
+            while started.elapsed() < STOP_WITHIN && processes.iter().any(|process| is_running(*process)) {
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        let data = self.base.join("data");
+        self.wait_for_predecessor(&data)?;
+        self.launch(&data)?;
+        self.wait_until_ready()
+    }
+
     fn psql(&self, role: &str, database: &str, arguments: &[&str], what: &str) -> Result<String, PostgresError> {
         let mut psql = Command::new(self.binaries.program("psql"));
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", role, "-d", database])
@@ -515,6 +542,28 @@ impl Account {
             }
         }
     }
+}
+
+/// Whether a process has not ended yet; one that waits to be reaped has.
+fn is_running(process: rustix::process::Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !matches!(rest.split_whitespace().next(), Some("Z" | "X")))
+}
+
+/// Processes whose parent this is.
+fn children_of(parent: u32) -> Vec<rustix::process::Pid> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let is_child = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name is in parentheses and may hold anything; after it come the state and the parent.
+        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)).is_some_and(|found| found == parent.to_string())
+    };
+    processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+        .filter(is_child)
+        .filter_map(rustix::process::Pid::from_raw)
+        .collect()
 }
 
 /// Uid and gid of the account that Debian's package creates.

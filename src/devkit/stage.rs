@@ -69,11 +69,12 @@ impl Stage {
 
     fn configuration(&self) -> String {
         format!(
-            "[database]\nurl = \"{}\"\nmigrator_url = \"{}\"\n\n[api]\nlisten = \"127.0.0.1:{}\"\n\n[metrics]\nlisten = \"127.0.0.1:{}\"\n\n\
-             [watch]\npoll_ms = 50\n\n[[chain]]\nid = 31337\nrpc_urls = [\"{}\"]\n",
+            "[database]\nurl = \"{}\"\nmigrator_url = \"{}\"\n\n[api]\nlisten = \"127.0.0.1:{}\"\n\n\
+             [console]\norigin = \"{}\"\n\n[metrics]\nlisten = \"127.0.0.1:{}\"\n\n[watch]\npoll_ms = 50\n\n[[chain]]\nid = 31337\nrpc_urls = [\"{}\"]\n",
             self.postgres.url(APP, DATABASE),
             self.postgres.url(MIGRATOR, DATABASE),
             self.api_port,
+            self.console_origin(),
             self.metrics_port,
             self.chain.url()
         )
@@ -113,6 +114,11 @@ impl Stage {
 
     pub fn api_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.api_port)
+    }
+
+    /// Passkeys need a name, so not the address.
+    pub fn console_origin(&self) -> String {
+        format!("http://localhost:{}", self.api_port)
     }
 
     pub fn metrics_url(&self) -> String {

@@ -121,6 +121,15 @@ pub async fn has_foreign_nonce(connection: &mut PgConnection, chain: ChainId, ad
     Ok(found)
 }
 
+/// The end of the feed: behind every event that [`list`] can give now, before every one that it will give later.
+pub async fn get_end(connection: &mut PgConnection) -> Result<Position, DbError> {
+    let written_by = sqlx::query_scalar!(r#"select (pg_snapshot_xmin(pg_current_snapshot())::text::numeric - 1)::text as "written_by!""#)
+        .fetch_one(connection)
+        .await?;
+    let corrupt = DbError::Corrupt { column: "pg_snapshot_xmin", found: written_by.clone(), wanted: "a transaction id" };
+    Ok(Position { written_by: written_by.parse().map_err(|_| corrupt)?, id: i64::MAX })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -50,7 +50,7 @@ pub fn next_sweep_step(situation: SweepSituation) -> SweepStep {
     }
 }
 
-/// A payment whose release was asked for, and the treasury that would pay it.
+/// An order that the treasury would pay.
 #[derive(Clone, Copy, Debug)]
 pub struct ReleaseSituation {
     pub due_units: U256,
@@ -83,6 +83,46 @@ pub fn next_release_step(situation: ReleaseSituation) -> ReleaseStep {
     let native = situation.treasury_native_units.saturating_sub(situation.promised_native_units);
     let ceiling = cost_ceiling(situation.terms);
     if native < ceiling { ReleaseStep::WaitForGas { missing: ceiling - native } } else { ReleaseStep::Release }
+}
+
+/// An order that can be paid from the deposit address itself.
+#[derive(Clone, Copy, Debug)]
+pub struct DirectSituation {
+    pub units: U256,
+    /// Whether what is paid is the coin that gas is paid in.
+    pub is_native: bool,
+    /// The asset at the address and not promised, as the ledger has it.
+    pub free_units: U256,
+    /// Native coin there and not promised.
+    pub free_native_units: U256,
+    pub terms: FeeTerms,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirectStep {
+    /// The address does not hold it.
+    Elsewhere,
+    /// The address cannot pay for gas: send it this much first.
+    Fuel {
+        units: U256,
+    },
+    Pay,
+}
+
+/// Pays from the address that holds it: one signature, and no other payment's money is near. Fuel is sent as
+/// for a sweep.
+pub fn next_direct_step(situation: DirectSituation) -> DirectStep {
+    if situation.free_units < situation.units {
+        return DirectStep::Elsewhere;
+    }
+    let ceiling = cost_ceiling(situation.terms);
+    let own = if situation.is_native { situation.units } else { U256::ZERO };
+    if situation.free_native_units >= own.saturating_add(ceiling) {
+        DirectStep::Pay
+    } else {
+        let wanted = own.saturating_add(ceiling.saturating_mul(U256::from(2)));
+        DirectStep::Fuel { units: wanted - situation.free_native_units }
+    }
 }
 
 /// The chain used a nonce that none of ours took.
@@ -122,6 +162,25 @@ mod tests {
         assert_eq!(sweep(7, 0), SweepStep::Fuel { units: U256::from(2_000) });
         assert_eq!(sweep(7, 999), SweepStep::Fuel { units: U256::from(1_001) });
         assert_eq!(sweep(7, 1_000), SweepStep::Sweep { units: U256::from(7) });
+    }
+
+    #[test]
+    fn direct_steps() {
+        let direct = |units: u64, is_native, free: u64, native: u64| {
+            next_direct_step(DirectSituation {
+                units: U256::from(units),
+                is_native,
+                free_units: U256::from(free),
+                free_native_units: U256::from(native),
+                terms: TERMS,
+            })
+        };
+        assert_eq!(direct(8, false, 7, 5_000), DirectStep::Elsewhere);
+        assert_eq!(direct(7, false, 7, 0), DirectStep::Fuel { units: U256::from(2_000) });
+        assert_eq!(direct(7, false, 7, 999), DirectStep::Fuel { units: U256::from(1_001) });
+        assert_eq!(direct(7, false, 7, 1_000), DirectStep::Pay);
+        assert_eq!(direct(7, true, 7, 7), DirectStep::Fuel { units: U256::from(2_000) }, "what is paid pays no gas");
+        assert_eq!(direct(7, true, 1_007, 1_007), DirectStep::Pay);
     }
 
     #[test]

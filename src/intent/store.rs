@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use alloy::primitives::{Address, B256, U256};
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::digest::digest_of;
@@ -11,12 +12,13 @@ use super::{FeeTerms, Intent, IntentError, IntentEvent, IntentKind, IntentState,
 use crate::account;
 use crate::db::codec::{address_from_sql, chain_from_sql, count_from_sql, hash_from_sql, units_from_sql, units_to_sql};
 use crate::db::{DbError, expect_one};
+use crate::screen::{self, Hold};
 use crate::units::{Asset, AssetId, ChainId, IntentId, PaymentId, PolicyId, TokenAmount};
 use crate::{confirm, deposit};
 
 /// Stores a planned intent on the terms of the policy, which may refuse it, and gives it back with them. Its
-/// nonce, its payment's release and its destination's sweep are unique in the database, so two planners cannot
-/// both succeed; nor does the database take one that is not under the policy in force.
+/// nonce and its destination's sweep are unique in the database, and a payout has one intent, so two planners
+/// cannot both succeed; nor does the database take one that is not under the policy in force.
 pub async fn insert(connection: &mut PgConnection, intent: &Intent) -> Result<Intent, IntentError> {
     let intent = judge::judge(connection, intent).await?;
     let asset = intent.amount.asset.asset.marker();
@@ -53,7 +55,7 @@ pub async fn insert(connection: &mut PgConnection, intent: &Intent) -> Result<In
     .execute(&mut *connection)
     .await
     .map_err(DbError::from)?;
-    judge::store::close_refusal(connection, intent.kind, intent.payment).await?;
+    judge::store::close_refusal(connection, &intent).await?;
     Ok(intent)
 }
 
@@ -148,7 +150,7 @@ pub async fn get(connection: &mut PgConnection, id: IntentId) -> Result<Intent, 
 
 /// The intent, its row locked until the transaction ends.
 pub async fn lock(connection: &mut PgConnection, id: IntentId) -> Result<Intent, IntentError> {
-    sqlx::query_scalar!("select id from intents where id = $1 for update", id.0)
+    sqlx::query_scalar!("select id from intents where id = $1 for no key update", id.0)
         .fetch_optional(&mut *connection)
         .await
         .map_err(DbError::from)?
@@ -183,8 +185,8 @@ pub async fn list(connection: &mut PgConnection, states: &[IntentState], limit: 
 }
 
 /// Payments of a chain whose deposit is whole and waits to be swept, with nothing on its way, after an id.
-/// Everything credited at the address has passed the release gate: nothing leaves for money that is only
-/// credited.
+/// Everything credited at the address has passed the release gate, and screening under the policy in force:
+/// nothing leaves for money that is only credited, or held.
 pub async fn list_sweepable(
     connection: &mut PgConnection,
     chain: ChainId,
@@ -203,33 +205,12 @@ pub async fn list_sweepable(
               select from transfer_observations o
               where o.derived_address_id = d.derived_address_id and o.gate_passed = 'credit' and o.chain_id = d.chain_id
           )
-        order by p.id limit $3
-        "#,
-        chain.as_i64(),
-        after.0,
-        limit
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows.into_iter().map(PaymentId).collect())
-}
-
-/// Payments of a chain whose release was asked for and whose own deposit has been swept, after an id. A
-/// release never spends another payment's deposit: what was not swept is not there to be paid out. And
-/// everything credited at the deposit's address has passed the release gate.
-pub async fn list_releasable(
-    connection: &mut PgConnection,
-    chain: ChainId,
-    after: PaymentId,
-    limit: i64,
-) -> Result<Vec<PaymentId>, DbError> {
-    let rows = sqlx::query_scalar!(
-        r#"
-        select p.id from payments p join derived_destinations d on d.payment_id = p.id
-        where p.escrow_state = 'releasable' and p.chain_id = $1::bigint and p.id > $2 and d.status = 'swept'
           and not exists (
-              select from transfer_observations o
-              where o.derived_address_id = d.derived_address_id and o.gate_passed = 'credit' and o.chain_id = d.chain_id
+              select from transfer_screenings s
+              where s.derived_address_id = d.derived_address_id and s.chain_id = d.chain_id
+                and (not s.passes or (s.policy_id is distinct from (
+                    select n.id from screening_policies n where n.chain_id = $1::bigint order by n.id desc limit 1
+                ) and (select n.required from screening_policies n where n.chain_id = $1::bigint order by n.id desc limit 1)))
           )
         order by p.id limit $3
         "#,
@@ -242,6 +223,49 @@ pub async fn list_releasable(
     Ok(rows.into_iter().map(PaymentId).collect())
 }
 
+/// Payments of a chain that are over and of which an order wants money that is at its address, with nothing on its
+/// way and nothing that waits for the release gate.
+pub async fn list_sweepable_for_orders(connection: &mut PgConnection, chain: ChainId, limit: i64) -> Result<Vec<PaymentId>, DbError> {
+    let rows = sqlx::query_scalar!(
+        r#"
+        select distinct p.id
+        from payment_payouts y
+        join payments p on p.id = y.payment_id and p.status in ('completed', 'refunded')
+        join derived_destinations d on d.payment_id = p.id and d.status = 'active'
+        where y.state = 'ordered' and y.chain_id = $1::bigint and p.chain_id = $1::bigint and y.asset = p.token_contract
+          and not exists (
+              select from intents i
+              where i.destination_id = d.id and i.kind in ('sweep', 'fuel') and i.state not in ('void', 'reverted', 'settled', 'replaced')
+          )
+          and not exists (
+              select from transfer_observations o
+              where o.derived_address_id = d.derived_address_id and o.gate_passed = 'credit' and o.chain_id = d.chain_id
+          )
+        order by p.id limit $2
+        "#,
+        chain.as_i64(),
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(PaymentId).collect())
+}
+
+/// Whether a fuel or a sweep of a destination is on its way.
+pub async fn has_live_at(connection: &mut PgConnection, destination: Uuid) -> Result<bool, DbError> {
+    let live = sqlx::query_scalar!(
+        r#"
+        select exists (
+            select from intents where destination_id = $1 and kind in ('sweep', 'fuel') and state not in ('void', 'reverted', 'settled', 'replaced')
+        ) as "live!"
+        "#,
+        destination
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(live)
+}
+
 /// Whether an intent spends only money that has passed the release gate: that of its payment's deposit. One
 /// without a payment spends the operator's own, and a cancel nothing.
 pub async fn is_released(connection: &mut PgConnection, intent: &Intent) -> Result<bool, DbError> {
@@ -251,6 +275,51 @@ pub async fn is_released(connection: &mut PgConnection, intent: &Intent) -> Resu
     let Some(payment) = intent.payment else { return Ok(true) };
     let destination = deposit::store::get_by_payment(connection, payment).await?;
     confirm::store::is_released(connection, intent.chain(), destination.derived_address).await
+}
+
+/// Why an intent may not leave although its money is released: the deposit that it spends is not screened or
+/// is held, or the token's issuer has frozen one of its ends. Screening of the deposit stands still until the
+/// caller's transaction ends.
+pub async fn find_hold(connection: &mut PgConnection, intent: &Intent) -> Result<Option<Hold>, DbError> {
+    // It moves nothing.
+    if intent.kind == IntentKind::Cancel {
+        return Ok(None);
+    }
+    if let Some(frozen) = screen::store::find_freeze(connection, intent.amount.asset, &[intent.from.address, intent.to]).await? {
+        return Ok(Some(Hold::Frozen(frozen)));
+    }
+    let Some(payment) = intent.payment else { return Ok(None) };
+    let destination = deposit::store::get_by_payment(connection, payment).await?;
+    screen::store::find_hold(connection, intent.chain(), destination.derived_address).await
+}
+
+/// Intents in one state that is not an end.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenTotals {
+    pub chain: ChainId,
+    pub state: IntentState,
+    pub count: u64,
+    /// When the one that is longest in the state came to it.
+    pub since: OffsetDateTime,
+}
+
+/// Open intents of all chains in figures.
+pub async fn list_open_totals(connection: &mut PgConnection) -> Result<Vec<OpenTotals>, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select chain_id as "chain_id!: i64", state as "state!: IntentState", count(*) as "count!", min(updated_at) as "since!"
+        from intents where state not in ('settled', 'void', 'reverted', 'replaced')
+        group by chain_id, state
+        "#
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let (chain, count) = (chain_from_sql(row.chain_id)?, count_from_sql("count", row.count)?);
+            Ok(OpenTotals { chain, state: row.state, count, since: row.since })
+        })
+        .collect()
 }
 
 /// Nonces of an address that belong to one of our intents.

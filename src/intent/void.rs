@@ -2,16 +2,20 @@
 
 use sqlx::PgConnection;
 
-use super::{Intent, IntentError, IntentEvent, IntentKind, reservation_key, store};
+use super::{Intent, IntentError, IntentEvent, IntentKind, store};
 use crate::deposit::{self, DestinationStatus};
+use crate::escrow;
 use crate::event::{self, Event};
-use crate::ledger::{self, LedgerError};
-use crate::payment::{self, PaymentEvent};
+use crate::payment;
 use crate::units::IntentId;
 
-/// Voids an intent that no station ever had. A sweep's destination waits to be swept again; a release's
-/// payment is held again and must be asked for anew.
+/// Voids an intent that no station ever had. A sweep's destination waits to be swept again; the
+/// money of a release or a refund is where it came from and must be ordered anew.
 pub async fn void(connection: &mut PgConnection, id: IntentId, by: &str, reason: &str) -> Result<Intent, IntentError> {
+    // Whoever locks both locks the payment first.
+    if let Intent { payment: Some(payment), kind: IntentKind::Release | IntentKind::Refund, .. } = store::get(connection, id).await? {
+        payment::store::lock(connection, payment).await?;
+    }
     let intent = store::lock(connection, id).await?;
     if intent.may_be_signed() {
         return Err(IntentError::MayBeSigned(id));
@@ -24,8 +28,9 @@ pub async fn void(connection: &mut PgConnection, id: IntentId, by: &str, reason:
     Ok(intent)
 }
 
-/// Gives back what an intent reserved that nothing became of. A sweep's destination waits to be swept again; a
-/// release's payment is held again and must be asked for anew.
+/// Gives back what an intent reserved that nothing became of. A sweep's destination waits to be swept again; the
+/// money of a release or a refund is where it came from and must be ordered anew. Whoever calls this locks the
+/// payment before the intent.
 pub async fn give_back(connection: &mut PgConnection, intent: &Intent, why: &str) -> Result<(), IntentError> {
     match intent.kind {
         IntentKind::Sweep => {
@@ -34,13 +39,9 @@ pub async fn give_back(connection: &mut PgConnection, intent: &Intent, why: &str
             }
         }
         IntentKind::Release | IntentKind::Refund => {
-            let key = reservation_key(intent.id);
-            let reserved = ledger::store::find(connection, &key).await?.ok_or(LedgerError::UnknownEntry { key })?;
-            ledger::store::append(connection, &[ledger::posting::reversal(&reserved, why)]).await?;
-            if let Some(payment) = intent.payment {
-                let payment = payment::store::lock(connection, payment).await?;
-                payment::store::advance(connection, &payment, PaymentEvent::ReleaseWithdrawn).await?;
-            }
+            let payout = escrow::store::find_payout_of(connection, intent.id).await?.ok_or(IntentError::NoPayout(intent.id))?;
+            let payment = payment::store::lock(connection, payout.payment).await?;
+            escrow::withdraw(connection, &payment, &payout, why).await?;
         }
         // Neither reserves anything.
         IntentKind::Fuel | IntentKind::Cancel => {}

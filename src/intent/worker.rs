@@ -1,9 +1,10 @@
-//! Plans what is due on one chain: fuel and sweeps of whole payments, releases that were asked for.
+//! Plans what is due on one chain: the orders of payments, and fuel and sweeps of whole ones.
 //!
 //! Reads the situation, asks the node for nonce and fees, then stores the intent with its reservation in
 //! one transaction. Everything is decided again from stored state at the next tick, so a lost tick loses
 //! nothing.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use alloy::primitives::{Address, U256};
@@ -11,7 +12,8 @@ use alloy::sol_types::SolCall;
 use uuid::Uuid;
 
 use super::plan::{
-    ForeignNonce, ReleaseSituation, ReleaseStep, SweepSituation, SweepStep, cost_ceiling, next_nonce, next_release_step, next_sweep_step,
+    DirectSituation, DirectStep, ForeignNonce, ReleaseSituation, ReleaseStep, SweepSituation, SweepStep, cost_ceiling, next_direct_step,
+    next_nonce, next_release_step, next_sweep_step,
 };
 use super::{FeeTerms, Intent, IntentError, IntentKind, IntentState, digest, judge, store};
 use crate::account::{self, DerivedAddress, Purpose};
@@ -19,12 +21,14 @@ use crate::chains::ChainSpec;
 use crate::confirm;
 use crate::db::Database;
 use crate::deposit::{self, Destination, DestinationStatus};
+use crate::escrow::{self, Payout, PayoutKind, PayoutState};
 use crate::event::{self, Event};
-use crate::ledger::{self, AccountKey, Entry, EntryType};
-use crate::payment::{self, Payment, PaymentEvent};
+use crate::ledger::{self, AccountKey};
+use crate::payment::{self, Payment};
 use crate::policy::{APPROVALS_EXPIRE_MINUTES, PolicyError, Refusal};
 use crate::rpc::{CallRequest, Node};
 use crate::scan;
+use crate::screen;
 use crate::units::{Asset, IntentId, Outcomes, PaymentId, PolicyId, Progress, TokenAmount};
 
 alloy::sol! {
@@ -54,8 +58,8 @@ pub struct Planner {
     chain: Arc<ChainSpec>,
     policy: PlanPolicy,
     /// Where the next page of each kind begins, so that items that cannot be planned hide no others.
-    sweeps_after: Mutex<PaymentId>,
-    releases_after: Mutex<PaymentId>,
+    sweeps_after: Mutex<Uuid>,
+    payouts_after: Mutex<Uuid>,
 }
 
 /// An outflow that is due, before it has a nonce.
@@ -66,18 +70,46 @@ struct Due {
     amount: TokenAmount,
     terms: FeeTerms,
     payment: Payment,
+    /// The order that it pays.
+    payout: Option<Payout>,
     destination: Option<Destination>,
     /// The deposit address whose money this is.
     gated_by: Uuid,
 }
 
+/// Fuel for a deposit address, before it has a price.
+struct FuelFor {
+    units: U256,
+    gas: DerivedAddress,
+    to: Address,
+    payment: Payment,
+    destination: Option<Destination>,
+    gated_by: Uuid,
+}
+
+/// What a tick looks at.
+#[derive(Clone, Copy)]
+enum Item {
+    Unreserved(Uuid),
+    Payout(Uuid),
+    Sweep(Uuid),
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreserved(id) | Self::Payout(id) => write!(f, "payout {id}"),
+            Self::Sweep(id) => write!(f, "sweep of payment {id}"),
+        }
+    }
+}
+
 impl Planner {
     pub fn new(db: Database, node: Arc<Node>, chain: Arc<ChainSpec>, policy: PlanPolicy) -> Self {
-        let start = PaymentId(Uuid::nil());
-        Self { db, node, chain, policy, sweeps_after: Mutex::new(start), releases_after: Mutex::new(start) }
+        Self { db, node, chain, policy, sweeps_after: Mutex::default(), payouts_after: Mutex::default() }
     }
 
-    /// Plans at most [`ITEMS_PER_TICK`] sweeps and as many releases. One that fails is told of and left;
+    /// Plans at most [`ITEMS_PER_TICK`] orders and as many sweeps. One that fails is told of and left;
     /// the others are planned.
     pub async fn tick(&self) -> Result<Progress, IntentError> {
         let mut connection = self.db.connection().await?;
@@ -86,25 +118,48 @@ impl Planner {
         {
             return Ok(Progress::Idle);
         }
-        let sweeps = intent_page(&self.sweeps_after);
-        let sweeps = store::list_sweepable(&mut connection, self.chain.id, sweeps, ITEMS_PER_TICK).await?;
+        let unreserved = escrow::store::list_unreserved(&mut connection, self.chain.id, ITEMS_PER_TICK).await?;
+        let after = page_start(&self.payouts_after);
+        let payouts = escrow::store::list_ordered(&mut connection, self.chain.id, after, ITEMS_PER_TICK).await?;
+        turn_page(&self.payouts_after, &payouts);
+        let after = PaymentId(page_start(&self.sweeps_after));
+        let sweeps: Vec<Uuid> =
+            store::list_sweepable(&mut connection, self.chain.id, after, ITEMS_PER_TICK).await?.into_iter().map(|id| id.0).collect();
         turn_page(&self.sweeps_after, &sweeps);
-        let releases = intent_page(&self.releases_after);
-        let releases = store::list_releasable(&mut connection, self.chain.id, releases, ITEMS_PER_TICK).await?;
-        turn_page(&self.releases_after, &releases);
+        let ordered = store::list_sweepable_for_orders(&mut connection, self.chain.id, ITEMS_PER_TICK).await?;
+        let sweeps = sweeps.into_iter().chain(ordered.into_iter().map(|id| id.0));
         drop(connection);
         let mut outcomes = Outcomes::new();
-        for (payment, is_sweep) in sweeps.into_iter().map(|id| (id, true)).chain(releases.into_iter().map(|id| (id, false))) {
-            let planned = if is_sweep { self.plan_sweep(payment).await } else { self.plan_release(payment).await };
-            let planned = planned.map_err(|source| {
-                let what = format!("{} of payment {payment}", if is_sweep { "sweep" } else { "release" });
-                IntentError::Item { what, source: Box::new(source) }
-            });
+        let steps = unreserved.into_iter().map(Item::Unreserved);
+        for item in steps.chain(payouts.into_iter().map(Item::Payout)).chain(sweeps.into_iter().map(Item::Sweep)) {
+            let planned = match item {
+                Item::Unreserved(payout) => self.drop_unreserved(payout).await,
+                Item::Payout(payout) => self.plan_payout(payout).await,
+                Item::Sweep(payment) => self.plan_sweep(PaymentId(payment)).await,
+            };
+            let planned = planned.map_err(|source| IntentError::Item { what: item.to_string(), source: Box::new(source) });
             if !outcomes.note(planned, IntentError::disposition) {
                 break;
             }
         }
         outcomes.finish()
+    }
+
+    /// An order whose money left the chain with the credit that it came from has nothing to pay.
+    async fn drop_unreserved(&self, payout: Uuid) -> Result<Progress, IntentError> {
+        self.db
+            .unit(move |connection| {
+                Box::pin(async move {
+                    let payout = escrow::store::get_payout(connection, payout).await?;
+                    let payment = payment::store::lock(connection, payout.payment).await?;
+                    let payout = escrow::store::get_payout(connection, payout.id).await?;
+                    if payout.state == PayoutState::Ordered {
+                        escrow::withdraw(connection, &payment, &payout, "its money left the chain").await?;
+                    }
+                    Ok(Progress::Worked)
+                })
+            })
+            .await
     }
 
     async fn plan_sweep(&self, payment: PaymentId) -> Result<Progress, IntentError> {
@@ -115,11 +170,18 @@ impl Planner {
         let custody = AccountKey::Custody(from.address);
         let token = ledger::store::balance(&mut connection, payment.due.asset, custody).await?;
         let native = ledger::store::balance(&mut connection, self.chain.native_asset(), custody).await?;
-        if token.units.is_zero() {
+        let promised = store::get_promised(&mut connection, payment.due.asset, from.address).await?;
+        // A refund is on its way from there, or fuel for one: what it leaves is swept afterwards.
+        let busy = !promised.gas_units.is_zero() || store::has_live_at(&mut connection, destination.id).await?;
+        if token.units.is_zero() || busy {
             return Ok(Progress::Idle);
         }
         let treasury = account::store::get_operator_address(&mut connection, from.account, Purpose::Treasury).await?;
         let gas = account::store::get_operator_address(&mut connection, from.account, Purpose::Gas).await?;
+        // No fuel either for a sweep that would revert.
+        if screen::store::find_freeze(&mut connection, token.asset, &[from.address, treasury.address]).await?.is_some() {
+            return Ok(Progress::Idle);
+        }
         drop(connection);
         let Some(terms) = self.terms(from.address, treasury.address, token).await? else { return Ok(Progress::Idle) };
         let gated_by = destination.derived_address;
@@ -128,18 +190,24 @@ impl Planner {
             SweepStep::Nothing => return Ok(Progress::Idle),
             SweepStep::Sweep { units } => {
                 let amount = TokenAmount::new(token.asset, units);
-                Due { kind: IntentKind::Sweep, from, to: treasury.address, amount, terms, payment, destination, gated_by }
+                Due { kind: IntentKind::Sweep, from, to: treasury.address, amount, terms, payment, payout: None, destination, gated_by }
             }
             SweepStep::Fuel { units } => {
-                let amount = TokenAmount::new(self.chain.native_asset(), units);
-                let Some(terms) = self.terms(gas.address, from.address, amount).await? else { return Ok(Progress::Idle) };
-                if !self.gas_suffices(&gas, amount, terms).await? {
-                    return Ok(Progress::Idle);
-                }
-                Due { kind: IntentKind::Fuel, from: gas, to: from.address, amount, terms, payment, destination, gated_by }
+                return self.plan_fuel(FuelFor { units, gas, to: from.address, payment, destination, gated_by }).await;
             }
         };
         self.store(due).await
+    }
+
+    /// Native coin for a deposit address, if the gas address has it.
+    async fn plan_fuel(&self, fuel: FuelFor) -> Result<Progress, IntentError> {
+        let FuelFor { units, gas, to, payment, destination, gated_by } = fuel;
+        let amount = TokenAmount::new(self.chain.native_asset(), units);
+        let Some(terms) = self.terms(gas.address, to, amount).await? else { return Ok(Progress::Idle) };
+        if !self.gas_suffices(&gas, amount, terms).await? {
+            return Ok(Progress::Idle);
+        }
+        self.store(Due { kind: IntentKind::Fuel, from: gas, to, amount, terms, payment, payout: None, destination, gated_by }).await
     }
 
     /// Whether the gas address holds the fuel and its fee, beyond what is promised already.
@@ -158,20 +226,104 @@ impl Planner {
         Ok(free >= wanted)
     }
 
-    async fn plan_release(&self, payment: PaymentId) -> Result<Progress, IntentError> {
+    /// A refund is paid from the address that holds the money, if one address does; a release always from the
+    /// treasury, where its deposit was swept to.
+    async fn plan_payout(&self, payout: Uuid) -> Result<Progress, IntentError> {
         let mut connection = self.db.connection().await?;
-        let Some(payment) = payment::store::find(&mut connection, payment).await? else { return Ok(Progress::Idle) };
+        let payout = escrow::store::get_payout(&mut connection, payout).await?;
+        let Some(payment) = payment::store::find(&mut connection, payout.payment).await? else { return Ok(Progress::Idle) };
         let destination = deposit::store::get_by_payment(&mut connection, payment.id).await?;
         let deposit_address = account::store::get_address(&mut connection, destination.derived_address).await?;
+        let at_deposit = ledger::store::balance(&mut connection, payout.gross.asset, AccountKey::Custody(deposit_address.address)).await?;
+        drop(connection);
+        match payout.kind {
+            PayoutKind::Release => self.pay_from_treasury(payment, payout, destination, &deposit_address).await,
+            PayoutKind::Refund if at_deposit.units >= payout.net().units => {
+                self.pay_from_deposit(payment, payout, destination, deposit_address).await
+            }
+            PayoutKind::Refund if destination.status != DestinationStatus::Swept || payout.gross.asset != payment.due.asset => {
+                Ok(Progress::Idle)
+            }
+            PayoutKind::Refund if at_deposit.units.is_zero() => {
+                self.pay_from_treasury(payment, payout, destination, &deposit_address).await
+            }
+            // Part of it came after the sweep: that part is swept too, and then the treasury pays.
+            PayoutKind::Refund => {
+                self.db
+                    .unit(move |connection| {
+                        Box::pin(async move {
+                            let (from, to) = (DestinationStatus::Swept, DestinationStatus::Active);
+                            deposit::store::advance(connection, destination.id, from, to).await?;
+                            Ok(Progress::Worked)
+                        })
+                    })
+                    .await
+            }
+        }
+    }
+
+    async fn pay_from_deposit(
+        &self,
+        payment: Payment,
+        payout: Payout,
+        destination: Destination,
+        from: DerivedAddress,
+    ) -> Result<Progress, IntentError> {
+        let (asset, native) = (payout.gross.asset, self.chain.native_asset());
+        let mut connection = self.db.connection().await?;
+        if store::has_live_at(&mut connection, destination.id).await? {
+            return Ok(Progress::Idle);
+        }
+        let custody = AccountKey::Custody(from.address);
+        let held = ledger::store::balance(&mut connection, asset, custody).await?;
+        let coin = ledger::store::balance(&mut connection, native, custody).await?;
+        let promised = store::get_promised(&mut connection, asset, from.address).await?;
+        let promised_coin = store::get_promised(&mut connection, native, from.address).await?;
+        let gas = account::store::get_operator_address(&mut connection, from.account, Purpose::Gas).await?;
+        drop(connection);
+        let amount = payout.net();
+        let Some(terms) = self.terms(from.address, payout.to, amount).await? else { return Ok(Progress::Idle) };
+        let situation = DirectSituation {
+            units: amount.units,
+            is_native: asset == native,
+            free_units: held.units.saturating_sub(promised.units),
+            free_native_units: coin.units.saturating_sub(promised_coin.units).saturating_sub(promised_coin.gas_units),
+            terms,
+        };
+        let gated_by = destination.derived_address;
+        match next_direct_step(situation) {
+            DirectStep::Elsewhere => Ok(Progress::Idle),
+            DirectStep::Fuel { units } => {
+                self.plan_fuel(FuelFor { units, gas, to: from.address, payment, destination: Some(destination), gated_by }).await
+            }
+            DirectStep::Pay => {
+                let (kind, to) = (kind_of(&payout), payout.to);
+                self.store(Due { kind, from, to, amount, terms, payment, payout: Some(payout), destination: None, gated_by }).await
+            }
+        }
+    }
+
+    async fn pay_from_treasury(
+        &self,
+        payment: Payment,
+        payout: Payout,
+        destination: Destination,
+        deposit_address: &DerivedAddress,
+    ) -> Result<Progress, IntentError> {
+        let amount = payout.net();
+        let mut connection = self.db.connection().await?;
         let treasury = account::store::get_operator_address(&mut connection, deposit_address.account, Purpose::Treasury).await?;
         let custody = AccountKey::Custody(treasury.address);
-        let token = ledger::store::balance(&mut connection, payment.due.asset, custody).await?;
+        let token = ledger::store::balance(&mut connection, amount.asset, custody).await?;
         let native = ledger::store::balance(&mut connection, self.chain.native_asset(), custody).await?;
-        let promised = store::get_promised(&mut connection, payment.due.asset, treasury.address).await?;
+        let promised = store::get_promised(&mut connection, amount.asset, treasury.address).await?;
+        if screen::store::find_freeze(&mut connection, amount.asset, &[treasury.address, payout.to]).await?.is_some() {
+            return Ok(Progress::Idle);
+        }
         drop(connection);
-        let Some(terms) = self.terms(treasury.address, payment.seller_address, payment.due).await? else { return Ok(Progress::Idle) };
+        let Some(terms) = self.terms(treasury.address, payout.to, amount).await? else { return Ok(Progress::Idle) };
         let situation = ReleaseSituation {
-            due_units: payment.due.units,
+            due_units: amount.units,
             treasury_token_units: token.units,
             promised_token_units: promised.units,
             treasury_native_units: native.units,
@@ -183,14 +335,14 @@ impl Planner {
             ReleaseStep::WaitForGas { missing } => {
                 tracing::warn!(
                     chain.id = self.chain.id.get(), address = %treasury.address, %missing, payment.id = %payment.id,
-                    "treasury is too low on native coin for a release; send it some"
+                    "treasury is too low on native coin for a payout; send it some"
                 );
                 Ok(Progress::Idle)
             }
             ReleaseStep::Release => {
-                let (to, amount) = (payment.seller_address, payment.due);
-                let gated_by = destination.derived_address;
-                self.store(Due { kind: IntentKind::Release, from: treasury, to, amount, terms, payment, destination: None, gated_by }).await
+                let (kind, to, gated_by) = (kind_of(&payout), payout.to, destination.derived_address);
+                self.store(Due { kind, from: treasury, to, amount, terms, payment, payout: Some(payout), destination: None, gated_by })
+                    .await
             }
         }
     }
@@ -238,8 +390,15 @@ impl Planner {
                     if confirm::store::find_halt(connection, chain).await?.is_some() {
                         return Ok::<Planned, IntentError>(Planned::Not);
                     }
+                    if !still_due(connection, &due).await? {
+                        return Ok(Planned::Not);
+                    }
                     // Something may have been credited at the address since it was listed.
                     if !confirm::store::is_released(connection, chain, due.gated_by).await? {
+                        return Ok(Planned::Not);
+                    }
+                    // And what is there may be held since.
+                    if screen::store::find_hold(connection, chain, due.gated_by).await?.is_some() {
                         return Ok(Planned::Not);
                     }
                     let taken = store::list_taken_nonces(connection, chain, due.from.address).await?;
@@ -337,64 +496,63 @@ fn draft(due: &Due, nonce: u64, approvals_required: u8) -> Intent {
         revised_by: None,
         signed_revision: None,
         cancels: None,
-        requested_by: match due.kind {
-            // Whoever asked for the release may not approve it too.
-            IntentKind::Release => due.payment.release_requested_by.clone().unwrap_or_else(|| "daemon".to_owned()),
-            IntentKind::Sweep | IntentKind::Fuel | IntentKind::Refund | IntentKind::Cancel => "daemon".to_owned(),
-        },
+        // Whoever ordered it may not approve it too.
+        requested_by: due.payout.as_ref().map_or_else(|| "daemon".to_owned(), |payout| payout.requested_by.clone()),
         station: None,
     };
     intent.digest = digest::digest_of(&intent);
     intent
 }
 
-fn intent_page(after: &Mutex<PaymentId>) -> PaymentId {
+/// Where a page begins.
+fn page_start(after: &Mutex<Uuid>) -> Uuid {
     *after.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The next page begins after this one; after the last, at the beginning.
-fn turn_page(after: &Mutex<PaymentId>, page: &[PaymentId]) {
+fn turn_page(after: &Mutex<Uuid>, page: &[Uuid]) {
     let full = i64::try_from(page.len()).is_ok_and(|length| length >= ITEMS_PER_TICK);
-    let next = page.last().copied().filter(|_| full).unwrap_or(PaymentId(Uuid::nil()));
+    let next = page.last().copied().filter(|_| full).unwrap_or_default();
     *after.lock().unwrap_or_else(PoisonError::into_inner) = next;
 }
 
-/// Sets the money aside: what an intent takes cannot be taken by another.
+fn kind_of(payout: &Payout) -> IntentKind {
+    match payout.kind {
+        PayoutKind::Release => IntentKind::Release,
+        PayoutKind::Refund => IntentKind::Refund,
+    }
+}
+
+/// Locks the payment of an order and looks again: it may have been taken back, disputed, or its address
+/// quarantined since it was listed.
+async fn still_due(connection: &mut sqlx::PgConnection, due: &Due) -> Result<bool, IntentError> {
+    let Some(payout) = &due.payout else { return Ok(true) };
+    let payment = payment::store::lock(connection, due.payment.id).await?;
+    let payout = escrow::store::get_payout(connection, payout.id).await?;
+    let destination = deposit::store::get_by_payment(connection, payment.id).await?;
+    let reachable = match destination.status {
+        DestinationStatus::Swept => true,
+        DestinationStatus::Active => payout.kind == PayoutKind::Refund,
+        DestinationStatus::Sweeping | DestinationStatus::Quarantined => false,
+    };
+    Ok(reachable && payout.state == PayoutState::Ordered && ledger::store::is_standing(connection, &payout.reservation_key).await?)
+}
+
+/// Marks what the intent takes as taken: it cannot be taken by another.
 async fn reserve(connection: &mut sqlx::PgConnection, due: &Due, intent: &Intent) -> Result<(), IntentError> {
-    match due.kind {
-        IntentKind::Sweep => {
+    match (&due.payout, due.kind) {
+        // Its money was set aside when it was ordered.
+        (Some(payout), _) => {
+            let payment = payment::store::lock(connection, due.payment.id).await?;
+            escrow::planned(connection, &payment, payout, intent.id).await?;
+        }
+        (None, IntentKind::Sweep) => {
             if let Some(destination) = due.destination {
                 deposit::store::advance(connection, destination.id, DestinationStatus::Active, DestinationStatus::Sweeping).await?;
             }
         }
         // Fuel is the operator's own coin; the unique index keeps it to one at a time per destination.
-        IntentKind::Fuel => {}
-        IntentKind::Release => {
-            let payment = payment::store::lock(connection, due.payment.id).await?;
-            payment::store::advance(connection, &payment, PaymentEvent::ReleasePlanned).await?;
-            ledger::store::append(connection, &[reservation(intent, &payment)]).await?;
-        }
-        // Not planned yet; they will reserve like a release.
-        IntentKind::Refund | IntentKind::Cancel => {}
+        (None, IntentKind::Fuel | IntentKind::Release | IntentKind::Refund | IntentKind::Cancel) => {}
     }
     Ok(())
-}
-
-/// The key under which a release's reservation stands in the ledger.
-pub fn reservation_key(intent: IntentId) -> String {
-    format!("intent:{intent}:reserve")
-}
-
-fn reservation(intent: &Intent, payment: &Payment) -> Entry {
-    Entry {
-        entry_type: EntryType::Hold,
-        payment: Some(payment.id),
-        amount: intent.amount,
-        decimals: payment.token_decimals,
-        debit: AccountKey::Held(payment.id),
-        credit: AccountKey::Payable(payment.id),
-        reverses: None,
-        key: reservation_key(intent.id),
-        memo: format!("reserved for release {}", intent.id),
-    }
 }

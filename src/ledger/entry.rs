@@ -147,6 +147,15 @@ impl AccountKey {
         }
     }
 
+    /// Whose or where it is, in the bytes by which the database finds it: an address, a payment, or nothing.
+    pub fn holder(self) -> Vec<u8> {
+        match (self.address(), self.payment()) {
+            (Some(address), _) => address.to_vec(),
+            (None, Some(payment)) => payment.0.as_bytes().to_vec(),
+            (None, None) => Vec::new(),
+        }
+    }
+
     pub const fn payment(self) -> Option<PaymentId> {
         match self {
             Self::Received(payment) | Self::Held(payment) | Self::Disputed(payment) | Self::Payable(payment) => Some(payment),

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use alloy::primitives::{Address, B256};
+use alloy::primitives::{Address, B256, U256};
 use time::OffsetDateTime;
 
 use super::entry::{AccountKey, Entry, EntryType};
@@ -49,9 +49,16 @@ pub fn read(payment: &Payment, birth_block: BlockNumber, transfer: &ConfirmedTra
     }
     match payment.state {
         PaymentState::Pending | PaymentState::Processing => Reading::Counts,
-        PaymentState::Funded | PaymentState::Releasable | PaymentState::Releasing | PaymentState::Released => {
-            Reading::Suspended(ExceptionKind::Duplicate)
-        }
+        PaymentState::Funded
+        | PaymentState::Releasable
+        | PaymentState::Releasing
+        | PaymentState::Partial
+        | PaymentState::Released
+        | PaymentState::Refunded => Reading::Suspended(ExceptionKind::Duplicate),
+        // Nobody waits for it any more.
+        PaymentState::Cancelled | PaymentState::Failed => Reading::Suspended(ExceptionKind::Late),
+        // What an import says about it is another system's business.
+        PaymentState::Imported(..) => Reading::Suspended(ExceptionKind::Held),
     }
 }
 
@@ -121,12 +128,14 @@ pub fn counted(payment: PaymentId, verdict_id: i64, credit: &Entry) -> Entry {
     }
 }
 
-/// When a payment is whole: what was received becomes held, and what is too much goes to suspense.
+/// When a payment is whole: what was received becomes held, and what is too much goes to suspense. Less than
+/// was due is whole if it is within the tolerance, or if a person accepted it: that is for the caller to say.
 ///
 /// `received` is the balance of the payment's received account; `cause` begins the entries' keys and
 /// names what made it whole.
 pub fn hold(payment: &Payment, received: TokenAmount, cause: &str) -> Result<Vec<Entry>, crate::units::AmountError> {
-    let excess = received.checked_sub(payment.due)?;
+    let held = TokenAmount::new(payment.due.asset, received.units.min(payment.due.units));
+    let excess = received.checked_sub(held)?;
     let entry = |entry_type, amount, credit, leg: &str, memo: &str| Entry {
         entry_type,
         payment: Some(payment.id),
@@ -138,7 +147,7 @@ pub fn hold(payment: &Payment, received: TokenAmount, cause: &str) -> Result<Vec
         key: format!("{cause}:{leg}"),
         memo: memo.to_owned(),
     };
-    let mut entries = vec![entry(EntryType::Hold, payment.due, AccountKey::Held(payment.id), "hold", "whole amount received")];
+    let mut entries = vec![entry(EntryType::Hold, held, AccountKey::Held(payment.id), "hold", "whole amount received")];
     if !excess.units.is_zero() {
         entries.push(entry(EntryType::Adjustment, excess, AccountKey::Suspense(Some(payment.id)), "excess", "more than was due"));
     }
@@ -150,6 +159,24 @@ pub fn standing_credits(entries: &[super::store::PostedEntry]) -> Vec<(i64, &Ent
     let reversed: BTreeSet<LedgerEntryId> = entries.iter().filter_map(|posted| posted.entry.reverses).collect();
     let standing = entries.iter().filter(|posted| !reversed.contains(&posted.id));
     standing.filter_map(|posted| Some((verdict_of_credit(&posted.entry.key)?, &posted.entry))).collect()
+}
+
+/// Of the decisions about a payment's money, those that fall with a credit that leaves the chain. An order out of
+/// suspense stays where it is, as long as suspense covers what the others take out of it when they are undone.
+///
+/// `suspense_units` is what the payment's suspense holds in the asset of the credit.
+pub fn undone_with(decisions: Vec<super::store::PostedEntry>, suspense_units: U256, credit: &Entry) -> Vec<super::store::PostedEntry> {
+    use AccountKey::{Held, Payable, Received, Suspense};
+    let sum = |wanted: fn(&Entry) -> bool| {
+        let of = decisions.iter().map(|posted| &posted.entry).filter(|entry| wanted(entry));
+        of.fold(U256::ZERO, |sum, entry| sum.saturating_add(entry.amount.units))
+    };
+    let own = if matches!(credit.credit, Suspense(_)) { credit.amount.units } else { U256::ZERO };
+    let needed = sum(|entry| matches!((entry.debit, entry.credit), (Received(_), Suspense(_)))).saturating_add(own);
+    let returned = sum(|entry| matches!((entry.debit, entry.credit), (Suspense(_), Held(_) | Received(_))));
+    let covered = suspense_units.saturating_add(returned) >= needed;
+    let stays = |entry: &Entry| covered && matches!((entry.debit, entry.credit), (Suspense(_), Payable(_)));
+    decisions.into_iter().filter(|posted| !stays(&posted.entry)).collect()
 }
 
 /// The mirror of an entry.
@@ -169,12 +196,11 @@ pub fn reversal(of: &super::store::PostedEntry, why: &str) -> Entry {
 
 #[cfg(test)]
 mod tests {
-    use alloy::primitives::U256;
     use time::Duration;
     use uuid::Uuid;
 
     use super::*;
-    use crate::payment::Currency;
+    use crate::payment::{Currency, EscrowState, PaymentStatus, Provider, Terms};
     use crate::units::{Asset, AssetId, ChainId};
 
     fn asset(chain: u64, token: u8) -> AssetId {
@@ -191,7 +217,9 @@ mod tests {
             token_decimals: 6,
             currency: Currency::Usdc,
             seller_address: Address::repeat_byte(2),
-            release_requested_by: None,
+            provider: Provider::AmnScanner,
+            terms: Terms::default(),
+            escrowed_units: U256::ZERO,
             expires_at: OffsetDateTime::UNIX_EPOCH + Duration::hours(1),
             created_at: OffsetDateTime::UNIX_EPOCH,
         }
@@ -215,9 +243,21 @@ mod tests {
         let good = transfer(asset(1, 7), 100);
         assert_eq!(read(&payment(PaymentState::Pending), birth, &good), Reading::Counts);
         assert_eq!(read(&payment(PaymentState::Processing), birth, &good), Reading::Counts);
-        for state in [PaymentState::Funded, PaymentState::Releasable, PaymentState::Releasing, PaymentState::Released] {
+        for state in [
+            PaymentState::Funded,
+            PaymentState::Releasable,
+            PaymentState::Releasing,
+            PaymentState::Partial,
+            PaymentState::Released,
+            PaymentState::Refunded,
+        ] {
             assert_eq!(read(&payment(state), birth, &good), Reading::Suspended(ExceptionKind::Duplicate));
         }
+        for state in [PaymentState::Cancelled, PaymentState::Failed] {
+            assert_eq!(read(&payment(state), birth, &good), Reading::Suspended(ExceptionKind::Late));
+        }
+        let imported = PaymentState::Imported(PaymentStatus::Failed, Some(EscrowState::Failed));
+        assert_eq!(read(&payment(imported), birth, &good), Reading::Suspended(ExceptionKind::Held));
         let pending = payment(PaymentState::Pending);
         assert_eq!(read(&pending, birth, &transfer(asset(2, 7), 1)), Reading::Suspended(ExceptionKind::WrongChain));
         assert_eq!(read(&pending, birth, &transfer(asset(1, 8), 1)), Reading::Suspended(ExceptionKind::WrongToken));
@@ -237,7 +277,37 @@ mod tests {
         assert_eq!(over[0].amount.units, U256::from(100));
         assert_eq!(over[1].amount.units, U256::from(30));
         assert_eq!(over[1].credit, AccountKey::Suspense(Some(payment.id)));
-        assert!(hold(&payment, TokenAmount::new(payment.due.asset, U256::from(99)), "verdict:5").is_err());
+        let less = hold(&payment, TokenAmount::new(payment.due.asset, U256::from(99)), "verdict:5").unwrap();
+        assert_eq!((less.len(), less[0].amount.units), (1, U256::from(99)), "what is there, and nothing that is not");
+        let other = TokenAmount::new(asset(1, 8), U256::from(100));
+        assert!(hold(&payment, other, "verdict:5").is_err());
+    }
+
+    #[test]
+    fn w5_an_order_out_of_suspense_falls_only_with_its_own_money() {
+        let payment = payment(PaymentState::Funded);
+        let (held, received, payable) = (AccountKey::Held(payment.id), AccountKey::Received(payment.id), AccountKey::Payable(payment.id));
+        let suspense = AccountKey::Suspense(Some(payment.id));
+        let decided = |id: i64, debit, credit, units: u64| super::super::store::PostedEntry {
+            id: LedgerEntryId(id),
+            entry: Entry { debit, credit, ..detected(payment.id, &transfer(asset(1, 7), units)) },
+            created_at: OffsetDateTime::UNIX_EPOCH,
+        };
+        let hold = decided(1, received, held, 100);
+        let order = decided(2, suspense, payable, 40);
+        let excess = decided(3, received, suspense, 30);
+        let undone = |decisions: &[&super::super::store::PostedEntry], there: u64, credit: &Entry| {
+            let decisions = decisions.iter().map(|posted| (*posted).clone()).collect();
+            undone_with(decisions, U256::from(there), credit).into_iter().map(|posted| posted.id.0).collect::<Vec<_>>()
+        };
+        let counted = detected(payment.id, &transfer(asset(1, 7), 130));
+        let duplicate = suspended(payment.id, &transfer(asset(1, 7), 40), ExceptionKind::Duplicate);
+        assert_eq!(undone(&[&order, &hold], 0, &counted), [1], "another transfer's money is not touched");
+        assert_eq!(undone(&[&order, &excess, &hold], 29, &counted), [2, 3, 1], "the order has some of the excess");
+        assert_eq!(undone(&[&order, &excess, &hold], 30, &counted), [3, 1]);
+        assert_eq!(undone(&[&order, &hold], 0, &duplicate), [2, 1], "its own money");
+        let accepted = decided(4, suspense, held, 40);
+        assert_eq!(undone(&[&accepted, &order, &hold], 0, &duplicate), [4, 1], "what was accepted comes back first");
     }
 
     #[test]

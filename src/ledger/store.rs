@@ -27,17 +27,23 @@ pub async fn append(connection: &mut PgConnection, entries: &[Entry]) -> Result<
     let columns = Columns::of(entries, &accounts)?;
     let outcome = sqlx::query!(
         r#"
+        -- Names come once and are converted once; the rows say which of them they mean.
+        with names as materialized (
+            select $1::text[]::funds_ledger_entry_type[] as types, $2::bytea[]::evm_address[] as assets
+        )
         insert into funds_ledger_entries (
             entry_type, payment_ref_kind, payment_id, chain_id, asset, debit_account_id, credit_account_id,
             amount_units, asset_decimals, reverses_entry_id, idempotency_key, memo
         )
-        select e.entry_type::funds_ledger_entry_type, case when e.payment_id is not null then 'entity'::ref_kind end, e.payment_id,
-               e.chain_id, e.asset, e.debit, e.credit, e.amount::numeric, e.decimals, e.reverses, e.key, e.memo
-        from unnest($1::text[], $2::uuid[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bigint[], $7::text[], $8::smallint[],
-                    $9::bigint[], $10::text[], $11::text[])
+        select (select types from names)[e.entry_type], case when e.payment_id is not null then 'entity'::ref_kind end, e.payment_id,
+               e.chain_id, (select assets from names)[e.asset], e.debit, e.credit, e.amount::numeric, e.decimals, e.reverses, e.key, e.memo
+        from unnest($3::integer[], $4::uuid[], $5::bigint[], $6::integer[], $7::bigint[], $8::bigint[], $9::text[], $10::smallint[],
+                    $11::bigint[], $12::text[], $13::text[])
              with ordinality as e (entry_type, payment_id, chain_id, asset, debit, credit, amount, decimals, reverses, key, memo, place)
         order by e.place
         "#,
+        &columns.entry_types.names,
+        &columns.assets.names,
         &columns.entry_type,
         &columns.payment as &[Option<Uuid>],
         &columns.chain,
@@ -65,13 +71,37 @@ pub async fn append(connection: &mut PgConnection, entries: &[Entry]) -> Result<
     }
 }
 
+/// Values that many rows share: each goes to the server once, and the rows have its place, counted from 1.
+struct Shared<T> {
+    names: Vec<T>,
+}
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self { names: Vec::new() }
+    }
+}
+
+impl<T: PartialEq> Shared<T> {
+    /// A handful at most, so they are looked through.
+    fn place(&mut self, name: T) -> i32 {
+        let place = self.names.iter().position(|known| *known == name).unwrap_or_else(|| {
+            self.names.push(name);
+            self.names.len() - 1
+        });
+        i32::try_from(place + 1).unwrap_or(i32::MAX)
+    }
+}
+
 /// The entries of one statement, column by column.
 #[derive(Default)]
 struct Columns {
-    entry_type: Vec<String>,
+    entry_types: Shared<String>,
+    assets: Shared<Vec<u8>>,
+    entry_type: Vec<i32>,
     payment: Vec<Option<Uuid>>,
     chain: Vec<i64>,
-    asset: Vec<Vec<u8>>,
+    asset: Vec<i32>,
     debit: Vec<i64>,
     credit: Vec<i64>,
     amount: Vec<String>,
@@ -87,10 +117,10 @@ impl Columns {
         for entry in entries {
             let account =
                 |key| accounts.get(&(entry.amount.asset, key)).ok_or(DbError::NotOneRow { what: "a ledger account just opened", found: 0 });
-            columns.entry_type.push(entry.entry_type.name().to_owned());
+            columns.entry_type.push(columns.entry_types.place(entry.entry_type.name().to_owned()));
             columns.payment.push(entry.payment.map(|payment| payment.0));
             columns.chain.push(entry.amount.asset.chain.as_i64());
-            columns.asset.push(entry.amount.asset.asset.marker().to_vec());
+            columns.asset.push(columns.assets.place(entry.amount.asset.asset.marker().to_vec()));
             columns.debit.push(account(entry.debit)?.0);
             columns.credit.push(account(entry.credit)?.0);
             columns.amount.push(units_to_sql(entry.amount.units));
@@ -113,7 +143,12 @@ async fn open_accounts(
     if missing.is_empty() {
         return Ok(found);
     }
-    let keys = KeyColumns::of(&missing);
+    let missing: Vec<(AssetId, AccountKey)> = missing.into_iter().collect();
+    let kinds: Vec<String> = missing.iter().map(|(_, key)| key.kind().name().to_owned()).collect();
+    let chains: Vec<i64> = missing.iter().map(|(asset, _)| asset.chain.as_i64()).collect();
+    let assets: Vec<Vec<u8>> = missing.iter().map(|(asset, _)| asset.asset.marker().to_vec()).collect();
+    let addresses: Vec<Option<Vec<u8>>> = missing.iter().map(|(_, key)| key.address().map(|address| address.to_vec())).collect();
+    let payments: Vec<Option<Uuid>> = missing.iter().map(|(_, key)| key.payment().map(|payment| payment.0)).collect();
     sqlx::query!(
         r#"
         insert into ledger_accounts (kind, chain_id, asset, address, payment_id)
@@ -121,85 +156,70 @@ async fn open_accounts(
         from unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[], $5::uuid[]) as k (kind, chain_id, asset, address, payment_id)
         on conflict on constraint ledger_accounts_key do nothing
         "#,
-        &keys.kind,
-        &keys.chain,
-        &keys.asset,
-        &keys.address as &[Option<Vec<u8>>],
-        &keys.payment as &[Option<Uuid>]
+        &kinds,
+        &chains,
+        &assets,
+        &addresses as &[Option<Vec<u8>>],
+        &payments as &[Option<Uuid>]
     )
     .execute(&mut *connection)
     .await?;
     find_accounts(connection, wanted).await
 }
 
-/// Accounts by what they mean. Three joins, each of which the unique index serves: nulls included.
+/// Accounts by what they mean, each looked up by the unique key: a subquery for each row leaves the planner no
+/// way that reads more, however many there are.
 async fn find_accounts(
     connection: &mut PgConnection,
     wanted: &BTreeSet<(AssetId, AccountKey)>,
 ) -> Result<BTreeMap<(AssetId, AccountKey), LedgerAccountId>, DbError> {
-    let keys = KeyColumns::of(wanted);
-    let rows = sqlx::query!(
+    let (mut kinds, mut assets) = (Shared::default(), Shared::default());
+    let kind: Vec<i32> = wanted.iter().map(|(_, key)| kinds.place(key.kind().name().to_owned())).collect();
+    let chain: Vec<i64> = wanted.iter().map(|(asset, _)| asset.chain.as_i64()).collect();
+    let asset: Vec<i32> = wanted.iter().map(|(asset, _)| assets.place(asset.asset.marker().to_vec())).collect();
+    let holder: Vec<Vec<u8>> = wanted.iter().map(|(_, key)| key.holder()).collect();
+    let ids = sqlx::query_scalar!(
         r#"
-        with k as (
-            select kind::ledger_account_kind as kind, chain_id, asset, address, payment_id, place
-            from unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[], $5::uuid[])
-                 with ordinality as k (kind, chain_id, asset, address, payment_id, place)
+        with names as materialized (
+            select $1::text[]::ledger_account_kind[] as kinds, $2::bytea[] as assets
         )
-        select k.place as "place!", a.id as "id!" from k join ledger_accounts a
-            on a.kind = k.kind and a.chain_id = k.chain_id and a.asset = k.asset and a.address = k.address and a.payment_id is null
-            where k.address is not null
-        union all
-        select k.place, a.id from k join ledger_accounts a
-            on a.kind = k.kind and a.chain_id = k.chain_id and a.asset = k.asset and a.address is null and a.payment_id = k.payment_id
-            where k.payment_id is not null
-        union all
-        select k.place, a.id from k join ledger_accounts a
-            on a.kind = k.kind and a.chain_id = k.chain_id and a.asset = k.asset and a.address is null and a.payment_id is null
-            where k.address is null and k.payment_id is null
+        select (
+            select a.id from ledger_accounts a
+            where a.kind = (select kinds from names)[k.kind] and a.chain_id = k.chain_id and a.asset = (select assets from names)[k.asset]
+              and a.holder = k.holder
+        ) as id
+        from unnest($3::integer[], $4::bigint[], $5::integer[], $6::bytea[]) with ordinality as k (kind, chain_id, asset, holder, place)
+        order by k.place
         "#,
-        &keys.kind,
-        &keys.chain,
-        &keys.asset,
-        &keys.address as &[Option<Vec<u8>>],
-        &keys.payment as &[Option<Uuid>]
+        &kinds.names,
+        &assets.names,
+        &kind,
+        &chain,
+        &asset,
+        &holder
     )
     .fetch_all(connection)
     .await?;
-    let ordered: Vec<(AssetId, AccountKey)> = wanted.iter().copied().collect();
-    let place = |place: i64| usize::try_from(place - 1).ok().and_then(|place| ordered.get(place).copied());
-    Ok(rows.into_iter().filter_map(|row| place(row.place).map(|key| (key, LedgerAccountId(row.id)))).collect())
-}
-
-struct KeyColumns {
-    kind: Vec<String>,
-    chain: Vec<i64>,
-    asset: Vec<Vec<u8>>,
-    address: Vec<Option<Vec<u8>>>,
-    payment: Vec<Option<Uuid>>,
-}
-
-impl KeyColumns {
-    fn of(keys: &BTreeSet<(AssetId, AccountKey)>) -> Self {
-        Self {
-            kind: keys.iter().map(|(_, key)| key.kind().name().to_owned()).collect(),
-            chain: keys.iter().map(|(asset, _)| asset.chain.as_i64()).collect(),
-            asset: keys.iter().map(|(asset, _)| asset.asset.marker().to_vec()).collect(),
-            address: keys.iter().map(|(_, key)| key.address().map(|address| address.to_vec())).collect(),
-            payment: keys.iter().map(|(_, key)| key.payment().map(|payment| payment.0)).collect(),
-        }
-    }
+    Ok(wanted.iter().copied().zip(ids).filter_map(|(key, id)| Some((key, LedgerAccountId(id?)))).collect())
 }
 
 /// The balance of one account; zero for an account that was never opened.
 pub async fn balance(connection: &mut PgConnection, asset: AssetId, key: AccountKey) -> Result<TokenAmount, DbError> {
-    let wanted = BTreeSet::from([(asset, key)]);
-    let Some(account) = find_accounts(connection, &wanted).await?.into_values().next() else {
-        return Ok(TokenAmount::new(asset, U256::ZERO));
-    };
-    let text = sqlx::query_scalar!(r#"select balance::text as "balance!" from ledger_balances where account_id = $1"#, account.0)
-        .fetch_one(connection)
-        .await?;
-    Ok(TokenAmount::new(asset, units_from_sql(&text)?))
+    let marker = asset.asset.marker();
+    let text = sqlx::query_scalar!(
+        r#"
+        select b.balance::text as "balance!"
+        from ledger_accounts a join ledger_balances b on b.account_id = a.id
+        where a.kind = $1 and a.chain_id = $2::bigint and a.asset = $3::bytea and a.holder = $4
+        "#,
+        key.kind() as AccountKind,
+        asset.chain.as_i64(),
+        marker.as_slice(),
+        key.holder()
+    )
+    .fetch_optional(connection)
+    .await?;
+    text.map_or(Ok(TokenAmount::new(asset, U256::ZERO)), |text| Ok(TokenAmount::new(asset, units_from_sql(&text)?)))
 }
 
 /// One custody account: what the ledger says is at an address.
@@ -335,7 +355,7 @@ impl TryFrom<Row> for PostedEntry {
     }
 }
 
-fn account_key(kind: AccountKind, address: Option<&[u8]>, payment: Option<Uuid>) -> Result<AccountKey, DbError> {
+pub(super) fn account_key(kind: AccountKind, address: Option<&[u8]>, payment: Option<Uuid>) -> Result<AccountKey, DbError> {
     let corrupt = || DbError::Corrupt { column: "ledger_accounts", found: kind.name().to_owned(), wanted: "its address or payment" };
     let payment = payment.map(PaymentId);
     let of_payment = || payment.ok_or_else(corrupt);
@@ -377,6 +397,28 @@ pub async fn list(
         payment.map(|payment| payment.0),
         after.0,
         limit
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(PostedEntry::try_from).collect()
+}
+
+/// Entries by their ids, in the order of the ids. One that is not there is left out.
+pub async fn list_by_ids(connection: &mut PgConnection, ids: &[i64]) -> Result<Vec<PostedEntry>, DbError> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"
+        select e.id, e.entry_type as "entry_type: EntryType", e.payment_id, e.chain_id as "chain_id!: i64", e.asset as "asset!: Vec<u8>",
+               e.amount_units::text as "amount!", e.asset_decimals, e.reverses_entry_id, e.idempotency_key, e.memo, e.created_at,
+               d.kind as "debit_kind!: AccountKind", d.address as "debit_address?: Vec<u8>", d.payment_id as "debit_payment?",
+               c.kind as "credit_kind!: AccountKind", c.address as "credit_address?: Vec<u8>", c.payment_id as "credit_payment?"
+        from funds_ledger_entries e
+        join ledger_accounts d on d.id = e.debit_account_id
+        join ledger_accounts c on c.id = e.credit_account_id
+        where e.id = any ($1::bigint[])
+        order by e.id
+        "#,
+        ids
     )
     .fetch_all(connection)
     .await?;
@@ -431,6 +473,72 @@ pub async fn list_taken_from_received(connection: &mut PgConnection, payment: Pa
         entries.extend(find(connection, &key).await?);
     }
     Ok(entries)
+}
+
+/// Standing entries between two claims of a payment in one asset, newest first: what was decided about its
+/// money. What arrived, what left and what was earned are not among them, and neither is a credit that was
+/// counted after all.
+pub async fn list_decisions(connection: &mut PgConnection, payment: PaymentId, asset: AssetId) -> Result<Vec<PostedEntry>, DbError> {
+    let marker = asset.asset.marker();
+    let keys = sqlx::query_scalar!(
+        r#"
+        select e.idempotency_key
+        from funds_ledger_entries e
+        join ledger_accounts d on d.id = e.debit_account_id
+        join ledger_accounts c on c.id = e.credit_account_id
+        where e.payment_id = $1 and e.chain_id = $2::bigint and e.asset = $3::bytea and e.entry_type <> 'reversal'
+          and d.payment_id = $1 and c.payment_id = $1 and e.idempotency_key not like 'verdict:%:counted'
+          and not exists (select from funds_ledger_entries r where r.reverses_entry_id = e.id)
+        order by e.id desc
+        "#,
+        payment.0,
+        asset.chain.as_i64(),
+        marker.as_slice()
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut entries = Vec::with_capacity(keys.len());
+    for key in keys {
+        entries.extend(find(connection, &key).await?);
+    }
+    Ok(entries)
+}
+
+/// Whether the entry under a key was posted and not reversed.
+pub async fn is_standing(connection: &mut PgConnection, key: &str) -> Result<bool, DbError> {
+    let standing = sqlx::query_scalar!(
+        r#"
+        select exists (
+            select from funds_ledger_entries e
+            where e.idempotency_key = $1 and not exists (select from funds_ledger_entries r where r.reverses_entry_id = e.id)
+        ) as "standing!"
+        "#,
+        key
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(standing)
+}
+
+/// What the claims of a payment hold, account by account; empty ones are left out.
+pub async fn list_claims(connection: &mut PgConnection, payment: PaymentId) -> Result<Vec<KindTotal>, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select a.chain_id as "chain_id!: i64", a.asset as "asset!: Vec<u8>", a.kind as "kind!: AccountKind", b.balance::text as "balance!"
+        from ledger_accounts a join ledger_balances b on b.account_id = a.id
+        where a.payment_id = $1 and b.balance > 0
+        order by a.chain_id, a.asset, a.kind
+        "#,
+        payment.0
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let asset = AssetId { chain: chain_from_sql(row.chain_id)?, asset: Asset::from_marker(address_from_sql(&row.asset)?) };
+            Ok(KindTotal { kind: row.kind, total: TokenAmount::new(asset, units_from_sql(&row.balance)?) })
+        })
+        .collect()
 }
 
 /// Accounts whose balance or version differs from what their entries say (L2). Empty in health.

@@ -1,10 +1,13 @@
-//! Posts what is confirmed and reverses what was reorged away, one transfer per transaction.
+//! Posts what is confirmed, many transfers in one transaction, and reverses what was reorged away.
 //!
-//! Pull: it lists confirmed transfers that are not in the ledger. Each is posted exactly once by its key.
+//! Pull: it lists confirmed transfers that are not in the ledger. Each is posted exactly once by its key. When
+//! one of a batch cannot be posted the batch rolls back and each of its transfers gets a transaction of its
+//! own, so that the one holds no other up.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use alloy::primitives::U256;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
@@ -15,15 +18,18 @@ use crate::account::{self, Purpose};
 use crate::chains::ChainBook;
 use crate::confirm;
 use crate::confirm::store::{ConfirmedSighting, Page};
-use crate::db::Database;
+use crate::db::{Database, DbError};
 use crate::deposit::{self, DestinationStatus};
 use crate::event::{self, Event};
-use crate::payment::{self, ExceptionKind, Payment, PaymentEvent, PaymentState};
+use crate::payment::{self, ExceptionKind, Payment, PaymentError, PaymentEvent, PaymentState};
 use crate::scan;
 use crate::units::{Asset, BlockNumber, ChainId, Disposition, LedgerEntryId, Outcomes, PaymentId, Progress, TokenAmount, format_units};
 
 /// How many transfers one tick posts at most.
-const TRANSFERS_PER_TICK: i64 = 200;
+const TRANSFERS_PER_TICK: i64 = 1_000;
+/// How many of them share a transaction: enough that the commit is a small part of it, few enough that the
+/// payments it locks are free again in a moment.
+const TRANSFERS_PER_UNIT: usize = 200;
 /// How far a start looks back behind the cursor, for a verdict that committed late.
 const LOOK_BACK: i64 = 1_000;
 /// Entries of a payment read at once.
@@ -61,15 +67,54 @@ impl Bookkeeper {
         let keys: Vec<String> = sightings.iter().map(|sighting| posting::credit_key(sighting.verdict)).collect();
         let posted = store::list_posted_keys(&mut connection, &keys).await?;
         drop(connection);
-        let mut progress = Progress::Idle;
-        for (sighting, key) in sightings.into_iter().zip(keys) {
-            if !posted.contains(&key) {
-                self.post_or_set_aside(sighting, chain, now).await?;
-                progress = Progress::Worked;
+        let due: Vec<ConfirmedSighting> =
+            sightings.into_iter().zip(keys).filter(|(_, key)| !posted.contains(key)).map(|(sighting, _)| sighting).collect();
+        for batch in due.chunks(TRANSFERS_PER_UNIT) {
+            if batch.len() > 1 && self.post_together(batch, chain, now).await? {
+                continue;
+            }
+            for sighting in batch {
+                self.post_or_set_aside(*sighting, chain, now).await?;
             }
         }
+        let progress = Progress::of(!due.is_empty());
         self.looked_back.lock().unwrap_or_else(PoisonError::into_inner).insert(chain);
         Ok(progress)
+    }
+
+    /// Posts all of them in one transaction; `false` when one of them could not be, and none is posted.
+    ///
+    /// An unknown commit is an error: the next tick finds by their keys what was posted.
+    async fn post_together(&self, batch: &[ConfirmedSighting], chain: ChainId, now: OffsetDateTime) -> Result<bool, LedgerError> {
+        let mut transfers = Vec::with_capacity(batch.len());
+        for sighting in batch {
+            // One that left the book is told of and set aside on its own.
+            let Some(facts) = self.book.asset(sighting.amount.asset) else { return Ok(false) };
+            transfers.push((*sighting, facts.decimals));
+        }
+        let posted = self
+            .db
+            .unit(move |connection| {
+                Box::pin(async move {
+                    let mut last = 0;
+                    for (sighting, decimals) in &transfers {
+                        post_one(connection, sighting, *decimals).await?;
+                        store::close_unposted(connection, sighting.verdict, now).await?;
+                        last = last.max(sighting.verdict);
+                    }
+                    store::advance_cursor(connection, chain, last).await?;
+                    Ok::<(), LedgerError>(())
+                })
+            })
+            .await;
+        match posted {
+            Ok(()) => Ok(true),
+            Err(error @ LedgerError::Db(DbError::Connect(_) | DbError::CommitUnknown(_))) => Err(error),
+            Err(error) => {
+                tracing::debug!(chain.id = chain.get(), transfers = batch.len(), %error, "a batch is posted one by one");
+                Ok(false)
+            }
+        }
     }
 
     /// A transfer that cannot be posted is set aside, so that it holds no other up; only trouble with
@@ -177,19 +222,30 @@ async fn post_one(connection: &mut PgConnection, verdict: &ConfirmedSighting, de
         let entry = if own_coin { posting::operator_float(&transfer) } else { posting::unidentified(&transfer) };
         return store::append(connection, &[entry]).await;
     };
-    let payment = payment::store::lock(connection, destination.payment).await?;
-    match posting::read(&payment, destination.birth_block, &transfer) {
+    credit(connection, destination.payment, destination.birth_block, &transfer).await
+}
+
+/// Credits a confirmed transfer to the payment whose address it reached: towards what is due, or to
+/// suspense until a person decides.
+pub async fn credit(
+    connection: &mut PgConnection,
+    payment: PaymentId,
+    birth_block: BlockNumber,
+    transfer: &ConfirmedTransfer,
+) -> Result<(), LedgerError> {
+    let payment = payment::store::lock(connection, payment).await?;
+    match posting::read(&payment, birth_block, transfer) {
         Reading::Counts => {
-            store::append(connection, &[posting::detected(payment.id, &transfer)]).await?;
-            note_credit(connection, &payment, &transfer, "payment.credited").await?;
+            store::append(connection, &[posting::detected(payment.id, transfer)]).await?;
+            note_credit(connection, &payment, transfer, "payment.credited").await?;
             settle_state(connection, &payment, &format!("verdict:{}", transfer.verdict_id)).await
         }
         Reading::Suspended(why) => {
-            store::append(connection, &[posting::suspended(payment.id, &transfer, why)]).await?;
+            store::append(connection, &[posting::suspended(payment.id, transfer, why)]).await?;
             let amount = format_units(transfer.amount.units, transfer.decimals);
             let detail = format!("{amount} of {} in tx {}", transfer.amount.asset, transfer.tx_hash);
             payment::store::open_exception(connection, payment.id, why, &detail).await?;
-            note_credit(connection, &payment, &transfer, "payment.suspended").await
+            note_credit(connection, &payment, transfer, "payment.suspended").await
         }
     }
 }
@@ -212,7 +268,7 @@ async fn note_credit(
 /// the keys of the entries.
 async fn settle_state(connection: &mut PgConnection, payment: &Payment, cause: &str) -> Result<(), LedgerError> {
     let received = store::balance(connection, payment.due.asset, AccountKey::Received(payment.id)).await?;
-    if received.units < payment.due.units {
+    if received.units < payment.terms.enough(payment.due.units) {
         payment::store::advance(connection, payment, PaymentEvent::TransferSeen).await?;
         let missing = payment.due.checked_sub(received)?;
         let shown = |amount: TokenAmount| format_units(amount.units, payment.token_decimals);
@@ -220,10 +276,24 @@ async fn settle_state(connection: &mut PgConnection, payment: &Payment, cause: &
         payment::store::open_exception(connection, payment.id, ExceptionKind::Partial, &detail).await?;
         return Ok(());
     }
+    make_whole(connection, payment, received, cause, "the rest arrived").await
+}
+
+/// Puts what was received into escrow, up to what is due: it is enough, or a person says that it is.
+pub async fn make_whole(
+    connection: &mut PgConnection,
+    payment: &Payment,
+    received: TokenAmount,
+    cause: &str,
+    resolution: &str,
+) -> Result<(), LedgerError> {
     let entries = posting::hold(payment, received, cause)?;
-    let over = entries.len() > 1;
+    // A surplus within the tolerance is kept apart as well, and calls nobody.
+    let over = received.units > payment.due.units.saturating_add(payment.due.units - payment.terms.enough(payment.due.units));
     store::append(connection, &entries).await?;
-    payment::store::close_exception(connection, payment.id, ExceptionKind::Partial, "the rest arrived").await?;
+    let escrowed = received.units.min(payment.due.units);
+    payment::store::set_escrowed(connection, payment.id, escrowed).await.map_err(PaymentError::from)?;
+    payment::store::close_exception(connection, payment.id, ExceptionKind::Partial, resolution).await?;
     payment::store::close_exception(connection, payment.id, ExceptionKind::Reorged, "whole again").await?;
     if over {
         let shown = |amount: TokenAmount| format_units(amount.units, payment.token_decimals);
@@ -231,7 +301,7 @@ async fn settle_state(connection: &mut PgConnection, payment: &Payment, cause: &
         payment::store::open_exception(connection, payment.id, ExceptionKind::Over, &detail).await?;
     }
     payment::store::advance(connection, payment, PaymentEvent::Funded).await?;
-    let detail = serde_json::json!({ "units": payment.due.units.to_string() });
+    let detail = serde_json::json!({ "units": escrowed.to_string() });
     event::store::append(connection, &Event::of_payment("payment.funded", payment.id, detail)).await?;
     tracing::info!(payment.id = %payment.id, "payment funded");
     Ok(())
@@ -246,9 +316,12 @@ async fn reverse_one(connection: &mut PgConnection, verdict: &ConfirmedSighting,
     let destination = deposit::store::find_by_derived_address(connection, verdict.derived_address).await?;
     if let Some(destination) = destination {
         let mut payment = payment::store::lock(connection, destination.payment).await?;
-        let counted = reverse_claims(connection, payment.id, verdict, &why).await?;
-        if counted {
+        let counted = reverse_claims(connection, &payment, verdict, &why).await?;
+        // A payment that is over stays over, whatever became of money that it never counted.
+        let moves = payment.state.is_in_escrow() || payment.state.is_open();
+        if counted && moves {
             payment = payment::store::advance(connection, &payment, PaymentEvent::CreditReversed).await?;
+            payment::store::set_escrowed(connection, payment.id, U256::ZERO).await.map_err(PaymentError::from)?;
         }
         payment::store::open_exception(connection, payment.id, ExceptionKind::Reorged, &why).await?;
         let detail = serde_json::json!({ "tx_hash": verdict.tx_hash });
@@ -295,7 +368,7 @@ async fn count_again(connection: &mut PgConnection, payment: &Payment, birth_blo
         }
         // Somebody may have decided about it and paid it back.
         let free = store::balance(connection, credit.amount.asset, suspense).await?;
-        if received.units >= payment.due.units || free.units < credit.amount.units {
+        if received.units >= payment.terms.enough(payment.due.units) || free.units < credit.amount.units {
             left = true;
             continue;
         }
@@ -328,18 +401,32 @@ async fn entries_of(connection: &mut PgConnection, payment: PaymentId) -> Result
 }
 
 /// Reverses what stands on the credit, newest first, then the credit. Tells whether it counted.
+///
+/// What people decided about the payment's money meanwhile (an order that is not planned, a dispute's hold, an
+/// accepted surplus) stands on it too: it is undone, and whoever decided decides again.
 async fn reverse_claims(
     connection: &mut PgConnection,
-    payment: PaymentId,
+    payment: &Payment,
     verdict: &ConfirmedSighting,
     why: &str,
 ) -> Result<bool, LedgerError> {
     let credit = store::find(connection, &posting::credit_key(verdict.verdict)).await?;
     let Some(credit) = credit else { return Ok(false) };
     let after_all = store::find(connection, &posting::counted_key(verdict.verdict)).await?;
-    let counted = matches!(credit.entry.credit, AccountKey::Received(_)) || after_all.is_some();
+    let suspense = store::balance(connection, credit.entry.amount.asset, AccountKey::Suspense(Some(payment.id))).await?;
+    let counted = matches!(credit.entry.credit, AccountKey::Received(_))
+        || after_all.is_some()
+        // It waited in suspense, and somebody made use of it.
+        || (credit.entry.amount.asset == payment.due.asset && suspense.units < credit.entry.amount.units);
     if counted {
-        for taken in store::list_taken_from_received(connection, payment).await? {
+        let standing = if payment.state == PaymentState::Releasing {
+            // An intent has its money: this will not fit, and an officer sees the case as it is.
+            store::list_taken_from_received(connection, payment.id).await?
+        } else {
+            let decisions = store::list_decisions(connection, payment.id, payment.due.asset).await?;
+            posting::undone_with(decisions, suspense.units, &credit.entry)
+        };
+        for taken in standing {
             store::append(connection, &[posting::reversal(&taken, why)]).await?;
         }
     }

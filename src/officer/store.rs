@@ -54,6 +54,11 @@ pub async fn insert_token(connection: &mut PgConnection, token: &NewToken, secre
         if token.scopes.contains(&Scope::IntentsApprove) && !role.is_officer() {
             return Err(OfficerError::NotAnOfficer { user, role });
         }
+        if token.scopes.contains(&Scope::DisputesResolve) && !role.is_resolver() {
+            return Err(OfficerError::NotAResolver { user, role });
+        }
+    } else if token.scopes.contains(&Scope::DisputesResolve) {
+        return Err(OfficerError::ResolverWithoutUser);
     } else if token.scopes.contains(&Scope::IntentsApprove) {
         return Err(OfficerError::ApproverWithoutUser);
     }

@@ -67,12 +67,69 @@ pub enum PaymentState {
     Processing,
     /// The whole amount is confirmed and held.
     Funded,
-    /// The marketplace asked for the release.
+    /// Money was ordered out of escrow and reserved; its transaction is not planned yet.
     Releasable,
-    /// The release is planned and its amount reserved.
+    /// A transaction that takes money out of escrow is on its way.
     Releasing,
-    /// The seller has the money.
+    /// A part has gone out, the rest is held.
+    Partial,
+    /// All of it has gone out, and the seller has at least a part.
     Released,
+    /// All of it went back to the buyer.
+    Refunded,
+    /// Given up by the marketplace before anything came.
+    Cancelled,
+    /// Nothing came in time.
+    Failed,
+    /// A pair that came with an import and that this machine never reaches. It stays as it is.
+    Imported(PaymentStatus, Option<EscrowState>),
+}
+
+/// How the escrow of a payment stands, by the books and the orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// All of it is held or disputed.
+    Whole,
+    /// Part has gone out, the rest is held or disputed.
+    Rest,
+    /// At least one order waits to be planned, none is on its way.
+    Ordered,
+    /// At least one order is on its way.
+    Moving,
+    /// Nothing is left, and the seller got at least a part.
+    GoneToSeller,
+    /// Nothing is left, and all of it went back.
+    GoneToBuyer,
+}
+
+/// What the standing is made from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Whether anything is held or disputed.
+    pub holds: bool,
+    /// Whether an order waits to be planned.
+    pub ordered: bool,
+    /// Whether a planned order is not settled yet.
+    pub moving: bool,
+    /// Whether a release has settled.
+    pub released: bool,
+    /// Whether a refund out of escrow has settled.
+    pub refunded: bool,
+}
+
+impl Figures {
+    /// `None` for an escrow of which nothing is there and nothing has gone out.
+    pub const fn standing(self) -> Option<Standing> {
+        match self {
+            Self { moving: true, .. } => Some(Standing::Moving),
+            Self { ordered: true, .. } => Some(Standing::Ordered),
+            Self { holds: true, released: false, refunded: false, .. } => Some(Standing::Whole),
+            Self { holds: true, .. } => Some(Standing::Rest),
+            Self { released: true, .. } => Some(Standing::GoneToSeller),
+            Self { refunded: true, .. } => Some(Standing::GoneToBuyer),
+            Self { .. } => None,
+        }
+    }
 }
 
 /// What moves a payment.
@@ -82,91 +139,204 @@ pub enum PaymentEvent {
     TransferSeen,
     /// Every transfer seen left the chain again and nothing was credited.
     TransfersGone,
-    /// The whole amount is credited and held.
+    /// The whole amount, or what was accepted in its place, is credited and held.
     Funded,
     /// A credited transfer was reorged away and the hold with it.
     CreditReversed,
-    /// The marketplace asks for the release.
-    ReleaseRequested,
-    /// The release intent exists and its amount is reserved.
-    ReleasePlanned,
-    /// The release will not happen: it failed on the chain, or was given up before anybody signed. The
-    /// amount is held again.
-    ReleaseWithdrawn,
-    /// The release is final on the chain.
-    ReleaseSettled,
+    /// Money in escrow was ordered out, planned, given back, or has left.
+    Escrow(Standing),
+    /// The marketplace gives up a payment for which nothing came.
+    Cancelled,
+    /// Its time and its late window are over, and nothing is there.
+    Lapsed,
+    /// Its time and its late window are over, and all that came went back.
+    RefundedWhole,
 }
 
 impl PaymentState {
-    pub const ALL: [Self; 6] = [Self::Pending, Self::Processing, Self::Funded, Self::Releasable, Self::Releasing, Self::Released];
+    /// The states that this daemon writes.
+    pub const ALL: [Self; 10] = [
+        Self::Pending,
+        Self::Processing,
+        Self::Funded,
+        Self::Releasable,
+        Self::Releasing,
+        Self::Partial,
+        Self::Released,
+        Self::Refunded,
+        Self::Cancelled,
+        Self::Failed,
+    ];
 
     pub const fn status(self) -> PaymentStatus {
         match self {
             Self::Pending => PaymentStatus::Pending,
             Self::Processing => PaymentStatus::Processing,
-            Self::Funded | Self::Releasable | Self::Releasing => PaymentStatus::Confirmed,
+            Self::Funded | Self::Releasable | Self::Releasing | Self::Partial => PaymentStatus::Confirmed,
             Self::Released => PaymentStatus::Completed,
+            Self::Refunded => PaymentStatus::Refunded,
+            Self::Cancelled => PaymentStatus::Cancelled,
+            Self::Failed => PaymentStatus::Failed,
+            Self::Imported(status, _) => status,
         }
     }
 
     pub const fn escrow(self) -> Option<EscrowState> {
         match self {
-            Self::Pending | Self::Processing => None,
+            Self::Pending | Self::Processing | Self::Cancelled | Self::Failed => None,
             Self::Funded => Some(EscrowState::Funded),
             Self::Releasable => Some(EscrowState::Releasable),
             Self::Releasing => Some(EscrowState::Releasing),
+            Self::Partial => Some(EscrowState::Partial),
             Self::Released => Some(EscrowState::Released),
+            Self::Refunded => Some(EscrowState::Refunded),
+            Self::Imported(_, escrow) => escrow,
         }
     }
 
-    /// Reads the pair back; `None` for a pair this daemon never writes.
-    pub fn from_pair(status: PaymentStatus, escrow: Option<EscrowState>) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.status() == status && state.escrow() == escrow)
+    /// The state that a stored pair means. A pair that this daemon never writes came with an import.
+    pub fn from_pair(status: PaymentStatus, escrow: Option<EscrowState>) -> Self {
+        let known = Self::ALL.into_iter().find(|state| state.status() == status && state.escrow() == escrow);
+        known.unwrap_or(Self::Imported(status, escrow))
+    }
+
+    /// Whether the whole amount is in escrow or on its way out of it.
+    pub const fn is_in_escrow(self) -> bool {
+        match self {
+            Self::Funded | Self::Releasable | Self::Releasing | Self::Partial => true,
+            Self::Pending | Self::Processing | Self::Released | Self::Refunded | Self::Cancelled | Self::Failed | Self::Imported(..) => {
+                false
+            }
+        }
+    }
+
+    /// Whether money may still make it whole.
+    pub const fn is_open(self) -> bool {
+        match self {
+            Self::Pending | Self::Processing => true,
+            Self::Funded
+            | Self::Releasable
+            | Self::Releasing
+            | Self::Partial
+            | Self::Released
+            | Self::Refunded
+            | Self::Cancelled
+            | Self::Failed
+            | Self::Imported(..) => false,
+        }
     }
 
     /// The whole machine.
     pub fn apply(self, event: PaymentEvent) -> Result<Self, Illegal> {
         use PaymentEvent as E;
-        match (self, event) {
-            (Self::Pending | Self::Processing, E::TransferSeen) => Ok(Self::Processing),
-            (Self::Pending | Self::Processing, E::TransfersGone) => Ok(Self::Pending),
-            (Self::Pending | Self::Processing, E::Funded) => Ok(Self::Funded),
-            // A later transfer does not move a payment that is whole: its money goes to suspense.
-            (Self::Funded | Self::Releasable | Self::Releasing | Self::Released, E::TransferSeen) => Ok(self),
-            (Self::Funded | Self::Releasable | Self::Processing, E::CreditReversed) => Ok(Self::Processing),
-            (Self::Funded, E::ReleaseRequested) => Ok(Self::Releasable),
-            (Self::Releasable, E::ReleasePlanned) => Ok(Self::Releasing),
-            (Self::Releasing, E::ReleaseWithdrawn) => Ok(Self::Funded),
-            (Self::Releasing, E::ReleaseSettled) => Ok(Self::Released),
-            (Self::Pending | Self::Processing, E::ReleaseRequested | E::ReleasePlanned | E::ReleaseWithdrawn | E::ReleaseSettled)
-            | (Self::Pending, E::CreditReversed)
-            | (Self::Funded, E::TransfersGone | E::Funded | E::ReleasePlanned | E::ReleaseWithdrawn | E::ReleaseSettled)
-            | (Self::Releasable, E::TransfersGone | E::Funded | E::ReleaseRequested | E::ReleaseWithdrawn | E::ReleaseSettled)
-            | (Self::Releasing, E::TransfersGone | E::Funded | E::CreditReversed | E::ReleaseRequested | E::ReleasePlanned)
+        let illegal = Err(Illegal { state: self, event });
+        match event {
+            E::TransferSeen => match self {
+                Self::Pending | Self::Processing => Ok(Self::Processing),
+                // A later transfer does not move a payment that is whole or over: its money goes to suspense.
+                Self::Funded
+                | Self::Releasable
+                | Self::Releasing
+                | Self::Partial
+                | Self::Released
+                | Self::Refunded
+                | Self::Cancelled
+                | Self::Failed
+                | Self::Imported(..) => Ok(self),
+            },
+            E::TransfersGone => match self {
+                Self::Pending | Self::Processing => Ok(Self::Pending),
+                Self::Funded
+                | Self::Releasable
+                | Self::Releasing
+                | Self::Partial
+                | Self::Released
+                | Self::Refunded
+                | Self::Cancelled
+                | Self::Failed
+                | Self::Imported(..) => illegal,
+            },
+            // What comes too late for a payment that has failed can still be accepted by a person.
+            E::Funded => match self {
+                Self::Pending | Self::Processing | Self::Failed => Ok(Self::Funded),
+                Self::Funded
+                | Self::Releasable
+                | Self::Releasing
+                | Self::Partial
+                | Self::Released
+                | Self::Refunded
+                | Self::Cancelled
+                | Self::Imported(..) => illegal,
+            },
+            E::CreditReversed => match self {
+                Self::Processing | Self::Funded | Self::Releasable => Ok(Self::Processing),
+                Self::Pending
+                | Self::Releasing
+                | Self::Partial
+                | Self::Released
+                | Self::Refunded
+                | Self::Cancelled
+                | Self::Failed
+                | Self::Imported(..) => illegal,
+            },
+            E::Escrow(standing) => self.in_escrow(standing).ok_or(Illegal { state: self, event }),
+            E::Cancelled => match self {
+                Self::Pending => Ok(Self::Cancelled),
+                Self::Processing
+                | Self::Funded
+                | Self::Releasable
+                | Self::Releasing
+                | Self::Partial
+                | Self::Released
+                | Self::Refunded
+                | Self::Cancelled
+                | Self::Failed
+                | Self::Imported(..) => illegal,
+            },
+            E::Lapsed | E::RefundedWhole => match self {
+                Self::Pending | Self::Processing => Ok(if event == E::Lapsed { Self::Failed } else { Self::Refunded }),
+                Self::Funded
+                | Self::Releasable
+                | Self::Releasing
+                | Self::Partial
+                | Self::Released
+                | Self::Refunded
+                | Self::Cancelled
+                | Self::Failed
+                | Self::Imported(..) => illegal,
+            },
+        }
+    }
+
+    /// Where a standing of the escrow leads. Money is ordered, then planned, then gone; until it is gone, it
+    /// can come back.
+    fn in_escrow(self, standing: Standing) -> Option<Self> {
+        match (self, standing) {
+            (Self::Funded | Self::Releasable | Self::Releasing, Standing::Whole) => Some(Self::Funded),
+            (Self::Releasable | Self::Releasing | Self::Partial, Standing::Rest) => Some(Self::Partial),
+            (Self::Funded | Self::Releasable | Self::Releasing | Self::Partial, Standing::Ordered) => Some(Self::Releasable),
+            (Self::Releasable | Self::Releasing, Standing::Moving) => Some(Self::Releasing),
+            (Self::Releasing, Standing::GoneToSeller) => Some(Self::Released),
+            (Self::Releasing, Standing::GoneToBuyer) => Some(Self::Refunded),
+            (Self::Partial, Standing::Whole)
+            | (Self::Funded, Standing::Rest)
+            | (Self::Funded | Self::Partial, Standing::Moving)
+            | (Self::Funded | Self::Releasable | Self::Partial, Standing::GoneToSeller | Standing::GoneToBuyer)
             | (
-                Self::Released,
-                E::TransfersGone
-                | E::Funded
-                | E::CreditReversed
-                | E::ReleaseRequested
-                | E::ReleasePlanned
-                | E::ReleaseWithdrawn
-                | E::ReleaseSettled,
-            ) => Err(Illegal { state: self, event }),
+                Self::Pending | Self::Processing | Self::Released | Self::Refunded | Self::Cancelled | Self::Failed | Self::Imported(..),
+                Standing::Whole | Standing::Rest | Standing::Ordered | Standing::Moving | Standing::GoneToSeller | Standing::GoneToBuyer,
+            ) => None,
         }
     }
 }
 
 impl fmt::Display for PaymentState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pending => "pending",
-            Self::Processing => "processing",
-            Self::Funded => "confirmed/funded",
-            Self::Releasable => "confirmed/releasable",
-            Self::Releasing => "confirmed/releasing",
-            Self::Released => "completed/released",
-        })
+        f.write_str(self.status().name())?;
+        match self.escrow() {
+            Some(escrow) => write!(f, "/{}", escrow.name()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -182,34 +352,92 @@ pub struct Illegal {
 mod tests {
     use super::*;
 
-    const EVENTS: [PaymentEvent; 8] = [
-        PaymentEvent::TransferSeen,
-        PaymentEvent::TransfersGone,
-        PaymentEvent::Funded,
-        PaymentEvent::CreditReversed,
-        PaymentEvent::ReleaseRequested,
-        PaymentEvent::ReleasePlanned,
-        PaymentEvent::ReleaseWithdrawn,
-        PaymentEvent::ReleaseSettled,
-    ];
+    const STANDINGS: [Standing; 6] =
+        [Standing::Whole, Standing::Rest, Standing::Ordered, Standing::Moving, Standing::GoneToSeller, Standing::GoneToBuyer];
+
+    fn events() -> Vec<PaymentEvent> {
+        let plain = [
+            PaymentEvent::TransferSeen,
+            PaymentEvent::TransfersGone,
+            PaymentEvent::Funded,
+            PaymentEvent::CreditReversed,
+            PaymentEvent::Cancelled,
+            PaymentEvent::Lapsed,
+            PaymentEvent::RefundedWhole,
+        ];
+        plain.into_iter().chain(STANDINGS.map(PaymentEvent::Escrow)).collect()
+    }
 
     #[test]
     fn every_state_and_event() {
         let mut table = String::new();
-        for state in PaymentState::ALL {
-            for event in EVENTS {
+        let imported = PaymentState::Imported(PaymentStatus::Cancelled, Some(EscrowState::Cancelled));
+        for state in PaymentState::ALL.into_iter().chain([imported]) {
+            for event in events() {
                 let outcome = state.apply(event).map_or_else(|_| "-".to_owned(), |next| next.to_string());
-                table.push_str(&format!("{:<21} {:<17} {outcome}\n", state.to_string(), format!("{event:?}")));
+                table.push_str(&format!("{:<21} {:<20} {outcome}\n", state.to_string(), format!("{event:?}")));
             }
         }
         insta::assert_snapshot!(table);
     }
 
     #[test]
-    fn pairs_read_back_and_strangers_do_not() {
-        for state in PaymentState::ALL {
-            assert_eq!(PaymentState::from_pair(state.status(), state.escrow()), Some(state));
+    fn every_standing_of_an_escrow() {
+        let mut table = String::from("holds ordered moving released refunded\n");
+        for bits in 0..32_u8 {
+            let bit = |place: u8| bits & (1 << place) != 0;
+            let figures = Figures { holds: bit(4), ordered: bit(3), moving: bit(2), released: bit(1), refunded: bit(0) };
+            let shown = |set: bool| if set { "yes" } else { "." };
+            let columns = [figures.holds, figures.ordered, figures.moving, figures.released, figures.refunded].map(shown);
+            let outcome = figures.standing().map_or("-".to_owned(), |standing| format!("{standing:?}"));
+            let [holds, ordered, moving, released, refunded] = columns;
+            table.push_str(&format!("{holds:<5} {ordered:<7} {moving:<6} {released:<8} {refunded:<8} {outcome}\n"));
         }
-        assert_eq!(PaymentState::from_pair(PaymentStatus::Pending, Some(EscrowState::Released)), None);
+        insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn every_pair_reads_back() {
+        const STATUSES: [PaymentStatus; 7] = [
+            PaymentStatus::Pending,
+            PaymentStatus::Processing,
+            PaymentStatus::Confirmed,
+            PaymentStatus::Completed,
+            PaymentStatus::Failed,
+            PaymentStatus::Cancelled,
+            PaymentStatus::Refunded,
+        ];
+        const ESCROWS: [Option<EscrowState>; 9] = [
+            None,
+            Some(EscrowState::Funded),
+            Some(EscrowState::Releasable),
+            Some(EscrowState::Released),
+            Some(EscrowState::Refunded),
+            Some(EscrowState::Releasing),
+            Some(EscrowState::Failed),
+            Some(EscrowState::Cancelled),
+            Some(EscrowState::Partial),
+        ];
+        for status in STATUSES {
+            for escrow in ESCROWS {
+                let state = PaymentState::from_pair(status, escrow);
+                assert_eq!((state.status(), state.escrow()), (status, escrow));
+                let own = PaymentState::ALL.contains(&state);
+                assert_eq!(own, !matches!(state, PaymentState::Imported(..)), "{state}");
+                if !own {
+                    let moved = events().into_iter().filter(|event| state.apply(*event).is_ok_and(|next| next != state)).count();
+                    assert_eq!(moved, 0, "{state} came with an import and stays");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn l6_what_holds_money_neither_fails_nor_is_cancelled() {
+        for state in PaymentState::ALL.into_iter().filter(|state| state.is_in_escrow()) {
+            for event in [PaymentEvent::Cancelled, PaymentEvent::Lapsed, PaymentEvent::RefundedWhole] {
+                assert!(state.apply(event).is_err(), "{state}: {event:?}");
+            }
+        }
     }
 }

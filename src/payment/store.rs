@@ -1,29 +1,32 @@
 //! SQL of `payments` and `payment_exceptions`.
 
+use alloy::primitives::U256;
 use sqlx::PgConnection;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::{
-    Currency, EscrowState, ExceptionKind, NewPayment, Payment, PaymentError, PaymentEvent, PaymentState, PaymentStatus, RefTriple,
+    Currency, EscrowState, ExceptionKind, FeeRate, NewPayment, Payment, PaymentError, PaymentEvent, PaymentState, PaymentStatus, Provider,
+    RefTriple, Terms,
 };
 use crate::db::codec::{address_from_sql, chain_from_sql, units_from_sql, units_to_sql};
 use crate::db::{DbError, expect_one};
 use crate::units::{Asset, AssetId, PaymentId, TokenAmount};
 
 pub async fn insert(connection: &mut PgConnection, id: PaymentId, payment: &NewPayment) -> Result<(), DbError> {
-    let (kind, entity, external) = match &payment.purchase_request {
-        None => (None, None, None),
-        Some(RefTriple::Entity(id)) => (Some("entity"), Some(*id), None),
-        Some(RefTriple::Template(reference)) => (Some("template"), None, Some(reference.as_str())),
-    };
+    let (kind, entity, external) = columns_of(payment.purchase_request.as_ref());
+    let (offer_kind, offer, offer_external) = columns_of(payment.seller_offer.as_ref());
+    let terms = &payment.terms;
     sqlx::query!(
         "insert into payments (
              id, buyer_id, seller_id, purchase_request_ref_kind, purchase_request_id, purchase_request_external_ref,
-             amount, currency, chain_id, token_contract, token_symbol, token_decimals, due_units, seller_address, expires_at
+             amount, currency, chain_id, token_contract, token_symbol, token_decimals, due_units, seller_address, expires_at,
+             seller_offer_ref_kind, seller_offer_id, seller_offer_external_ref, tolerance_bps, late_window_seconds,
+             platform_fee_bps, platform_fee_min_units, provider_fee_bps, provider_fee_min_units
          ) values (
              $1, $2, $3, $4::text::ref_kind, $5, $6, $7::text::numeric, $8, $9::bigint, $10::bytea, $11, $12,
-             $13::text::numeric, $14::bytea, $15
+             $13::text::numeric, $14::bytea, $15, $16::text::ref_kind, $17, $18, $19, $20,
+             $21, $22::text::numeric, $23, $24::text::numeric
          )",
         id.0,
         payment.buyer_id.map(|user| user.0),
@@ -39,11 +42,28 @@ pub async fn insert(connection: &mut PgConnection, id: PaymentId, payment: &NewP
         i16::from(payment.token.decimals),
         units_to_sql(payment.due.units),
         payment.seller_address.as_slice(),
-        payment.expires_at
+        payment.expires_at,
+        offer_kind,
+        offer,
+        offer_external,
+        i32::from(terms.tolerance_bps),
+        i32::try_from(terms.late_window.whole_seconds()).unwrap_or(i32::MAX),
+        i32::from(terms.platform_fee.bps),
+        units_to_sql(terms.platform_fee.min_units),
+        i32::from(terms.provider_fee.bps),
+        units_to_sql(terms.provider_fee.min_units)
     )
     .execute(connection)
     .await?;
     Ok(())
+}
+
+fn columns_of(reference: Option<&RefTriple>) -> (Option<&'static str>, Option<Uuid>, Option<&str>) {
+    match reference {
+        None => (None, None, None),
+        Some(RefTriple::Entity(id)) => (Some("entity"), Some(*id), None),
+        Some(RefTriple::Template(reference)) => (Some("template"), None, Some(reference.as_str())),
+    }
 }
 
 struct Row {
@@ -58,7 +78,14 @@ struct Row {
     token_decimals: i16,
     currency: Currency,
     seller_address: Vec<u8>,
-    release_requested_by: Option<String>,
+    provider: Provider,
+    tolerance_bps: i32,
+    late_window_seconds: i32,
+    platform_fee_bps: i32,
+    platform_fee_min: String,
+    provider_fee_bps: i32,
+    provider_fee_min: String,
+    escrowed: String,
     expires_at: OffsetDateTime,
     created_at: OffsetDateTime,
 }
@@ -67,11 +94,22 @@ impl TryFrom<Row> for Payment {
     type Error = DbError;
 
     fn try_from(row: Row) -> Result<Self, Self::Error> {
-        let state = PaymentState::from_pair(row.status, row.escrow_state).ok_or_else(|| DbError::Corrupt {
-            column: "payments.status, escrow_state",
-            found: format!("{:?}, {:?}", row.status, row.escrow_state),
-            wanted: "a pair this daemon writes",
-        })?;
+        let state = PaymentState::from_pair(row.status, row.escrow_state);
+        let bps = |column, value: i32| {
+            u16::try_from(value).map_err(|_| DbError::Corrupt { column, found: value.to_string(), wanted: "basis points" })
+        };
+        let terms = Terms {
+            tolerance_bps: bps("payments.tolerance_bps", row.tolerance_bps)?,
+            late_window: Duration::seconds(row.late_window_seconds.into()),
+            platform_fee: FeeRate {
+                bps: bps("payments.platform_fee_bps", row.platform_fee_bps)?,
+                min_units: units_from_sql(&row.platform_fee_min)?,
+            },
+            provider_fee: FeeRate {
+                bps: bps("payments.provider_fee_bps", row.provider_fee_bps)?,
+                min_units: units_from_sql(&row.provider_fee_min)?,
+            },
+        };
         let asset = Asset::Token(address_from_sql(&row.token_contract)?);
         let due = TokenAmount::new(AssetId { chain: chain_from_sql(row.chain_id)?, asset }, units_from_sql(&row.due_units)?);
         let token_decimals = u8::try_from(row.token_decimals).map_err(|_| DbError::Corrupt {
@@ -88,7 +126,9 @@ impl TryFrom<Row> for Payment {
             token_decimals,
             currency: row.currency,
             seller_address: address_from_sql(&row.seller_address)?,
-            release_requested_by: row.release_requested_by,
+            provider: row.provider,
+            terms,
+            escrowed_units: units_from_sql(&row.escrowed)?,
             expires_at: row.expires_at,
             created_at: row.created_at,
         })
@@ -102,7 +142,9 @@ pub async fn find(connection: &mut PgConnection, id: PaymentId) -> Result<Option
         select id, status as "status: PaymentStatus", escrow_state as "escrow_state: EscrowState", state_version,
                due_units::text as "due_units!", chain_id as "chain_id!: i64", token_contract as "token_contract!: Vec<u8>",
                token_symbol, token_decimals, currency as "currency: Currency", seller_address as "seller_address!: Vec<u8>",
-               release_requested_by, expires_at, created_at
+               provider as "provider: Provider", tolerance_bps, late_window_seconds, platform_fee_bps,
+               platform_fee_min_units::text as "platform_fee_min!", provider_fee_bps,
+               provider_fee_min_units::text as "provider_fee_min!", escrowed_units::text as "escrowed!", expires_at, created_at
         from payments where id = $1
         "#,
         id.0
@@ -112,9 +154,11 @@ pub async fn find(connection: &mut PgConnection, id: PaymentId) -> Result<Option
     row.map(Payment::try_from).transpose()
 }
 
-/// The payment, its row locked until the transaction ends: what follows is decided by one at a time.
+/// The payment, its row locked until the transaction ends: what follows is decided by one at a time. Whoever
+/// locks more than one row locks the payment first, then its dispute, payout and intent. Rows that only
+/// refer to the payment are not held up.
 pub async fn lock(connection: &mut PgConnection, id: PaymentId) -> Result<Payment, PaymentError> {
-    sqlx::query_scalar!("select id from payments where id = $1 for update", id.0)
+    sqlx::query_scalar!("select id from payments where id = $1 for no key update", id.0)
         .fetch_optional(&mut *connection)
         .await
         .map_err(DbError::from)?
@@ -131,7 +175,9 @@ pub async fn list(connection: &mut PgConnection, after: Option<(OffsetDateTime, 
         select id, status as "status: PaymentStatus", escrow_state as "escrow_state: EscrowState", state_version,
                due_units::text as "due_units!", chain_id as "chain_id!: i64", token_contract as "token_contract!: Vec<u8>",
                token_symbol, token_decimals, currency as "currency: Currency", seller_address as "seller_address!: Vec<u8>",
-               release_requested_by, expires_at, created_at
+               provider as "provider: Provider", tolerance_bps, late_window_seconds, platform_fee_bps,
+               platform_fee_min_units::text as "platform_fee_min!", provider_fee_bps,
+               provider_fee_min_units::text as "provider_fee_min!", escrowed_units::text as "escrowed!", expires_at, created_at
         from payments where (created_at, id) > ($1, $2) order by created_at, id limit $3
         "#,
         created_at,
@@ -143,13 +189,38 @@ pub async fn list(connection: &mut PgConnection, after: Option<(OffsetDateTime, 
     rows.into_iter().map(Payment::try_from).collect()
 }
 
-/// Notes who asked for the release.
-pub async fn set_release_requester(connection: &mut PgConnection, payment: PaymentId, by: &str) -> Result<(), DbError> {
-    let rows = sqlx::query!("update payments set release_requested_by = $2, updated_at = now() where id = $1", payment.0, by)
-        .execute(connection)
-        .await?
-        .rows_affected();
-    expect_one(rows, "a payment whose release was asked for")
+/// Notes what went into escrow.
+pub async fn set_escrowed(connection: &mut PgConnection, payment: PaymentId, units: U256) -> Result<(), DbError> {
+    let rows = sqlx::query!(
+        "update payments set escrowed_units = $2::text::numeric, updated_at = now() where id = $1",
+        payment.0,
+        units_to_sql(units)
+    )
+    .execute(connection)
+    .await?
+    .rows_affected();
+    expect_one(rows, "a payment whose money went into escrow")
+}
+
+/// What is due, and until when, by a new quote of the payment. The database holds both against that quote.
+pub async fn set_due(
+    connection: &mut PgConnection,
+    payment: &Payment,
+    due: TokenAmount,
+    expires_at: OffsetDateTime,
+) -> Result<(), DbError> {
+    let rows = sqlx::query!(
+        "update payments set due_units = $3::text::numeric, expires_at = $4, state_version = state_version + 1, updated_at = now()
+         where id = $1 and state_version = $2",
+        payment.id.0,
+        payment.state_version,
+        units_to_sql(due.units),
+        expires_at
+    )
+    .execute(connection)
+    .await?
+    .rows_affected();
+    expect_one(rows, "a payment that is quoted anew")
 }
 
 /// Moves a payment by an event. The row must still be in the state that was read.
@@ -215,12 +286,13 @@ pub struct ExceptionRow {
     pub detail: String,
     pub opened_at: OffsetDateTime,
     pub closed_at: Option<OffsetDateTime>,
+    pub resolution: Option<String>,
 }
 
 pub async fn list_exceptions(connection: &mut PgConnection, payment: PaymentId) -> Result<Vec<ExceptionRow>, DbError> {
     let rows = sqlx::query_as!(
         ExceptionRow,
-        r#"select kind as "kind: ExceptionKind", detail, opened_at, closed_at from payment_exceptions where payment_id = $1 order by id"#,
+        r#"select kind as "kind: ExceptionKind", detail, opened_at, closed_at, resolution from payment_exceptions where payment_id = $1 order by id"#,
         payment.0
     )
     .fetch_all(connection)

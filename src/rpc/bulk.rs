@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use alloy::primitives::{Address, B256};
+use alloy::primitives::{Address, B256, Bytes};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream;
@@ -19,7 +19,7 @@ use super::endpoint::{Endpoint, LOGS, TraceKind};
 use super::error::{Fault, RpcError, is_missing_method};
 use super::node::Node;
 use super::questions::{BY_NUMBER, hex_number};
-use super::read::{HashOnly, read_json, read_present, read_range, same_number};
+use super::read::{HashOnly, read_flag, read_json, read_present, read_range, read_sender, same_number};
 use super::trace::{Call, read_frames, read_rows};
 use crate::units::{BlockNumber, BlockRef};
 
@@ -150,6 +150,24 @@ impl Node {
             read_present(&format!("the receipt of {asked}"), text, |raw: RawReceipt| raw.read(asked))
         };
         self.agree_many(METHOD, |ours, theirs| same_receipts(ours, theirs), calls, &read).await
+    }
+
+    /// Who signed each transaction; `None` for one that the nodes do not know.
+    pub async fn senders(&self, transactions: &[B256]) -> Result<Vec<Option<Address>>, RpcError> {
+        const METHOD: &str = "eth_getTransactionByHash";
+        let calls: Vec<_> = transactions.iter().map(|hash| (METHOD, json!([hash]))).collect();
+        let read = |place: usize, text: &str| read_sender(text, transactions[place]);
+        self.agree_many(METHOD, Vec::<Option<Address>>::eq, calls, &read).await
+    }
+
+    /// What contracts answer, at the end of a block, to calls that return a bool. Asked by the block's hash,
+    /// so that a node on another branch refuses. No contract there is an error, and not a no.
+    pub async fn flags(&self, questions: &[(Address, Bytes)], at: BlockRef) -> Result<Vec<bool>, RpcError> {
+        const METHOD: &str = "eth_call";
+        let block = json!({ "blockHash": at.hash, "requireCanonical": true });
+        let calls: Vec<_> = questions.iter().map(|(contract, data)| (METHOD, json!([{ "to": contract, "data": data }, block]))).collect();
+        let read = |place: usize, text: &str| read_flag(text, questions[place].0);
+        self.agree_many(METHOD, Vec::<bool>::eq, calls, &read).await
     }
 
     /// The logs of interest in a range. It only finds: what is not found here is no proof, and what is

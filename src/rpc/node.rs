@@ -19,7 +19,7 @@ use super::endpoint::{Endpoint, EndpointLimits, ProviderLimits};
 use super::error::{Fault, RpcError};
 use super::hex::Quantity;
 use super::read::read_json;
-use crate::units::ChainId;
+use crate::units::{BlockNumber, ChainId};
 
 /// How to talk to a chain's endpoints.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +46,8 @@ pub struct Node {
     endpoints: Vec<Endpoint>,
     pub(super) options: NodeOptions,
     now_ms: AtomicI64,
+    /// The head as it was last given to anybody: its number, and the time in its header.
+    pub(super) last_head: std::sync::Mutex<Option<(BlockNumber, u64)>>,
 }
 
 /// One endpoint as it has shown itself since the start.
@@ -121,7 +123,7 @@ impl Node {
             .zip(providers)
             .map(|(position, (url, provider))| Endpoint::new(url.expose_secret(), position, options.limits, *provider))
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { chain, endpoints, options, now_ms: AtomicI64::new(0) })
+        Ok(Self { chain, endpoints, options, now_ms: AtomicI64::new(0), last_head: std::sync::Mutex::new(None) })
     }
 
     pub fn chain(&self) -> ChainId {
@@ -139,6 +141,11 @@ impl Node {
             requests: sum.requests + endpoint.requests(),
             bytes_in: sum.bytes_in + endpoint.bytes_in(),
         })
+    }
+
+    /// The newest head that [`Node::head`] gave, with the seconds since 1970 in its header. Nothing is asked.
+    pub fn last_head(&self) -> Option<(BlockNumber, u64)> {
+        *self.last_head.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// How many endpoints must say the same before money rests on it.

@@ -82,6 +82,13 @@ impl Node {
 
     /// The newest block's header: the highest one that as many endpoints as must agree can serve.
     pub async fn head(&self) -> Result<Header, RpcError> {
+        let head = self.ask_head().await?;
+        let seen = (head.block.number, head.timestamp);
+        *self.last_head.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(seen);
+        Ok(head)
+    }
+
+    async fn ask_head(&self) -> Result<Header, RpcError> {
         let verify = self.options.verify_header_hash;
         let read = |text: &str| read_present("the latest block", text, |raw: RawHeader| raw.read(verify));
         let needed = self.agreement();
@@ -269,6 +276,12 @@ impl Node {
                 self.ask("eth_call", &json!([{ "to": contract, "data": data }, block]), |text| read_word(text, contract)).await
             }
         }
+    }
+
+    /// What a contract returns at a block, asked by the block's hash of as many endpoints as must agree.
+    pub async fn call_at(&self, to: Address, data: &Bytes, at: BlockRef) -> Result<Bytes, RpcError> {
+        let block = json!({ "blockHash": at.hash, "requireCanonical": true });
+        self.agree("eth_call", &json!([{ "to": to, "data": data }, block]), Bytes::eq, |text| Ok(read_json::<Data>(text)?.0)).await
     }
 
     /// How many transactions of an account are mined. What waits in a pool is one node's opinion.

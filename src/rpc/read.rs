@@ -7,7 +7,7 @@ use alloy::primitives::{Address, B256, U256};
 use super::answer::{Block, FeeEstimate, Log, RangeLog, RawBlock, RawLog, RawReceipt, Receipt};
 use super::bulk::{LogQuery, Span};
 use super::error::Fault;
-use super::hex::{Data, Fixed, Quantity};
+use super::hex::{Account, Data, Fixed, Quantity};
 use super::json::{Wire, read_list, read_whole, wire};
 use super::sift;
 use crate::units::{BlockNumber, BlockRef};
@@ -15,6 +15,11 @@ use crate::units::{BlockNumber, BlockRef};
 wire! {
     pub(super) struct HashOnly {
         pub(super) hash: Fixed<32> = "hash",
+    }
+
+    struct Sender {
+        hash: Fixed<32> = "hash",
+        from: Account = "from",
     }
 
     struct FeeHistory {
@@ -114,6 +119,27 @@ pub(super) fn read_word(text: &str, contract: Address) -> Result<U256, Fault> {
         32 => Ok(U256::from_be_slice(&data)),
         0 => Err(Fault::NotFound { what: format!("a token at {contract}") }),
         length => Err(Fault::malformed(format!("{length} bytes where contract {contract} should return one word"))),
+    }
+}
+
+/// A bool returned by a contract.
+pub(super) fn read_flag(text: &str, contract: Address) -> Result<bool, Fault> {
+    let data = read_json::<Data>(text)?.0;
+    if data.is_empty() {
+        return Err(Fault::NotFound { what: format!("a contract at {contract}") });
+    }
+    match U256::try_from_be_slice(&data).filter(|_| data.len() == 32) {
+        Some(word) if word.is_zero() => Ok(false),
+        Some(word) if word == U256::ONE => Ok(true),
+        Some(_) | None => Err(Fault::malformed(format!("something else than true or false from contract {contract}"))),
+    }
+}
+
+/// Who signed a transaction, where the node knows it.
+pub(super) fn read_sender(text: &str, tx_hash: B256) -> Result<Option<Address>, Fault> {
+    match read_json::<Option<Sender>>(text)? {
+        Some(found) if found.hash.0 != tx_hash => Err(Fault::malformed(format!("another transaction than {tx_hash}"))),
+        found => Ok(found.map(|found| found.from.0)),
     }
 }
 

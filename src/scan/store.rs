@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::tip::Link;
 use super::transfer::Transfer;
-use crate::db::codec::{count_from_sql, hash_from_sql, units_to_sql};
+use crate::db::codec::{chain_from_sql, count_from_sql, hash_from_sql, units_to_sql};
 use crate::db::{DbError, expect_one};
 use crate::units::{BlockNumber, BlockRef, ChainId};
 
@@ -37,6 +37,17 @@ pub struct NewBlock {
 pub struct Orphaned {
     pub blocks: u64,
     pub observations: u64,
+}
+
+/// The time of the newest block that is stored.
+pub async fn find_tip_time(connection: &mut PgConnection, chain: ChainId) -> Result<Option<OffsetDateTime>, DbError> {
+    let found = sqlx::query_scalar!(
+        "select block_time from chain_blocks where chain_id = $1::bigint and state = 'canonical' order by number desc limit 1",
+        chain.as_i64()
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(found)
 }
 
 /// The cursor; `None` before the first round.
@@ -145,6 +156,19 @@ pub async fn find_canonical(connection: &mut PgConnection, chain: ChainId, numbe
     .fetch_optional(connection)
     .await?;
     hash.as_deref().map(hash_from_sql).transpose()
+}
+
+/// The number of the last block stored and the time in its header, for every chain that was ever read.
+pub async fn list_tips(connection: &mut PgConnection) -> Result<Vec<(ChainId, BlockNumber, OffsetDateTime)>, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select c.chain_id as "chain_id!: i64", c.number, b.block_time
+        from chain_cursors c join chain_blocks b on b.chain_id = c.chain_id and b.number = c.number and b.hash = c.hash
+        "#
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(|row| Ok((chain_from_sql(row.chain_id)?, BlockNumber::from(row.number), row.block_time))).collect()
 }
 
 /// How many of the newest 10,000 canonical blocks were not looked inside.

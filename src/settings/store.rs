@@ -5,10 +5,11 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::{
-    Change, ChangeNote, Gate, History, LOWERING_DELAY, Lowering, NewChange, Outcome, SKEW_MAX, SettingsError, Threshold, ThresholdKey,
-    lowering,
+    Change, ChangeNote, Gate, History, LOWERING_DELAY, Lowering, NewChange, NewNumber, NumberChange, Outcome, PaymentDefault,
+    PaymentDefaults, SKEW_MAX, SettingsError, Threshold, ThresholdKey, lowering,
 };
 use crate::db::DbError;
+use crate::db::codec::{chain_from_sql, count_from_sql};
 use crate::event::{self, Event};
 use crate::officer::Caller;
 use crate::officer::proposal::{self, NewProposal, Subject};
@@ -82,6 +83,21 @@ pub async fn get_history(connection: &mut PgConnection, gate: Gate, chain: Chain
         });
     }
     Ok(History::new(gate, chain, changes, read_at))
+}
+
+/// How many changes ever lowered a threshold of a chain, or switched a tier off.
+pub async fn count_lowerings(connection: &mut PgConnection) -> Result<Vec<(ChainId, u64)>, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select split_part(key, ':', 2)::bigint as "chain_id!", count(*) filter (where new_value < old_value) as "count!"
+        from config_setting_history
+        where split_part(key, ':', 1) in ('confirmation_threshold', 'release_threshold')
+        group by 1
+        "#
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(|row| Ok((chain_from_sql(row.chain_id)?, count_from_sql("count", row.count)?))).collect()
 }
 
 /// As [`get_history`], and no row of the gate is added before the caller's transaction ends.
@@ -253,10 +269,146 @@ fn describe(key: &ThresholdKey) -> &'static str {
     }
 }
 
+/// The history of numbers whose keys begin with one of these words, oldest first.
+pub async fn list_numbers(connection: &mut PgConnection, words: &[String]) -> Result<Vec<NumberChange>, DbError> {
+    let rows = sqlx::query_as!(
+        NumberChange,
+        r#"
+        select id as "id!", key as "key!", value as "value!", effective_at as "effective_at!", created_at as "created_at!",
+               changed_by as "changed_by!", reason as "reason!"
+        from (
+            select id, key, new_value::bigint as value, effective_at, created_at, changed_by, reason from config_setting_history
+            where split_part(key, ':', 1) = any ($1) order by id desc limit $2
+        ) newest order by id
+        "#,
+        words,
+        ROWS_MAX
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
+}
+
+/// Writes one change of a number: a history row, and for one that counts at once the value beside it.
+pub async fn set_number(connection: &mut PgConnection, change: &NewNumber) -> Result<NumberChange, SettingsError> {
+    change.note.check()?;
+    let NewNumber { key, value, effective_at, description, note } = change;
+    let now = sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(&mut *connection).await.map_err(DbError::from)?;
+    let effective_at = match effective_at {
+        Some(asked) if now - *asked > SKEW_MAX => return Err(SettingsError::Past { asked: *asked, now }),
+        Some(asked) if *asked > now => Some(*asked),
+        Some(_) | None => None,
+    };
+    // The row is locked by this, so that changes of one key follow each other.
+    let old = sqlx::query_scalar!(
+        r#"
+        insert into config_settings as s (key, value, description) values ($1, $2::bigint::numeric, $3)
+        on conflict (key) do update set value = case when $4 then excluded.value else s.value end, updated_at = now()
+        returning (
+            select h.new_value::bigint from config_setting_history h
+            where h.key = $1 and h.effective_at <= now() order by h.id desc limit 1
+        )
+        "#,
+        key,
+        value,
+        description,
+        effective_at.is_none()
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(DbError::from)?;
+    let row = sqlx::query!(
+        r#"
+        insert into config_setting_history (key, old_value, new_value, changed_by, changed_by_user_id, reason, effective_at)
+        values ($1, $2::bigint::numeric, $3::bigint::numeric, $4, $5, $6, coalesce($7, now()))
+        returning id, effective_at, created_at
+        "#,
+        key,
+        old,
+        value,
+        note.changed_by,
+        note.user.map(|user| user.0),
+        note.reason,
+        effective_at
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(DbError::from)?;
+    Ok(NumberChange {
+        id: row.id,
+        key: key.clone(),
+        value: *value,
+        effective_at: row.effective_at,
+        created_at: row.created_at,
+        changed_by: note.changed_by.clone(),
+        reason: note.reason.clone(),
+    })
+}
+
 fn blocks_from_sql(value: i64) -> Result<Confirmations, DbError> {
     Confirmations::new(value).map_err(|_| DbError::Corrupt {
         column: "config_setting_history.new_value",
         found: value.to_string(),
         wanted: "a threshold from 1 to 10000",
     })
+}
+
+// === defaults of payments ===
+
+/// The defaults in force by the database's clock.
+pub async fn get_payment_defaults(connection: &mut PgConnection) -> Result<PaymentDefaults, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select distinct on (key) key, new_value::bigint as "value!" from config_setting_history
+        where key = any ($1::text[]) and effective_at <= now()
+        order by key, id desc
+        "#,
+        &PaymentDefault::ALL.map(|which| which.to_string())
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut defaults = PaymentDefaults::default();
+    for row in rows {
+        if let Some(which) = PaymentDefault::ALL.into_iter().find(|which| which.to_string() == row.key) {
+            defaults = defaults.with(which, row.value);
+        }
+    }
+    Ok(defaults)
+}
+
+/// Changes a default at once, for payments that are created from now on.
+pub async fn set_payment_default(
+    connection: &mut PgConnection,
+    which: PaymentDefault,
+    value: i64,
+    note: &ChangeNote,
+) -> Result<(), SettingsError> {
+    note.check()?;
+    if !(0..=which.largest()).contains(&value) {
+        return Err(SettingsError::Bounds { which, value });
+    }
+    let old = get_payment_defaults(connection).await?.get(which);
+    sqlx::query!(
+        "insert into config_settings (key, value, description) values ($1, $2::bigint::numeric, 'default of a payment''s terms')
+         on conflict (key) do update set value = excluded.value, updated_at = now()",
+        which.to_string(),
+        value
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(DbError::from)?;
+    sqlx::query!(
+        "insert into config_setting_history (key, old_value, new_value, changed_by, changed_by_user_id, reason)
+         values ($1, $2::bigint::numeric, $3::bigint::numeric, $4, $5, $6)",
+        which.to_string(),
+        old,
+        value,
+        note.changed_by,
+        note.user.map(|user| user.0),
+        note.reason
+    )
+    .execute(connection)
+    .await
+    .map_err(DbError::from)?;
+    Ok(())
 }

@@ -10,10 +10,11 @@ use crate::broadcast::{self, BroadcastError, Inclusion, Outbound};
 use crate::chains::ChainSpec;
 use crate::db::Database;
 use crate::deposit::{self, DestinationStatus};
+use crate::escrow::{self, Payout};
 use crate::event::{self, Event};
-use crate::intent::{self, Intent, IntentEvent, IntentKind};
-use crate::ledger::{self, LedgerError};
-use crate::payment::{self, ExceptionKind, PaymentEvent};
+use crate::intent::{self, Intent, IntentError, IntentEvent, IntentKind};
+use crate::ledger;
+use crate::payment::{self, ExceptionKind, Payment};
 use crate::rpc::{Log, Node};
 use crate::units::{Asset, AssetId, BlockNumber, Confirmations, Outcomes, Progress, depth_of};
 use crate::{scan, settings};
@@ -81,13 +82,13 @@ impl Settler {
         if now.succeeded != before.succeeded || (now.succeeded && !moved_exactly(&intent, &receipt.logs)) {
             return Err(SettleError::OtherEffect { intent: intent.id, tx_hash: outbound.tx_hash });
         }
-        let fee = entries::network_fee(&intent, self.chain.native_asset(), self.chain.native.decimals, now.fee_paid, outbound.tx_hash);
+        let fee = entries::network_fee(&intent, self.chain.native_asset(), self.chain.native.decimals, now.fee_paid, outbound.id);
         tracing::warn!(intent.id = %intent.id, tx.hash = %outbound.tx_hash, block = %now.block, "a settled transaction is in another block after a reorg");
         self.db
             .unit(move |connection| {
                 Box::pin(async move {
                     if now.fee_paid != before.fee_paid {
-                        rebook_fee(connection, outbound.tx_hash, before.block.hash, now.block.hash, fee).await?;
+                        rebook_fee(connection, (outbound.id, outbound.tx_hash), before.block.hash, now.block.hash, fee).await?;
                     }
                     broadcast::store::move_settled(connection, outbound.id, now).await?;
                     Ok::<Progress, SettleError>(Progress::Worked)
@@ -112,18 +113,20 @@ impl Settler {
         let asset = intent.amount.asset;
         let decimals = self.decimals(asset).ok_or(SettleError::UnlistedAsset(asset))?;
         let native = self.chain.native_asset();
-        let fee = entries::network_fee(&intent, native, self.chain.native.decimals, inclusion.fee_paid, outbound.tx_hash);
-        let movement = inclusion.succeeded.then(|| entries::movement(&intent, decimals, outbound.tx_hash)).flatten();
+        let fee = entries::network_fee(&intent, native, self.chain.native.decimals, inclusion.fee_paid, outbound.id);
+        let movement = inclusion.succeeded.then(|| entries::movement(&intent, decimals, (outbound.id, outbound.tx_hash))).flatten();
         let posting: Vec<ledger::Entry> = movement.into_iter().chain(fee).collect();
         self.db
             .unit(move |connection| {
                 Box::pin(async move {
+                    let payout = lock_payout(connection, &intent).await?;
+                    lock_payouts_of_rivals(connection, &intent).await?;
                     ledger::store::append(connection, &posting).await?;
                     broadcast::store::set_settled(connection, outbound.id).await?;
                     if inclusion.succeeded {
-                        finish(connection, &intent, outbound.tx_hash).await?;
+                        finish(connection, &intent, payout, outbound.tx_hash).await?;
                     } else {
-                        give_back(connection, &intent, outbound.tx_hash).await?;
+                        give_back(connection, &intent, payout, outbound.tx_hash).await?;
                     }
                     end_rivals(connection, &intent, &outbound).await
                 })
@@ -143,22 +146,26 @@ impl Settler {
 /// Reverses the fee booked for the block that is gone and books the one of the block that stands.
 async fn rebook_fee(
     connection: &mut PgConnection,
-    tx_hash: B256,
+    (outbound, tx_hash): (i64, B256),
     gone: B256,
     stands: B256,
     fee: Option<ledger::Entry>,
 ) -> Result<(), SettleError> {
-    let key_in = |block: B256| format!("tx:{tx_hash}:fee:{block}");
-    let booked = match ledger::store::find(connection, &key_in(gone)).await? {
-        Some(entry) => Some(entry),
-        None => ledger::store::find(connection, &format!("tx:{tx_hash}:fee")).await?,
-    };
-    let mut entries = Vec::new();
-    if let Some(booked) = booked {
-        entries.push(ledger::posting::reversal(&booked, "gas cost something else in the block that stands"));
+    let key_in = |block: B256| format!("{}:{block}", entries::fee_key(outbound));
+    // The last two are those of transactions that settled while keys had their hash.
+    let keys = [key_in(gone), entries::fee_key(outbound), format!("tx:{tx_hash}:fee:{gone}"), format!("tx:{tx_hash}:fee")];
+    let mut booked = None;
+    for key in keys {
+        if booked.is_none() {
+            booked = ledger::store::find(connection, &key).await?;
+        }
     }
-    entries.extend(fee.map(|fee| ledger::Entry { key: key_in(stands), ..fee }));
-    ledger::store::append(connection, &entries).await?;
+    let mut posting = Vec::new();
+    if let Some(booked) = booked {
+        posting.push(ledger::posting::reversal(&booked, "gas cost something else in the block that stands"));
+    }
+    posting.extend(fee.map(|fee| ledger::Entry { key: key_in(stands), ..fee }));
+    ledger::store::append(connection, &posting).await?;
     Ok(())
 }
 
@@ -176,8 +183,34 @@ fn moved_exactly(intent: &Intent, logs: &[Log]) -> bool {
     exact && transfers.next().is_none()
 }
 
+/// The order that an intent pays, and its payment, locked before anything else is.
+async fn lock_payout(connection: &mut PgConnection, intent: &Intent) -> Result<Option<(Payment, Payout)>, SettleError> {
+    match intent.kind {
+        IntentKind::Release | IntentKind::Refund => {
+            let payout = escrow::store::find_payout_of(connection, intent.id).await?.ok_or(IntentError::NoPayout(intent.id))?;
+            let payment = payment::store::lock(connection, payout.payment).await?;
+            Ok(Some((payment, payout)))
+        }
+        IntentKind::Sweep | IntentKind::Fuel | IntentKind::Cancel => Ok(None),
+    }
+}
+
+/// The payments whose orders go back once this intent has settled: locked before any intent is.
+async fn lock_payouts_of_rivals(connection: &mut PgConnection, intent: &Intent) -> Result<(), SettleError> {
+    for id in intent::store::list_rivals(connection, intent).await? {
+        let rival = intent::store::get(connection, id).await?;
+        lock_payout(connection, &rival).await?;
+    }
+    Ok(())
+}
+
 /// The outflow took effect: destination, payment and intent reach their ends.
-async fn finish(connection: &mut PgConnection, intent: &Intent, tx_hash: B256) -> Result<(), SettleError> {
+async fn finish(
+    connection: &mut PgConnection,
+    intent: &Intent,
+    payout: Option<(Payment, Payout)>,
+    tx_hash: B256,
+) -> Result<(), SettleError> {
     let locked = intent::store::lock(connection, intent.id).await?;
     intent::store::advance(connection, &locked, IntentEvent::Settled).await?;
     match intent.kind {
@@ -187,20 +220,24 @@ async fn finish(connection: &mut PgConnection, intent: &Intent, tx_hash: B256) -
                 deposit::store::advance(connection, destination, DestinationStatus::Sweeping, DestinationStatus::Swept).await?;
             }
         }
-        IntentKind::Release => {
-            if let Some(id) = intent.payment {
-                let payment = payment::store::lock(connection, id).await?;
-                payment::store::advance(connection, &payment, PaymentEvent::ReleaseSettled).await?;
+        IntentKind::Release | IntentKind::Refund => {
+            if let Some((payment, payout)) = payout {
+                escrow::settled(connection, &payment, &payout, &format!("tx:{tx_hash}")).await?;
             }
         }
-        IntentKind::Fuel | IntentKind::Refund | IntentKind::Cancel => {}
+        IntentKind::Fuel | IntentKind::Cancel => {}
     }
     note(connection, intent, "intent.settled", tx_hash).await
 }
 
 /// The chain refused the transfer: gas is gone, the money is not. What was reserved goes back, and
 /// nothing is tried again before a person looked.
-async fn give_back(connection: &mut PgConnection, intent: &Intent, tx_hash: B256) -> Result<(), SettleError> {
+async fn give_back(
+    connection: &mut PgConnection,
+    intent: &Intent,
+    payout: Option<(Payment, Payout)>,
+    tx_hash: B256,
+) -> Result<(), SettleError> {
     let locked = intent::store::lock(connection, intent.id).await?;
     intent::store::advance(connection, &locked, IntentEvent::Reverted).await?;
     let why = format!("{} {} reverted in tx {tx_hash}", intent.kind.name(), intent.id);
@@ -212,16 +249,12 @@ async fn give_back(connection: &mut PgConnection, intent: &Intent, tx_hash: B256
         }
         IntentKind::Fuel => {
             if let Some(destination) = intent.destination {
-                deposit::store::advance(connection, destination, DestinationStatus::Active, DestinationStatus::Quarantined).await?;
+                deposit::store::quarantine(connection, destination).await?;
             }
         }
         IntentKind::Release | IntentKind::Refund => {
-            let key = intent::reservation_key(intent.id);
-            let reserved = ledger::store::find(connection, &key).await?.ok_or(LedgerError::UnknownEntry { key })?;
-            ledger::store::append(connection, &[ledger::posting::reversal(&reserved, &why)]).await?;
-            if let Some(id) = intent.payment {
-                let payment = payment::store::lock(connection, id).await?;
-                payment::store::advance(connection, &payment, PaymentEvent::ReleaseWithdrawn).await?;
+            if let Some((payment, payout)) = payout {
+                escrow::withdraw(connection, &payment, &payout, &why).await?;
             }
         }
         IntentKind::Cancel => {}

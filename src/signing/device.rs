@@ -20,7 +20,7 @@ use super::check::SignedTx;
 use super::definitions::Definitions;
 use super::error::DeviceError;
 use super::features::DeviceFeatures;
-use super::job::{self, SignJob};
+use super::job::{self, MessageJob, SignJob};
 use super::link::{CancelFlag, DeviceLimits, Jobs};
 use super::prompt::{Input, InputError, Progress};
 use super::request::TransactionRequest;
@@ -69,6 +69,7 @@ enum Job {
     ShowAddress(DerivationPath, Answer<Address>),
     OpenAccount(AccountXpub, Answer<()>),
     Sign(Box<SignJob>, Answer<SignedTx>),
+    SignMessage(Box<MessageJob>, Answer<Vec<u8>>),
 }
 
 struct Ticket {
@@ -197,6 +198,15 @@ impl OpenAccount<'_> {
         let job = Box::new(SignJob { account: self.xpub.clone(), request, definitions });
         self.device.run(|answer| Job::Sign(job, answer)).await
     }
+
+    /// Has the officer sign a text (EIP-191) with an address of the account. The device shows the whole text.
+    /// Such a signature is of no transaction: the text is hashed behind a prefix that none can begin with.
+    ///
+    /// Gives back r, s and v (27 or 28). Whose signature it is, is for the caller to check against the text.
+    pub async fn sign_message(&self, path: DerivationPath, text: String) -> Result<Vec<u8>, DeviceError> {
+        let job = Box::new(MessageJob { account: self.xpub.clone(), path, text });
+        self.device.run(|answer| Job::SignMessage(job, answer)).await
+    }
 }
 
 /// The thread's life: ends when every handle is gone.
@@ -208,6 +218,7 @@ fn run(mut session: Session, mut tickets: mpsc::Receiver<Ticket>) {
             Job::ShowAddress(path, answer) => serve(&mut session, cancel, answer, |session, _| job::show_address(session, path)),
             Job::OpenAccount(expected, answer) => serve(&mut session, cancel, answer, |session, _| job::verify_account(session, &expected)),
             Job::Sign(sign, answer) => serve(&mut session, cancel, answer, |session, _| job::sign(session, &sign)),
+            Job::SignMessage(text, answer) => serve(&mut session, cancel, answer, |session, _| job::sign_text(session, &text)),
         }
     }
 }

@@ -3,8 +3,8 @@
 use alloy::primitives::{Address, U256};
 use protobuf::MessageField;
 use trezor_client::protos::{
-    EthereumAddress, EthereumDefinitions, EthereumGetAddress, EthereumGetPublicKey, EthereumPublicKey, EthereumSignTxEIP1559,
-    EthereumTxRequest,
+    EthereumAddress, EthereumDefinitions, EthereumGetAddress, EthereumGetPublicKey, EthereumMessageSignature, EthereumPublicKey,
+    EthereumSignMessage, EthereumSignTxEIP1559, EthereumTxRequest,
 };
 
 use super::check::{SignedTx, WireSignature};
@@ -19,6 +19,13 @@ pub(super) struct SignJob {
     pub(super) account: AccountXpub,
     pub(super) request: TransactionRequest,
     pub(super) definitions: Definitions,
+}
+
+/// A text, and the address that signs it.
+pub(super) struct MessageJob {
+    pub(super) account: AccountXpub,
+    pub(super) path: DerivationPath,
+    pub(super) text: String,
 }
 
 pub(super) fn account_xpub(session: &mut Session, account: AccountIndex) -> Result<AccountXpub, DeviceError> {
@@ -75,6 +82,24 @@ pub(super) fn sign(session: &mut Session, job: &SignJob) -> Result<SignedTx, Dev
         return Err(DeviceError::Garbled { what: "an answer without a signature".to_owned(), may_have_signed: true });
     };
     SignedTx::from_signature(*request, WireSignature { v, r, s }).map_err(DeviceError::BadSignature)
+}
+
+/// A text signed as EIP-191 has it, with the account seen first, as for a transaction.
+pub(super) fn sign_text(session: &mut Session, job: &MessageJob) -> Result<Vec<u8>, DeviceError> {
+    if job.path.account != job.account.account() {
+        return Err(DeviceError::OtherAccount { account: job.path.account, expected: job.account.fingerprint() });
+    }
+    verify_account(session, &job.account)?;
+    let mut message = EthereumSignMessage::new();
+    message.address_n = job.path.to_bip32().into();
+    message.set_message(job.text.as_bytes().to_vec());
+    // No transaction can come of it, so a lost line leaves no doubt about a nonce.
+    let answer: EthereumMessageSignature = session.ask(&message, Ask::Seed)?;
+    let derived = Deriver::new(&job.account, job.path.branch)?.address(job.path.index)?;
+    if Address::parse_checksummed(answer.address(), None).ok() != Some(derived) {
+        return Err(DeviceError::Garbled { what: "a signature of another address".to_owned(), may_have_signed: false });
+    }
+    Ok(answer.signature().to_vec())
 }
 
 /// The sender is derived from the account, so a request cannot name an address of somebody else.

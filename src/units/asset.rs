@@ -7,7 +7,8 @@ use alloy::primitives::{Address, address};
 
 /// An EIP-155 chain id. Never zero (a signature for chain 0 is valid on every chain), and small
 /// enough for the database's `bigint`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct ChainId(u64);
 
 impl ChainId {
@@ -23,6 +24,20 @@ impl ChainId {
     /// The id as Postgres keeps it; the constructor made sure that it fits.
     pub const fn as_i64(self) -> i64 {
         self.0.cast_signed()
+    }
+}
+
+impl TryFrom<u64> for ChainId {
+    type Error = ParseAssetError;
+
+    fn try_from(id: u64) -> Result<Self, Self::Error> {
+        Self::new(id).ok_or_else(|| ParseAssetError::ChainId(id.to_string()))
+    }
+}
+
+impl From<ChainId> for u64 {
+    fn from(id: ChainId) -> Self {
+        id.0
     }
 }
 

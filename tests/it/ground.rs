@@ -445,7 +445,7 @@ fn the_artifacts_are_what_the_sources_compile_to() {
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|e| e == "sol"))
         .collect();
-    assert_eq!(sources.len(), 7);
+    assert_eq!(sources.len(), 8);
 }
 
 // === tools ===

@@ -2,20 +2,23 @@
 //! chain that counts as read, people and tokens. What it serves is the real router on a loopback port.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use alloy::primitives::{Address, B256};
 use amanatd::account::store::DeviceHint;
 use amanatd::account::{self, AccountXpub};
 use amanatd::api::wire::ProblemView;
-use amanatd::api::{self, ApiState, Client};
+use amanatd::api::{self, ApiState, Client, DoorLimits, Doors};
 use amanatd::chains::ChainBook;
+use amanatd::console::{self, Console, ConsoleOptions};
 use amanatd::daemon;
 use amanatd::db::{Database, DatabaseLimits, DbError};
 use amanatd::devkit::postgres::APP;
 use amanatd::devkit::schema::FreshDatabase;
 use amanatd::officer::store::NewToken;
 use amanatd::officer::{self, OfficerError, Scope, TokenSecret, UserRole};
+use amanatd::quote::{Oracle, SourceOptions};
 use amanatd::rpc::Node;
 use amanatd::scan::store::NewBlock;
 use amanatd::scan::tip::Link;
@@ -26,13 +29,15 @@ use amanatd::webhook::Guard;
 use axum::http::StatusCode;
 use bip32::{ChildNumber, XPub};
 use secrecy::SecretString;
+use time::OffsetDateTime;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::watching::{CHAIN, XPUB, node_of};
 
 /// Nobody listens there: for tests whose chain is only rows.
-const NOBODY: &str = "http://127.0.0.1:9";
+pub(crate) const NOBODY: &str = "http://127.0.0.1:9";
 
 /// Receivers of tests listen on this machine.
 pub(crate) fn loopback() -> Guard {
@@ -45,9 +50,22 @@ pub(crate) struct ApiHouse {
     pub(crate) db: Database,
     pub(crate) book: Arc<ChainBook>,
     pub(crate) node: Arc<Node>,
-    url: String,
+    pub(crate) doors: Arc<Doors>,
+    stop: CancellationToken,
+    pub(crate) url: String,
+    /// Where the console is.
+    pub(crate) origin: String,
+    pub(crate) oracle: Option<Arc<Oracle>>,
     http: reqwest::Client,
     server: JoinHandle<()>,
+}
+
+/// What a house quotes with.
+pub(crate) struct Pricing {
+    pub(crate) book: ChainBook,
+    /// `None`: quoting is off.
+    pub(crate) sources: Option<BTreeMap<String, SourceOptions>>,
+    pub(crate) clock: fn() -> OffsetDateTime,
 }
 
 /// An answer, read whole.
@@ -77,9 +95,20 @@ impl Answer {
 impl ApiHouse {
     /// Over a chain that was read up to block 100 and whose node is away.
     pub(crate) async fn start() -> Self {
-        let house = Self::over(NOBODY, 16).await;
+        Self::start_with(DoorLimits::default(), daemon::now).await
+    }
+
+    /// The same with other bounds on what a caller may have, and with the API's clock.
+    pub(crate) async fn start_with(limits: DoorLimits, clock: fn() -> OffsetDateTime) -> Self {
+        let house = Self::built(NOBODY, 16, limits, clock).await;
+        house.read_up_to_100().await;
+        house
+    }
+
+    /// As if the chain was read up to block 100.
+    pub(crate) async fn read_up_to_100(&self) {
         let tip = BlockRef { number: BlockNumber(100), hash: B256::repeat_byte(1) };
-        let outcome = house.db.unit::<_, DbError, _>(move |connection| {
+        let outcome = self.db.unit::<_, DbError, _>(move |connection| {
             Box::pin(async move {
                 let threshold = settings::store::get_threshold(connection, CHAIN).await?;
                 let block = NewBlock { link: Link { block: tip, parent_hash: B256::ZERO }, time: daemon::now(), internal_read: false };
@@ -88,32 +117,55 @@ impl ApiHouse {
             })
         });
         outcome.await.unwrap();
-        house
     }
 
     /// Over a node; nothing is read yet.
     pub(crate) async fn over(rpc_url: &str, connections_max: u32) -> Self {
+        Self::built(rpc_url, connections_max, DoorLimits::default(), daemon::now).await
+    }
+
+    async fn built(rpc_url: &str, connections_max: u32, limits: DoorLimits, clock: fn() -> OffsetDateTime) -> Self {
+        let book = ChainBook::parse(include_str!("../../chains.toml")).unwrap();
+        Self::furnished(rpc_url, connections_max, limits, Pricing { book, sources: None, clock }).await
+    }
+
+    /// With sources of prices, or none, and a clock of its own.
+    pub(crate) async fn pricing(rpc_url: &str, connections_max: u32, pricing: Pricing) -> Self {
+        Self::furnished(rpc_url, connections_max, DoorLimits::default(), pricing).await
+    }
+
+    async fn furnished(rpc_url: &str, connections_max: u32, limits: DoorLimits, pricing: Pricing) -> Self {
         // Whoever was first is right.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base = FreshDatabase::create().unwrap();
-        let limits = DatabaseLimits { connections_max, ..DatabaseLimits::default() };
-        let db = Database::connect(&base.url(APP), limits).await.unwrap();
-        let book = Arc::new(ChainBook::parse(include_str!("../../chains.toml")).unwrap());
+        let database = DatabaseLimits { connections_max, ..DatabaseLimits::default() };
+        let db = Database::connect(&base.url(APP), database).await.unwrap();
+        let book = Arc::new(pricing.book);
         let node = Arc::new(node_of(&[rpc_url]));
-        let nodes: BTreeMap<ChainId, Arc<Node>> = BTreeMap::from([(CHAIN, Arc::clone(&node))]);
+        let nodes: Arc<BTreeMap<ChainId, Arc<Node>>> = Arc::new(BTreeMap::from([(CHAIN, Arc::clone(&node))]));
+        let oracle = pricing.sources.map(|sources| Arc::new(Oracle::new(Arc::clone(&book), Arc::clone(&nodes), &sources).unwrap()));
+        let stop = CancellationToken::new();
+        let doors = Arc::new(Doors::new(limits, stop.clone()));
         let state = ApiState {
             db: db.clone(),
             book: Arc::clone(&book),
-            nodes: Arc::new(nodes),
+            nodes,
             max_fee_per_gas_max: 500_000_000_000,
             webhook_guard: loopback(),
-            clock: daemon::now,
+            doors: Arc::clone(&doors),
+            oracle: oracle.clone(),
+            clock: pricing.clock,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = tokio::spawn(async move { axum::serve(listener, api::router(state)).await.unwrap() });
+        // Passkeys need a name: browsers and officers come by this one.
+        let origin = format!("http://localhost:{}", listener.local_addr().unwrap().port());
+        let pages = Console::new(state.clone(), ConsoleOptions::new(&origin, None).unwrap()).unwrap();
+        let router = api::router(state).merge(console::router(pages)).into_make_service_with_connect_info::<SocketAddr>();
+        let ending = stop.clone().cancelled_owned();
+        let server = tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(ending).await.unwrap() });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let house = Self { base, db, book, node, url, http, server };
+        let house = Self { base, db, book, node, doors, stop, oracle, url, origin, http, server };
         house.enrol().await;
         house.set_threshold(3).await;
         house.set(ThresholdKey::base(Gate::Release, CHAIN), 5).await;
@@ -197,6 +249,12 @@ impl ApiHouse {
 
     pub(crate) fn get(&self, path: &str, token: &str) -> reqwest::RequestBuilder {
         self.request(reqwest::Method::GET, path).bearer_auth(token)
+    }
+
+    /// Stops the API as the daemon does, and waits until every connection has ended.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.cancel();
+        (&mut self.server).await.unwrap();
     }
 
     /// One number of the database, as the superuser reads it.

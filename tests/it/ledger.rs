@@ -18,27 +18,27 @@ use uuid::Uuid;
 
 use crate::watching::CHAIN;
 
-const DEPOSIT: Address = address!("1111111111111111111111111111111111111111");
-const TREASURY: Address = address!("2222222222222222222222222222222222222222");
+pub(crate) const DEPOSIT: Address = address!("1111111111111111111111111111111111111111");
+pub(crate) const TREASURY: Address = address!("2222222222222222222222222222222222222222");
 const USDC: Address = address!("5FbDB2315678afecb367f032d93F642f64180aa3");
 
-fn usdc() -> AssetId {
+pub(crate) fn usdc() -> AssetId {
     AssetId { chain: CHAIN, asset: Asset::Token(USDC) }
 }
 
-fn native() -> AssetId {
+pub(crate) fn native() -> AssetId {
     AssetId { chain: CHAIN, asset: Asset::Native }
 }
 
 /// A ledger of its own with some payments to book for.
-struct Books {
-    base: FreshDatabase,
-    db: Database,
-    payments: Vec<PaymentId>,
+pub(crate) struct Books {
+    pub(crate) base: FreshDatabase,
+    pub(crate) db: Database,
+    pub(crate) payments: Vec<PaymentId>,
 }
 
 impl Books {
-    async fn open(payments: u128) -> Self {
+    pub(crate) async fn open(payments: u128) -> Self {
         let base = FreshDatabase::create().unwrap();
         let limits = DatabaseLimits { connections_max: 16, ..DatabaseLimits::default() };
         let db = Database::connect(&base.url(APP), limits).await.unwrap();
@@ -53,19 +53,19 @@ impl Books {
         Self { base, db, payments }
     }
 
-    async fn post(&self, entries: Vec<Entry>) -> Result<(), LedgerError> {
+    pub(crate) async fn post(&self, entries: Vec<Entry>) -> Result<(), LedgerError> {
         post(&self.db, entries).await
     }
 
-    async fn balance(&self, asset: AssetId, key: AccountKey) -> U256 {
+    pub(crate) async fn balance(&self, asset: AssetId, key: AccountKey) -> U256 {
         ledger::store::balance(&mut self.db.connection().await.unwrap(), asset, key).await.unwrap().units
     }
 
-    async fn entry(&self, key: &str) -> ledger::store::PostedEntry {
+    pub(crate) async fn entry(&self, key: &str) -> ledger::store::PostedEntry {
         ledger::store::find(&mut self.db.connection().await.unwrap(), key).await.unwrap().unwrap()
     }
 
-    async fn assert_sound(&self) {
+    pub(crate) async fn assert_sound(&self) {
         let mut connection = self.db.connection().await.unwrap();
         assert_eq!(ledger::store::list_drifting(&mut connection).await.unwrap(), [], "L2: a balance differs from its entries");
         let mut sides: BTreeMap<AssetId, (U256, U256)> = BTreeMap::new();
@@ -95,36 +95,42 @@ impl Books {
     }
 }
 
-async fn post(db: &Database, entries: Vec<Entry>) -> Result<(), LedgerError> {
+pub(crate) async fn post(db: &Database, entries: Vec<Entry>) -> Result<(), LedgerError> {
     db.unit(move |connection| Box::pin(async move { ledger::store::append(connection, &entries).await })).await
 }
 
-fn entry(entry_type: EntryType, payment: Option<PaymentId>, amount: TokenAmount, legs: (AccountKey, AccountKey), key: &str) -> Entry {
+pub(crate) fn entry(
+    entry_type: EntryType,
+    payment: Option<PaymentId>,
+    amount: TokenAmount,
+    legs: (AccountKey, AccountKey),
+    key: &str,
+) -> Entry {
     let (debit, credit) = legs;
     let decimals = if amount.asset.asset == Asset::Native { 18 } else { 6 };
     Entry { entry_type, payment, amount, decimals, debit, credit, reverses: None, key: key.to_owned(), memo: "test".to_owned() }
 }
 
-fn units(units: u64) -> TokenAmount {
+pub(crate) fn units(units: u64) -> TokenAmount {
     TokenAmount::new(usdc(), U256::from(units))
 }
 
 /// A deposit of a payment.
-fn detected(payment: PaymentId, amount: TokenAmount, key: &str) -> Entry {
+pub(crate) fn detected(payment: PaymentId, amount: TokenAmount, key: &str) -> Entry {
     let legs = (AccountKey::Custody(DEPOSIT), AccountKey::Received(payment));
     entry(EntryType::PaymentDetected, Some(payment), amount, legs, key)
 }
 
-fn held(payment: PaymentId, amount: TokenAmount, key: &str) -> Entry {
+pub(crate) fn held(payment: PaymentId, amount: TokenAmount, key: &str) -> Entry {
     entry(EntryType::Hold, Some(payment), amount, (AccountKey::Received(payment), AccountKey::Held(payment)), key)
 }
 
 /// Takes a hold for an outflow.
-fn reserved(payment: PaymentId, amount: TokenAmount, key: &str) -> Entry {
+pub(crate) fn reserved(payment: PaymentId, amount: TokenAmount, key: &str) -> Entry {
     entry(EntryType::Hold, Some(payment), amount, (AccountKey::Held(payment), AccountKey::Payable(payment)), key)
 }
 
-fn released(payment: PaymentId, amount: TokenAmount, key: &str) -> Entry {
+pub(crate) fn released(payment: PaymentId, amount: TokenAmount, key: &str) -> Entry {
     entry(EntryType::Release, Some(payment), amount, (AccountKey::Payable(payment), AccountKey::Custody(DEPOSIT)), key)
 }
 
@@ -183,7 +189,8 @@ async fn l2_a_balance_that_was_changed_is_found() {
         books.base.sql(damage).unwrap();
         assert_eq!(found().await.len(), 1, "{damage}");
         let mend = format!(
-            "insert into ledger_balances (account_id, balance, version) values (1, {balance}, {version}) \
+            "insert into ledger_balances (account_id, balance, version, chain_id, asset, debit_normal) \
+             select id, {balance}, {version}, chain_id, asset, debit_normal from ledger_accounts where id = 1 \
              on conflict (account_id) do update set balance = excluded.balance, version = excluded.version"
         );
         books.base.sql(&mend).unwrap();
@@ -361,7 +368,7 @@ async fn accounts_of_another_chain_are_other_accounts() {
 // === many writers ===
 
 /// Posts all at once; how many succeeded, and the errors of the others.
-async fn race(books: &Books, postings: Vec<Vec<Entry>>) -> (usize, Vec<LedgerError>) {
+pub(crate) async fn race(books: &Books, postings: Vec<Vec<Entry>>) -> (usize, Vec<LedgerError>) {
     let mut tasks = JoinSet::new();
     for entries in postings {
         let db = books.db.clone();

@@ -128,6 +128,7 @@ async fn release(house: &ApiHouse, nonce: u64) -> Intent {
         purchase_request_id: None,
         purchase_request_external_ref: None,
         expires_in_seconds: None,
+        ..CreatePayment::default()
     };
     let payment = marketplace.create_payment(&asked, &Uuid::new_v4().to_string()).await.unwrap();
     let mut connection = house.db.connection().await.unwrap();

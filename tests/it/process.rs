@@ -61,7 +61,7 @@ impl Place {
         self.write("amanatd.toml", &self.configuration(database, rpc));
     }
 
-    fn configuration(&self, database: &str, rpc: &str) -> String {
+    pub(crate) fn configuration(&self, database: &str, rpc: &str) -> String {
         format!(
             "[database]\nurl = \"{database}\"\n\n[api]\nlisten = \"127.0.0.1:{}\"\n\n[metrics]\nlisten = \"127.0.0.1:{}\"\n\n\
              [watch]\npoll_ms = 20\n\n[[chain]]\nid = 31337\nrpc_urls = [\"{rpc}\"]\n",
@@ -70,7 +70,7 @@ impl Place {
     }
 
     /// `amanatd` with this configuration, in a shell that asks for backtraces.
-    fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(AMANATD);
         command.arg("--config").arg(self.path("amanatd.toml")).args(words).stdin(Stdio::null());
         command.env("RUST_BACKTRACE", "1").env_remove("RUST_LOG").env_remove("CREDENTIALS_DIRECTORY");
@@ -92,7 +92,7 @@ impl Place {
         self.serve_with(log, |_| {})
     }
 
-    fn serve_with(&self, log: &str, prepare: impl FnOnce(&mut Command)) -> Daemon {
+    pub(crate) fn serve_with(&self, log: &str, prepare: impl FnOnce(&mut Command)) -> Daemon {
         let log = self.path(log);
         let mut words = child::dies_with_us("KILL");
         words.extend([AMANATD.to_owned(), "--config".to_owned(), self.path("amanatd.toml").display().to_string(), "serve".to_owned()]);
@@ -130,7 +130,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    fn of(words: &[&str], output: Output) -> Self {
+    pub(crate) fn of(words: &[&str], output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let ended = Self { what: words.join(" "), code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) };
         assert_calm(&ended.stdout);
@@ -178,7 +178,7 @@ impl Daemon {
     }
 
     /// Ends by itself, with a status; gives back what it said.
-    async fn ended(mut self) -> Ended {
+    pub(crate) async fn ended(mut self) -> Ended {
         let started = Instant::now();
         let status = loop {
             if let Some(status) = self.has_ended() {
@@ -845,4 +845,36 @@ fn demo(directory: &Path, words: &[&str]) -> Ended {
     let log = fs::read_to_string(directory.join("daemon.log")).unwrap();
     assert_calm(&log);
     ended
+}
+
+#[test]
+fn xs_a_daemon_does_not_start_on_a_bad_list_or_provider() {
+    let place = Place::new();
+    let base = place.configuration("postgres://amanat_app@localhost/amanat?host=/nowhere-at-all", "http://127.0.0.1:9/");
+    let with = |section: &str| {
+        place.write("amanatd.toml", &format!("{base}\n[screening]\n{section}\n"));
+        place.run(&["check"])
+    };
+    place.write("list.txt", "# of a test\n0x1111111111111111111111111111111111111111\n0x12\n");
+    with("list_file = \"list.txt\"").assert_failed(&["list.txt", "line 3", "\"0x12\"", "give one 0x address a line"]);
+    place.write("list.txt", "# nobody\n");
+    with("list_file = \"list.txt\"").assert_failed(&["list.txt", "names no address"]);
+    with("list_file = \"nowhere.txt\"").assert_failed(&["nowhere.txt", "cannot be read"]);
+    let provider = |fields: &str| with(&format!("[screening.provider]\nname = \"x\"\n{fields}"));
+    provider("hit_score = 75").assert_failed(&["screening.provider.url", "screening-url"]);
+    provider("hit_score = 0\nurl = \"https://screen.example/\"").assert_failed(&["screening.provider.hit_score = 0", "1 to 100"]);
+    provider("hit_score = 75\nurl = \"http://screen.example/canary\"").assert_failed(&["not an https URL"]);
+    provider("hit_score = 75\nurl = \"https://10.0.0.7/canary\"").assert_failed(&["10.0.0.7", "private = true"]);
+    with("pass_unscreened_below = \"lots\"").assert_failed(&["screening.pass_unscreened_below = lots"]);
+    with("list_seconds = 0").assert_failed(&["screening.list_seconds = 0"]);
+    with("lists = []").assert_failed(&["unknown field"]);
+    // A good one is told of before the database is asked.
+    place.write("list.txt", "0x1111111111111111111111111111111111111111\n");
+    let good = with(
+        "list_file = \"list.txt\"\noracle = true\n[screening.provider]\nname = \"x\"\nhit_score = 75\nurl = \"https://screen.example/canary\"",
+    );
+    assert!(good.stdout.contains("by a list of 1 addresses"), "{good:?}");
+    assert!(good.stdout.contains("the provider x, hit from 75") && !good.stdout.contains("canary"), "{good:?}");
+    let none = with("");
+    assert!(none.stdout.contains("none: transfers are noted as not screened, and pass"), "{none:?}");
 }

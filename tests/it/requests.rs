@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use amanatd::api::{self, ApiState};
+use amanatd::api::{self, ApiState, Doors};
 use amanatd::chains::ChainBook;
 use amanatd::db::{Database, DatabaseLimits};
 use amanatd::devkit::postgres::APP;
@@ -70,6 +70,8 @@ impl Asked {
             nodes: Arc::new(BTreeMap::new()),
             max_fee_per_gas_max: 500_000_000_000,
             webhook_guard: Guard::default(),
+            doors: Arc::new(Doors::default()),
+            oracle: None,
             clock: || NOW,
         };
         Self { base, router: api::router(state), log: Log::default() }

@@ -3,12 +3,14 @@
 //! again; what it would meet on a chain is done to the chain.
 
 mod deposits;
+mod escrow;
 mod findings;
 mod mending;
 mod outflows;
 mod policy;
 mod reorgs;
 mod replacing;
+mod screening;
 
 use std::sync::Arc;
 
@@ -203,6 +205,7 @@ impl Way {
             purchase_request_id: None,
             purchase_request_external_ref: None,
             expires_in_seconds: Some(seconds),
+            ..CreatePayment::default()
         };
         self.marketplace.create_payment(&asked, &Uuid::new_v4().to_string()).await.unwrap()
     }

@@ -78,6 +78,7 @@ impl Story {
         let device = self.stage.trezor.endpoint();
         self.show_run(&["account", "enrol", "--label", "demo", "--device", &device])?;
         let officer = self.show_run(&["user", "create", "--name", "custody officer", "--role", "guard"])?;
+        self.stage.write("officer.id", &officer)?;
         self.narrator.command("amanatd token create …   (three tokens, shown once, stored as hashes)");
         let marketplace = self.stage.client("marketplace", &["payments:read", "payments:write", "intents:read", "ledger:read"], None)?;
         let officer = self.stage.client("officer", &["intents:read", "intents:approve"], Some(&officer))?;
@@ -128,6 +129,7 @@ impl Story {
             purchase_request_id: None,
             purchase_request_external_ref: Some(format!("demo-{}", seller + 1)),
             expires_in_seconds: Some(86_400),
+            ..CreatePayment::default()
         };
         let key = format!("demo-payment-{seller}");
         let client = self.marketplace()?.clone();

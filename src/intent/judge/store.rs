@@ -99,9 +99,8 @@ pub async fn note_refusal(connection: &mut PgConnection, intent: &Intent, policy
         r#"
         insert into policy_refusals (kind, payment_id, chain_id, asset, amount, to_address, policy_id, reasons)
         values ($1, $2, $3::bigint, $4::bytea, $5::text::numeric, $6::bytea, $7, $8)
-        on conflict (kind, payment_id) where closed_at is null do update
-        set amount = excluded.amount, to_address = excluded.to_address, policy_id = excluded.policy_id, reasons = excluded.reasons,
-            last_seen_at = now()
+        on conflict (kind, payment_id, asset, amount, to_address) where closed_at is null do update
+        set policy_id = excluded.policy_id, reasons = excluded.reasons, last_seen_at = now()
         where policy_refusals.reasons <> excluded.reasons or policy_refusals.last_seen_at < now() - interval '1 minute'
         returning first_seen_at = last_seen_at as "first!"
         "#,
@@ -119,13 +118,22 @@ pub async fn note_refusal(connection: &mut PgConnection, intent: &Intent, policy
     Ok(row.is_some_and(|row| row.first))
 }
 
-/// What was refused is planned, or due no longer.
-pub async fn close_refusal(connection: &mut PgConnection, kind: IntentKind, payment: Option<PaymentId>) -> Result<(), DbError> {
-    let Some(payment) = payment else { return Ok(()) };
+/// What was refused is planned.
+pub async fn close_refusal(connection: &mut PgConnection, intent: &Intent) -> Result<(), DbError> {
+    let Some(payment) = intent.payment else { return Ok(()) };
+    let asset = intent.amount.asset.asset.marker();
     sqlx::query!(
-        "update policy_refusals set closed_at = now() where kind = $1 and payment_id = $2 and closed_at is null",
-        kind as IntentKind,
-        payment.0
+        r#"
+        update policy_refusals set closed_at = now()
+        where kind = $1 and payment_id = $2 and chain_id = $3::bigint and asset = $4::bytea and amount = $5::text::numeric
+          and to_address = $6::bytea and closed_at is null
+        "#,
+        intent.kind as IntentKind,
+        payment.0,
+        intent.chain().as_i64(),
+        asset.as_slice(),
+        units_to_sql(intent.amount.units),
+        intent.to.as_slice()
     )
     .execute(connection)
     .await?;

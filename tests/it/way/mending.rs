@@ -181,6 +181,7 @@ async fn w7_money_that_nobody_booked_is_found_at_our_own_addresses() {
         purchase_request_id: None,
         purchase_request_external_ref: None,
         expires_in_seconds: None,
+        ..CreatePayment::default()
     };
     let refused = way.marketplace.create_payment(&asked, "to-ourselves").await.unwrap_err();
     assert!(refused.to_string().contains("seller_address: is one of our own addresses"), "{refused}");

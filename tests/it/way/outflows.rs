@@ -22,7 +22,11 @@ fn seller(place: usize) -> Address {
 
 /// How often the ledger moved money or paid a fee for a transaction.
 fn bookings(way: &Way, raw: &[u8]) -> i64 {
-    way.api.count(&format!("select count(*) from funds_ledger_entries where idempotency_key like 'tx:{}:%'", keccak256(raw)))
+    way.api.count(&format!(
+        "select count(*) from outbound_transactions t join funds_ledger_entries e on e.idempotency_key like 'outbound:' || t.id || ':%' \
+         where t.tx_hash = '\\x{:x}'",
+        keccak256(raw)
+    ))
 }
 
 // === s2: stored, then sent ===
@@ -278,7 +282,7 @@ async fn k7_a_seller_who_cannot_be_paid_holds_nobody_else_up() {
     assert_eq!(way.planned("release").await.payment_id, Some(third.id));
     assert_eq!(way.read(blocked.id).await.escrow_state.as_deref(), Some("releasable"));
     let asset = way.token(way.usdc);
-    assert_eq!(way.balance(asset, AccountKey::Held(blocked.id)).await, U256::from(50_000_000));
+    assert_eq!(way.balance(asset, AccountKey::Payable(blocked.id)).await, U256::from(50_000_000), "reserved since it was ordered");
 }
 
 /// Signs and settles what is planned until `sweeps` more destinations are swept.
@@ -362,7 +366,11 @@ async fn s7_a_foreign_nonce_above_ours_stops_planning_from_that_address() {
         stopped.iter().any(|error| matches!(error, Stopped::Intent(IntentError::ForeignNonce { address, .. }) if *address == treasury));
     assert!(named, "{stopped:?}");
     assert!(way.intents("planned").await.is_empty());
-    assert_eq!(way.balance(way.token(way.usdc), AccountKey::Held(other.id)).await, U256::from(60_000_000));
+    assert_eq!(
+        way.balance(way.token(way.usdc), AccountKey::Payable(other.id)).await,
+        U256::from(60_000_000),
+        "reserved since it was ordered"
+    );
 }
 
 // === w3: nothing leaves for money that is only credited ===

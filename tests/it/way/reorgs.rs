@@ -51,7 +51,10 @@ async fn s5_a_release_mined_dropped_and_mined_again_settles_once() {
     assert_eq!(way.intent(release.id).await.state, "settled");
     assert_eq!(way.read(payment.id).await.status, "completed");
     assert_eq!(way.chain.balance_of(way.usdc, SELLERS[0].parse().unwrap()).await.unwrap(), U256::from(40_000_000));
-    let booked = format!("select count(*) from funds_ledger_entries where idempotency_key like 'tx:{hash}:%'");
+    let booked = format!(
+        "select count(*) from outbound_transactions t join funds_ledger_entries e on e.idempotency_key like 'outbound:' || t.id || ':%' \
+         where t.tx_hash = '\\x{hash:x}'"
+    );
     assert_eq!(way.api.count(&booked), 2);
     way.rounds().await;
     assert_eq!(way.api.count(&booked), 2);
@@ -110,9 +113,11 @@ async fn w6_a_reorg_below_a_credit_reverses_it_and_halts_outflow() {
     for key in [AccountKey::Held(payment.id), AccountKey::Received(payment.id), AccountKey::Custody(payment.deposit_address)] {
         assert_eq!(way.balance(asset, key).await, U256::ZERO, "{key:?}");
     }
-    // L7: the credit and the hold, each undone by its mirror.
+    // L7: the credit, the hold and what was reserved out of it, each undone by its mirror.
     let reversals = format!("select count(*) from funds_ledger_entries where entry_type = 'reversal' and payment_id = '{}'", payment.id);
-    assert_eq!(way.api.count(&reversals), 2);
+    assert_eq!(way.api.count(&reversals), 3);
+    let orders = way.api.base.sql("select state from payment_payouts").unwrap();
+    assert_eq!(orders.trim(), "ordered", "nothing is planned or taken back while outflow is halted");
     way.assert_sound().await;
 
     // Nothing leaves this chain any more, also not what has nothing to do with it.

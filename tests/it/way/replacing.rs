@@ -41,7 +41,7 @@ async fn replacement(way: &Way, release: &IntentView) -> IntentView {
 async fn cancel(way: &Way, release: &IntentView) -> IntentView {
     let asked =
         CancelIntent { reason: "the seller gave another address".to_owned(), max_fee_per_gas: None, max_priority_fee_per_gas: None };
-    way.officer.cancel(release.id, &asked).await.unwrap()
+    way.officer.cancel_intent(release.id, &asked).await.unwrap()
 }
 
 async fn approved(second: &Client, intent: &IntentView) {
@@ -201,7 +201,7 @@ async fn n9_fifty_officers_ask_at_once_and_the_fees_rise_once() {
     let mut clicks = tokio::task::JoinSet::new();
     for officer in officers {
         let asked = CancelIntent { reason: "stop".to_owned(), max_fee_per_gas: None, max_priority_fee_per_gas: None };
-        clicks.spawn(async move { officer.cancel(release.id, &asked).await.map_err(|error| error.code().map(str::to_owned)) });
+        clicks.spawn(async move { officer.cancel_intent(release.id, &asked).await.map_err(|error| error.code().map(str::to_owned)) });
     }
     let answers = clicks.join_all().await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1, "{answers:?}");
@@ -300,7 +300,7 @@ async fn s1_a_cancel_ends_what_a_lost_station_may_have_signed() {
     let sweep = way.planned("sweep").await;
     assert_eq!(
         way.officer
-            .cancel(sweep.id, &CancelIntent { reason: "x".to_owned(), max_fee_per_gas: None, max_priority_fee_per_gas: None })
+            .cancel_intent(sweep.id, &CancelIntent { reason: "x".to_owned(), max_fee_per_gas: None, max_priority_fee_per_gas: None })
             .await
             .unwrap_err()
             .code(),

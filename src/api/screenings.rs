@@ -1,0 +1,165 @@
+//! Screened transfers: what is held and why, and a resolver's decisions.
+
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::ApiState;
+use super::auth::Authenticated;
+use super::idempotency::read_write;
+use super::payments::Page;
+use super::problem::Problem;
+use super::wire::{DecideScreening, ScreeningPage, ScreeningVerdictView, ScreeningView};
+use crate::chains::ChainBook;
+use crate::officer::{Scope, UserRole};
+use crate::screen::store::Screened;
+use crate::screen::{self, Decision, Ruling};
+use crate::units::format_units;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Asked {
+    /// `held`, the default, or `all`.
+    #[serde(default)]
+    state: Option<String>,
+    /// `next_cursor` of the page before.
+    #[serde(default)]
+    cursor: Option<String>,
+    /// 1 to 200; 50 without it.
+    #[serde(default)]
+    limit: Option<i64>,
+}
+
+/// Screened transfers
+#[utoipa::path(
+    get, path = "/v1/screenings", tag = "screenings",
+    params(Asked),
+    responses((status = 200, body = ScreeningPage)),
+    security(("token" = ["payments:read"]))
+)]
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    who: Authenticated,
+    Query(asked): Query<Asked>,
+) -> Result<axum::Json<ScreeningPage>, Problem> {
+    who.require(Scope::PaymentsRead)?;
+    let all = match asked.state.as_deref() {
+        None | Some("held") => false,
+        Some("all") => true,
+        Some(other) => return Err(Problem::field("state", other.chars().take(40).collect::<String>(), "use held or all")),
+    };
+    let page = Page { cursor: asked.cursor, limit: asked.limit };
+    let limit = page.limit()?;
+    let after = page.number()?.unwrap_or(0);
+    let found = screen::store::list_held(&mut *state.db.connection().await?, all, after, limit).await?;
+    let full = i64::try_from(found.len()).is_ok_and(|length| length == limit);
+    let next_cursor = found.last().filter(|_| full).map(|row| row.observation.to_string());
+    Ok(axum::Json(ScreeningPage { screenings: found.into_iter().map(|row| view(row, &state.book)).collect(), next_cursor }))
+}
+
+/// One screened transfer with every verdict
+#[utoipa::path(
+    get, path = "/v1/screenings/{id}", tag = "screenings",
+    responses((status = 200, body = ScreeningView), (status = 404, description = "not_found")),
+    security(("token" = ["payments:read"]))
+)]
+pub(super) async fn get(
+    State(state): State<ApiState>,
+    who: Authenticated,
+    Path(id): Path<String>,
+) -> Result<axum::Json<ScreeningView>, Problem> {
+    who.require(Scope::PaymentsRead)?;
+    let id = id_of(&id)?;
+    let mut connection = state.db.connection().await?;
+    let row = screen::store::list_rows(&mut connection, &[id]).await?.pop().ok_or_else(|| unknown(&id.to_string()))?;
+    let verdicts = screen::store::list_verdicts(&mut connection, id).await?;
+    let verdicts = verdicts
+        .into_iter()
+        .map(|row| ScreeningVerdictView {
+            screener: row.screener.name().to_owned(),
+            outcome: row.outcome.name().to_owned(),
+            evidence: row.evidence,
+            screened_at: row.screened_at,
+        })
+        .collect();
+    Ok(axum::Json(ScreeningView { verdicts, ..view(row, &state.book) }))
+}
+
+/// Clear or confirm a held transfer
+#[utoipa::path(
+    post, path = "/v1/screenings/{id}/decision", tag = "screenings",
+    request_body = DecideScreening,
+    responses((status = 200, body = ScreeningView), (status = 404, description = "not_found"), (status = 409, description = "not_held")),
+    security(("resolver_alone" = ["disputes:resolve"]))
+)]
+pub(super) async fn decide(
+    State(state): State<ApiState>,
+    who: Authenticated,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let caller = who.require(Scope::DisputesResolve)?;
+    let Some((by, UserRole::Resolver)) = caller.user else {
+        return Err(Problem::forbidden("only a resolver decides about a held transfer; use the token of a user with that role"));
+    };
+    let id = id_of(&id)?;
+    let (write, asked) = read_write::<DecideScreening>(caller, format!("POST /v1/screenings/{id}/decision"), &headers, &body)?;
+    let decision = match asked.decision.as_str() {
+        "clear" => Decision::Cleared,
+        "confirm" => Decision::Confirmed,
+        other => return Err(Problem::field("decision", other.chars().take(40).collect::<String>(), "use clear or confirm")),
+    };
+    let (book, now) = (state.book.clone(), (state.clock)());
+    write
+        .once(&state, StatusCode::OK, move |connection| {
+            Box::pin(async move {
+                let row = screen::decide(connection, id, Ruling { decision, by, reason: asked.reason }, now).await?;
+                Ok(view(row, &book))
+            })
+        })
+        .await
+}
+
+fn id_of(text: &str) -> Result<i64, Problem> {
+    text.parse().map_err(|_| unknown(text))
+}
+
+fn unknown(text: &str) -> Problem {
+    Problem::not_found(format!("no screening {:?}", text.chars().take(40).collect::<String>()))
+}
+
+fn view(row: Screened, book: &ChainBook) -> ScreeningView {
+    let amount = row.subject.amount;
+    let (symbol, decimals) =
+        book.asset(amount.asset).map_or_else(|| ("raw units".to_owned(), 0), |facts| (facts.symbol.to_owned(), facts.decimals));
+    let (decision, decided_by, decided_at, reason) = match row.ruling {
+        Some(ruling) => (Some(ruling.decision.name().to_owned()), Some(ruling.by), Some(ruling.at), Some(ruling.reason)),
+        None => (None, None, None, None),
+    };
+    ScreeningView {
+        id: row.observation,
+        chain_id: amount.asset.chain.get(),
+        payment_id: row.payment,
+        tx_hash: row.subject.tx_hash,
+        sender: row.subject.sender,
+        origin: row.subject.origin,
+        asset: amount.asset.asset.to_string(),
+        symbol,
+        amount: format_units(amount.units, decimals),
+        amount_units: amount.units.to_string(),
+        outcome: row.policy.map(|_| row.standing.outcome.name().to_owned()),
+        hits: row.standing.hits,
+        missing: row.standing.missing,
+        passes: row.passes,
+        decision,
+        decided_by,
+        decided_at,
+        reason,
+        verdicts: Vec::new(),
+    }
+}

@@ -554,7 +554,7 @@ fn console(raw: RawConsole) -> Result<Option<ConsoleOptions>, ConfigError> {
         };
         field(name, value, error.remedy())
     })?;
-    options.listen = raw.listen.map(|text| listen("console.listen", RawListen { listen: Some(text) }, "")).transpose()?;
+    options.listen = raw.listen.map(|text| listen("console.listen", Some(text), "")).transpose()?;
     Ok(Some(options))
 }
 

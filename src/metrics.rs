@@ -50,6 +50,7 @@ pub struct Metrics {
     /// What is behind, waits, or is stuck.
     pub operations: Operations,
     described: Arc<Vec<Described>>,
+    oracle: OracleMetrics,
 }
 
 /// A metric as it is registered, whether or not it has a value yet.
@@ -59,7 +60,6 @@ pub struct Described {
     pub help: String,
     /// In their order.
     pub labels: Vec<String>,
-    oracle: OracleMetrics,
 }
 
 /// What one RPC endpoint has cost and done since the start.

@@ -61,6 +61,8 @@ async fn quoting(config: &Config) -> anyhow::Result<()> {
     oracle.fetch(now(), true).await?;
     say(format!("quoting        on; sources {}", oracle.sources().join(", ")));
     Ok(())
+}
+
 /// What credited money is screened by.
 fn screening(config: &Config) -> anyhow::Result<String> {
     let options = config.screening.open().context("screening")?;

@@ -56,7 +56,6 @@ pub(crate) struct ApiHouse {
     /// Where the console is.
     pub(crate) origin: String,
     pub(crate) oracle: Option<Arc<Oracle>>,
-    url: String,
     http: reqwest::Client,
     server: JoinHandle<()>,
 }
@@ -102,7 +101,6 @@ impl ApiHouse {
     /// The same with other bounds on what a caller may have, and with the API's clock.
     pub(crate) async fn start_with(limits: DoorLimits, clock: fn() -> OffsetDateTime) -> Self {
         let house = Self::built(NOBODY, 16, limits, clock).await;
-        let house = Self::over(NOBODY, 16).await;
         house.read_up_to_100().await;
         house
     }
@@ -127,43 +125,33 @@ impl ApiHouse {
     }
 
     async fn built(rpc_url: &str, connections_max: u32, limits: DoorLimits, clock: fn() -> OffsetDateTime) -> Self {
+        let book = ChainBook::parse(include_str!("../../chains.toml")).unwrap();
+        Self::furnished(rpc_url, connections_max, limits, Pricing { book, sources: None, clock }).await
+    }
+
+    /// With sources of prices, or none, and a clock of its own.
+    pub(crate) async fn pricing(rpc_url: &str, connections_max: u32, pricing: Pricing) -> Self {
+        Self::furnished(rpc_url, connections_max, DoorLimits::default(), pricing).await
+    }
+
+    async fn furnished(rpc_url: &str, connections_max: u32, limits: DoorLimits, pricing: Pricing) -> Self {
         // Whoever was first is right.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base = FreshDatabase::create().unwrap();
         let database = DatabaseLimits { connections_max, ..DatabaseLimits::default() };
         let db = Database::connect(&base.url(APP), database).await.unwrap();
-        let book = Arc::new(ChainBook::parse(include_str!("../../chains.toml")).unwrap());
+        let book = Arc::new(pricing.book);
         let node = Arc::new(node_of(&[rpc_url]));
-        let nodes: BTreeMap<ChainId, Arc<Node>> = BTreeMap::from([(CHAIN, Arc::clone(&node))]);
+        let nodes: Arc<BTreeMap<ChainId, Arc<Node>>> = Arc::new(BTreeMap::from([(CHAIN, Arc::clone(&node))]));
+        let oracle = pricing.sources.map(|sources| Arc::new(Oracle::new(Arc::clone(&book), Arc::clone(&nodes), &sources).unwrap()));
         let stop = CancellationToken::new();
         let doors = Arc::new(Doors::new(limits, stop.clone()));
         let state = ApiState {
             db: db.clone(),
             book: Arc::clone(&book),
-            nodes: Arc::new(nodes),
-            webhook_guard: loopback(),
-            doors: Arc::clone(&doors),
-            clock,
-        let book = ChainBook::parse(include_str!("../../chains.toml")).unwrap();
-        Self::pricing(rpc_url, connections_max, Pricing { book, sources: None, clock: daemon::now }).await
-    }
-
-    /// With sources of prices, or none, and a clock of its own.
-    pub(crate) async fn pricing(rpc_url: &str, connections_max: u32, pricing: Pricing) -> Self {
-        // Whoever was first is right.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let base = FreshDatabase::create().unwrap();
-        let limits = DatabaseLimits { connections_max, ..DatabaseLimits::default() };
-        let db = Database::connect(&base.url(APP), limits).await.unwrap();
-        let book = Arc::new(pricing.book);
-        let node = Arc::new(node_of(&[rpc_url]));
-        let nodes: Arc<BTreeMap<ChainId, Arc<Node>>> = Arc::new(BTreeMap::from([(CHAIN, Arc::clone(&node))]));
-        let oracle = pricing.sources.map(|sources| Arc::new(Oracle::new(Arc::clone(&book), Arc::clone(&nodes), &sources).unwrap()));
-        let state = ApiState {
-            db: db.clone(),
-            book: Arc::clone(&book),
             nodes,
             webhook_guard: loopback(),
+            doors: Arc::clone(&doors),
             oracle: oracle.clone(),
             clock: pricing.clock,
         };
@@ -176,8 +164,7 @@ impl ApiHouse {
         let ending = stop.clone().cancelled_owned();
         let server = tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(ending).await.unwrap() });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let house = Self { base, db, book, node, doors, stop, url, origin, http, server };
-        let house = Self { base, db, book, node, oracle, url, http, server };
+        let house = Self { base, db, book, node, doors, stop, oracle, url, origin, http, server };
         house.enrol().await;
         house.set_threshold(3).await;
         house.set(ThresholdKey::base(Gate::Release, CHAIN), 5).await;

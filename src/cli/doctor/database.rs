@@ -54,7 +54,7 @@ fn schema(report: &mut Report, tested: Result<(), SelfTestError>) -> bool {
             ("migrations", "install the newer amanatd that migrated this database; an older one cannot serve it")
         }
         SelfTestError::ChangedMigration { .. } => ("migrations", "this is another build's database: install the binary that made it"),
-        SelfTestError::Trigger { .. } | SelfTestError::Function { .. } => {
+        SelfTestError::Trigger { .. } | SelfTestError::Function { .. } | SelfTestError::Constraint { .. } | SelfTestError::Index { .. } => {
             ("guards", "a superuser changed it: find out who and why, run `amanatd verify`, and restore it as the migrations have it")
         }
     };

@@ -355,7 +355,7 @@ fn steps(way: &Way<'_>, now: time::OffsetDateTime, console: &Console) -> Vec<Ste
             "Release asked",
             at("payment.release_requested").filter(|_| asked),
             if asked {
-                format!("By {}.", way.payment.release_requested_by.as_deref().unwrap_or("the marketplace"))
+                "By the marketplace, or a resolver; who it was stands with the order.".to_owned()
             } else {
                 "The marketplace asks when the goods have arrived.".to_owned()
             },

@@ -30,6 +30,11 @@ impl Rate {
     fn step_nanos(self) -> i128 {
         NANOS / i128::from(self.per_second.max(1))
     }
+
+    /// How long an empty bucket takes to be full.
+    fn depth_nanos(self) -> i128 {
+        self.step_nanos() * i128::from(self.burst.max(1))
+    }
 }
 
 const NANOS: i128 = 1_000_000_000;
@@ -90,6 +95,8 @@ impl<K: Eq + Hash> Buckets<K> {
             all.retain(|_, full_at| *full_at > now);
         }
         let full_at = all.entry(key).or_insert(now);
+        // A clock that was set back must not shut anybody out for longer than an empty bucket does.
+        *full_at = (*full_at).clamp(now, now + self.rate.depth_nanos());
         match taken(self.rate, *full_at, now) {
             Ok(next) => {
                 *full_at = next;
@@ -105,12 +112,8 @@ impl<K: Eq + Hash> Buckets<K> {
 
 /// When the bucket is full again after one more call at `now`, or how many seconds there is none.
 fn taken(rate: Rate, full_at: i128, now: i128) -> Result<i128, u64> {
-    let step = rate.step_nanos();
-    let depth = step * i128::from(rate.burst.max(1));
-    // A clock that was set back must not shut anybody out for longer than an empty bucket does.
-    let full_at = full_at.clamp(now, now + depth);
-    let next = full_at + step;
-    let early = next - depth - now;
+    let next = full_at + rate.step_nanos();
+    let early = next - rate.depth_nanos() - now;
     if early <= 0 { Ok(next) } else { Err(u64::try_from((early + NANOS - 1) / NANOS).unwrap_or(u64::MAX)) }
 }
 

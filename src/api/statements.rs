@@ -57,7 +57,7 @@ pub(super) struct AskBalances {
     responses((status = 200, body = serde_json::Value), (status = 404, description = "not_found")),
     security(("token" = ["ledger:read"]))
 )]
-pub(super) async fn entries(
+pub(super) async fn statement(
     State(state): State<ApiState>,
     who: Authenticated,
     Query(asked): Query<AskStatement>,
@@ -86,7 +86,7 @@ pub(super) async fn entries(
     responses((status = 200, body = serde_json::Value)),
     security(("token" = ["ledger:read"]))
 )]
-pub(super) async fn balances(
+pub(super) async fn balances_at(
     State(state): State<ApiState>,
     who: Authenticated,
     Query(asked): Query<AskBalances>,

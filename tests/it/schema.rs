@@ -660,7 +660,7 @@ async fn y9_a_guard_that_is_off_is_named() {
     // Payments change, and none goes: entries name them without a foreign key.
     let kept = ["delete", "truncate"].map(|op| ("payments", format!("payments_no_{op}")));
     let triggers: Vec<(&str, String)> = guards.chain(kept).chain(posting.map(|(table, trigger)| (table, trigger.to_owned()))).collect();
-    assert_eq!(triggers.len(), 40);
+    assert_eq!(triggers.len(), 48);
     for (table, trigger) in &triggers {
         let definition: String = sqlx::query_scalar("select pg_get_triggerdef(oid) from pg_trigger where tgname = $1")
             .bind(trigger)

@@ -29,7 +29,7 @@ impl Seeded {
         let all = Rate { per_second: 100_000, burst: 1_000_000 };
         let limits = DoorLimits { token: all, address: all, ..DoorLimits::default() };
         let house = ApiHouse::start_with(limits, daemon::now).await;
-        let guard = house.user("first", UserRole::Guard).await;
+        let guard = house.user("first", UserRole::Admin).await;
         let token = house.token(&Scope::ALL, Some(guard), 1).await;
         let body = json!({
             "amount": "100.5", "currency": "USDC", "chain_id": 31337, "token": "USDC",

@@ -175,7 +175,8 @@ async fn w3_confirm_explain_says_why_and_fails_where_a_verdict_does_not_follow()
     let forged = "alter table transfer_verdicts disable trigger user; update transfer_verdicts set threshold = 1 where gate = 'credit'; \
          alter table transfer_verdicts enable always trigger transfer_verdicts_guard; \
          alter table transfer_verdicts enable always trigger transfer_verdicts_gate; \
-         alter table transfer_verdicts enable always trigger transfer_verdicts_follow";
+         alter table transfer_verdicts enable always trigger transfer_verdicts_follow; \
+         alter table transfer_verdicts enable always trigger transfer_verdicts_screen";
     way.api.base.sql(forged).unwrap();
     let ended = place.run(&["confirm", "explain", &id]);
     assert_eq!(ended.code, Some(1), "{ended:?}");

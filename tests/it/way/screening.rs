@@ -125,7 +125,7 @@ impl Way {
 
     async fn resolver(&self) -> amanatd::api::Client {
         let user = self.api.user("resolver", UserRole::Resolver).await;
-        self.api.client(&self.api.token(&[Scope::PaymentsRead, Scope::PaymentsWrite], Some(user), 1).await)
+        self.api.client(&self.api.token(&[Scope::PaymentsRead, Scope::PaymentsWrite, Scope::DisputesResolve], Some(user), 1).await)
     }
 
     async fn screenings(&self, state: &str) -> Vec<ScreeningView> {
@@ -224,7 +224,7 @@ async fn xs_a_hit_holds_its_money_and_nothing_else_until_a_resolver_frees_it() {
 
     // Nobody but a resolver, with a reason.
     let admin = way.api.user("admin", UserRole::Admin).await;
-    let admin = way.api.client(&way.api.token(&[Scope::PaymentsWrite], Some(admin), 1).await);
+    let admin = way.api.client(&way.api.token(&[Scope::DisputesResolve], Some(admin), 1).await);
     let resolver = way.resolver().await;
     for client in [&way.marketplace, &admin] {
         assert_eq!(code_of(client.decide_screening(held.id, &ruling("clear", "it is fine"), &key()).await), "forbidden");

@@ -186,8 +186,8 @@ pub(super) async fn list_credited_twice(connection: &mut PgConnection, after: i6
     Ok(Slice { wrong: wrong.take(20).collect(), next: rows.last().filter(|_| full).map(|row| row.id) })
 }
 
-/// What is wrong with signed transactions after an id: a nonce that has two of which neither replaces the other (S1), and what settled otherwise
-/// than it was approved (S5).
+/// What is wrong with signed transactions after an id: a nonce that has two of which neither replaces the other
+/// (S1), and what settled otherwise than it was approved (S5).
 #[derive(Debug)]
 pub(super) struct OutboundSlice {
     pub nonces: Vec<String>,

@@ -35,8 +35,10 @@ mod intents;
 mod ledger;
 mod limit;
 mod payments;
+mod policies;
 mod problem;
 mod quotes;
+mod replace;
 mod schema;
 mod screenings;
 mod server;
@@ -77,6 +79,8 @@ pub struct ApiState {
     pub book: Arc<ChainBook>,
     /// The chains that are configured, each with its node.
     pub nodes: Arc<BTreeMap<ChainId, Arc<Node>>>,
+    /// The most that any transaction may pay per gas, in wei; a chain's own cap may be lower.
+    pub max_fee_per_gas_max: u128,
     /// Where webhooks may go.
     pub webhook_guard: Guard,
     /// How much one caller may have.

@@ -1,10 +1,14 @@
 //! Officers' decisions, bound to an intent's digest.
 //!
-//! An approval names the digest and the revision it saw, so that a changed intent has none. Limits,
-//! allowlists and policies by amount join later; how many officers an intent needs is stored with it
-//! when it is planned.
+//! An approval names the digest and the revision it saw, so that a changed intent has none, and it counts for a
+//! time only: where one expires before a station has the intent, that becomes a new revision, and every approval
+//! is asked for anew. How many officers an intent needs, and how long an approval counts, is stored with it when
+//! it is planned.
 
 pub mod store;
+mod worker;
+
+pub use worker::Lapser;
 
 use crate::intent::IntentError;
 use crate::officer::UserRole;
@@ -33,7 +37,7 @@ pub enum ApprovalError {
     Db(#[from] crate::db::DbError),
     #[error("the token's bearer is not an officer; approvals come from admins and guards")]
     NotAnOfficer,
-    #[error("officer {officer} asked for intent {intent} and may not approve it too")]
+    #[error("officer {officer} asked for intent {intent}, or for its present fees, and may not approve it too")]
     OwnRequest { intent: IntentId, officer: UserId },
     #[error("intent {intent} is no longer what was shown; read it again and approve its present digest")]
     StaleDigest { intent: IntentId },

@@ -1,9 +1,12 @@
 //! Signed bytes on their way to a block: stored before the first send, sent again unchanged, followed
 //! until they are deep enough to settle.
 //!
-//! A retry is always the same bytes. An unclear answer never builds another transaction. Replacements
-//! with higher fees join later; they need the officer's device again.
+//! A retry is always the same bytes. An unclear answer never builds another transaction. What is stuck is
+//! replaced or cancelled by officers, on the device: another transaction at the same nonce, stored beside the
+//! first and linked to it. Only the newest is sent, each is watched, and whichever is mined settles.
 
+pub mod nonces;
+pub mod replace;
 pub mod store;
 mod worker;
 
@@ -13,7 +16,7 @@ use alloy::primitives::{Address, B256, Bytes, U256};
 use time::OffsetDateTime;
 
 use crate::db::DbError;
-use crate::intent::IntentError;
+use crate::intent::{FeeTerms, IntentError, IntentState};
 use crate::rpc::RpcError;
 use crate::screen::Hold;
 use crate::signing::{CheckError, RequestError};
@@ -32,6 +35,9 @@ pub struct Outbound {
     pub send_attempts: u32,
     pub last_sent_at: Option<OffsetDateTime>,
     pub included: Option<Inclusion>,
+    pub fees: FeeTerms,
+    /// Whether it is of a cancel, which goes before what it cancels.
+    pub is_cancel: bool,
 }
 
 /// The block that included a transaction, as last seen.
@@ -67,6 +73,16 @@ pub enum BroadcastError {
     Item { what: String, source: Box<BroadcastError> },
     #[error("intent {intent} is with station {station:?}; take it over only if that station is gone for good")]
     OtherStation { intent: IntentId, station: String },
+    #[error("approvals of intent {intent} have expired; officers must approve it again")]
+    ApprovalsExpired { intent: IntentId },
+    #[error("tx {tx_hash} used the nonce of intent {intent} already; nothing else can be signed for it")]
+    NonceUsed { intent: IntentId, tx_hash: B256 },
+    #[error("intent {intent} is being cancelled by {cancel}; it is not signed any more")]
+    BeingCancelled { intent: IntentId, cancel: IntentId },
+    #[error("intent {intent} is {state}: {remedy}")]
+    NotReplaceable { intent: IntentId, state: IntentState, remedy: &'static str },
+    #[error("{address} holds {held} wei and may have to pay {wanted}; send it coin first, or ask for lower fees")]
+    CannotPay { address: Address, held: U256, wanted: U256 },
     #[error("the receipt of tx {tx_hash} does not say what gas cost; use a node that reports effectiveGasPrice")]
     NoGasPrice { tx_hash: B256 },
     #[error("chain {0} is not configured")]
@@ -82,7 +98,15 @@ impl BroadcastError {
             Self::Rpc(error) => error.disposition(),
             Self::Intent(error) => error.disposition(),
             Self::Item { source, .. } => source.disposition(),
-            Self::Halted { .. } | Self::OnlyCredited { .. } | Self::Held { .. } | Self::OtherStation { .. } => Disposition::Skip,
+            Self::Halted { .. }
+            | Self::OnlyCredited { .. }
+            | Self::Held { .. }
+            | Self::OtherStation { .. }
+            | Self::ApprovalsExpired { .. }
+            | Self::NonceUsed { .. }
+            | Self::BeingCancelled { .. }
+            | Self::NotReplaceable { .. }
+            | Self::CannotPay { .. } => Disposition::Skip,
             Self::NoGasPrice { .. }
             | Self::Request { .. }
             | Self::NotApproved { .. }

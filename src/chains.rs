@@ -34,6 +34,9 @@ pub struct ChainSpec {
     pub release_threshold: Confirmations,
     /// How many stored blocks are compared with the node's when looking for a common ancestor.
     pub reorg_window: u32,
+    /// The most that a transaction of this chain may pay per gas, in wei; the configuration's maximum alone
+    /// where there is none.
+    pub max_fee_per_gas_max: Option<u128>,
     /// Where the chain's sanctions oracle answers `isSanctioned(address)`.
     pub sanctions_oracle: Option<Address>,
     pub tokens: Vec<TokenSpec>,
@@ -181,6 +184,11 @@ impl ChainSpec {
         Some((self.token_asset(token), AssetFacts { symbol: &token.symbol, decimals: token.decimals }))
     }
 
+    /// The most that a transaction may pay per gas, in wei: the lower of this chain's cap and everybody's.
+    pub fn fee_cap(&self, for_all: u128) -> u128 {
+        self.max_fee_per_gas_max.map_or(for_all, |own| own.min(for_all))
+    }
+
     /// Every listed symbol, the chain's own coin first.
     pub fn symbols(&self) -> Vec<&str> {
         std::iter::once(self.native.symbol.as_str()).chain(self.tokens.iter().map(|token| token.symbol.as_str())).collect()
@@ -228,6 +236,9 @@ impl ChainSpec {
         }
         if raw.reorg_window < 1 || raw.reorg_window > 100_000 {
             return Err(bad("reorg_window", raw.reorg_window.to_string(), "use 1 to 100000"));
+        }
+        if raw.max_fee_per_gas_gwei == Some(0) {
+            return Err(bad("max_fee_per_gas_gwei", "0".to_owned(), "use at least 1, or leave it out"));
         }
         let mut contracts = BTreeSet::new();
         let mut symbols = BTreeSet::new();
@@ -277,6 +288,7 @@ impl ChainSpec {
             confirmation_threshold,
             release_threshold,
             reorg_window: raw.reorg_window,
+            max_fee_per_gas_max: raw.max_fee_per_gas_gwei.map(|gwei| u128::from(gwei) * WEI_PER_GWEI),
             sanctions_oracle,
             tokens,
             feeds,
@@ -298,6 +310,7 @@ pub enum RecipientError {
 
 /// numeric(38,18) keeps 18 decimals, so an asset with more could not be stored exactly.
 const DECIMALS_MAX: u8 = 18;
+const WEI_PER_GWEI: u128 = 1_000_000_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -321,6 +334,7 @@ struct RawChain {
     confirmation_threshold: i64,
     release_threshold: i64,
     reorg_window: u32,
+    max_fee_per_gas_gwei: Option<u32>,
     sanctions_oracle: Option<String>,
     sequencer: Option<String>,
     #[serde(default)]
@@ -381,6 +395,15 @@ mod tests {
     }
 
     #[test]
+    fn n9_the_lower_of_both_fee_caps_counts() {
+        let book = ChainBook::parse(SHIPPED).unwrap();
+        let gwei =
+            |chain: u64, for_all: u128| book.get(ChainId::new(chain).unwrap()).unwrap().fee_cap(for_all * WEI_PER_GWEI) / WEI_PER_GWEI;
+        assert_eq!((gwei(1, 500), gwei(1, 100), gwei(8453, 500)), (300, 100, 20));
+        assert_eq!(gwei(31_337, 500), 500, "without its own, everybody's");
+    }
+
+    #[test]
     fn bad_books_are_refused_and_the_field_is_named() {
         let edit = |from: &str, to: &str| ChainBook::parse(&SHIPPED.replacen(from, to, 1)).unwrap_err();
         let chain_of = |error: &ChainBookError| error.to_string();
@@ -395,6 +418,7 @@ mod tests {
         assert!(matches!(edit("finality = \"finalized\"", "finality = \"soon\""), ChainBookError::Form(_)));
         assert!(matches!(edit("name = \"Ethereum\"", "name = \"Ethereum\"\ncolour = 1"), ChainBookError::Form(_)));
         assert!(matches!(edit("decimals = 6", "decimals = 19"), ChainBookError::Field { field: "token.decimals", .. }));
+        assert!(chain_of(&edit("max_fee_per_gas_gwei = 300", "max_fee_per_gas_gwei = 0")).contains("max_fee_per_gas_gwei = 0"));
         assert!(chain_of(&edit("sanctions_oracle = \"0x40C5", "sanctions_oracle = \"0x40c5")).contains("sanctions_oracle = 0x40c5"));
         assert!(matches!(edit("freeze_check = \"isBlackListed\"", "freeze_check = \"isFrozen\""), ChainBookError::Form(_)));
         assert!(matches!(ChainBook::parse(""), Err(ChainBookError::Empty)));

@@ -14,6 +14,7 @@ mod intents;
 mod oracle;
 mod payment;
 mod people;
+mod policy;
 mod quote;
 mod rescan;
 mod screen;
@@ -98,7 +99,16 @@ pub enum Command {
     /// Disputes: open one, list those that wait, resolve one.
     #[command(subcommand)]
     Dispute(payment::DisputeCommand),
-    /// Intents: list those that wait, approve one, give one up.
+    /// What may leave: the policy in force, a dry run, a proposal, and what it says of an intent.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Acts that take two officers: list, confirm, withdraw.
+    #[command(subcommand)]
+    Proposal(policy::ProposalCommand),
+    /// Listed destinations: list, add, remove.
+    #[command(subcommand)]
+    Destination(policy::DestinationCommand),
+    /// Intents: list those that wait, approve one, give one up; replace or cancel what is stuck.
     #[command(subcommand)]
     Intent(intents::IntentCommand),
     /// Webhooks: who is told of events, what was delivered, sending again.
@@ -180,6 +190,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Rescan(args) => rescan::run(args, &config()?).await,
         Command::Payment(command) => payment::run(command, || Ok(config()?)).await,
         Command::Dispute(command) => payment::run_dispute(command).await,
+        Command::Policy(command) => policy::run(command).await,
+        Command::Proposal(command) => policy::run_proposal(command).await,
+        Command::Destination(command) => policy::run_destination(command).await,
         Command::Intent(command) => intents::run(command).await,
         Command::Webhook(command) => webhook::run(command, &config()?).await,
         Command::Sign(args) => sign::run(args).await,

@@ -3,6 +3,9 @@
 
 pub mod store;
 
+/// Somebody else used a nonce of ours. What is told here and resumed by an officer halts nothing again.
+pub const FOREIGN_NONCE: &str = "chain.foreign_nonce";
+
 use crate::units::{ChainId, IntentId, PaymentId};
 
 /// A fact, named `noun.verb`, with what a reader needs to understand it.

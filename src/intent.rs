@@ -1,21 +1,25 @@
 //! Intents: money about to leave an address, planned from the ledger and held there.
 //!
 //! What an officer approves is the digest of everything that reaches the chain. The nonce is taken in
-//! the transaction that stores the intent, so no counter elsewhere can drift from it. A release or a refund
-//! pays a payout that was ordered; a dispute gives up those that nobody can have signed. Cancels have their
-//! kind already and are planned later.
+//! the transaction that stores the intent, so no counter elsewhere can drift from it. The policy is asked there
+//! too. A release or a refund pays a payout that was ordered; a dispute gives up those that nobody can have
+//! signed. A cancel is an officer's act.
 
 pub mod digest;
 mod dispute;
+pub mod judge;
 pub mod plan;
+pub mod raise;
 pub mod state;
 pub mod store;
 mod void;
 mod worker;
 
+pub use crate::policy::IntentKind;
 pub use dispute::open_dispute;
+pub use raise::RaiseError;
 pub use state::{Illegal, IntentEvent, IntentState};
-pub use void::void;
+pub use void::{give_back, void};
 pub use worker::{PlanPolicy, Planner};
 
 use alloy::primitives::{Address, B256};
@@ -26,36 +30,9 @@ use crate::db::DbError;
 use crate::escrow::EscrowError;
 use crate::ledger::LedgerError;
 use crate::payment::PaymentError;
+use crate::policy::PolicyError;
 use crate::rpc::RpcError;
-use crate::units::{ChainId, Disposition, IntentId, PaymentId, TokenAmount};
-
-/// `intent_kind`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
-#[sqlx(type_name = "intent_kind", rename_all = "lowercase")]
-pub enum IntentKind {
-    /// Deposit address to treasury.
-    Sweep,
-    /// Treasury to the seller.
-    Release,
-    /// Back to the buyer.
-    Refund,
-    /// Native coin from the gas address to a deposit address, so that it can be swept.
-    Fuel,
-    /// A zero transfer to self that takes another intent's nonce.
-    Cancel,
-}
-
-impl IntentKind {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Sweep => "sweep",
-            Self::Release => "release",
-            Self::Refund => "refund",
-            Self::Fuel => "fuel",
-            Self::Cancel => "cancel",
-        }
-    }
-}
+use crate::units::{ChainId, Disposition, IntentId, PaymentId, PolicyId, TokenAmount};
 
 /// The most an intent may pay for gas: frozen with it, because a person takes longer than a fee market.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,13 +60,33 @@ pub struct Intent {
     pub destination: Option<Uuid>,
     pub digest: B256,
     pub approvals_required: u8,
+    /// How long an approval of it counts.
+    pub approvals_expire_minutes: u32,
+    /// The policy it was planned under; it keeps it. `None` before there was any.
+    pub policy: Option<PolicyId>,
     pub requested_by: String,
+    /// Who asked for the present revision, where that is somebody else.
+    pub revised_by: Option<String>,
+    /// The newest revision of which signed bytes are stored.
+    pub signed_revision: Option<u32>,
+    /// The intent whose nonce a cancel takes.
+    pub cancels: Option<IntentId>,
     pub station: Option<String>,
 }
 
 impl Intent {
     pub fn chain(&self) -> ChainId {
         self.amount.asset.chain
+    }
+
+    /// Whether a signature of it may exist, here or on a device.
+    pub fn may_be_signed(&self) -> bool {
+        self.station.is_some() || self.signed_revision.is_some()
+    }
+
+    /// Whether a person asked for it, or for what it is now: they may not approve it.
+    pub fn was_asked_for_by(&self, name: &str) -> bool {
+        self.requested_by == name || self.revised_by.as_deref() == Some(name)
     }
 }
 
@@ -107,6 +104,10 @@ pub enum IntentError {
     Payment(#[from] PaymentError),
     #[error(transparent)]
     Escrow(#[from] EscrowError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error("intent {intent} cannot pay more")]
+    Raise { intent: IntentId, source: RaiseError },
     #[error("{what}: {source}")]
     Item { what: String, source: Box<IntentError> },
     #[error("the node wants {estimate} gas for a transfer, more than {max}; nothing is planned on its word")]
@@ -135,9 +136,10 @@ impl IntentError {
             Self::Account(error) => error.disposition(),
             Self::Ledger(error) => error.disposition(),
             Self::Payment(error) => error.disposition(),
+            Self::Policy(error) => error.disposition(),
             Self::Escrow(error) => error.disposition(),
             Self::Item { source, .. } => source.disposition(),
-            Self::Unknown(_) | Self::Illegal { .. } | Self::MayBeSigned(_) => Disposition::Skip,
+            Self::Raise { .. } | Self::Unknown(_) | Self::Illegal { .. } | Self::MayBeSigned(_) => Disposition::Skip,
             Self::ForeignNonce { .. } | Self::DigestMismatch(_) | Self::NoPayout(_) | Self::GasTooHigh { .. } => Disposition::Officer,
         }
     }

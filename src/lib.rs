@@ -28,6 +28,7 @@ pub mod ledger;
 pub mod escrow;
 
 // Money goes out.
+pub mod policy;
 pub mod intent;
 pub mod approval;
 pub mod signing;

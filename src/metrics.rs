@@ -27,6 +27,9 @@ pub struct Metrics {
     chain_final: IntGaugeVec,
     chain_internal_unread: IntGaugeVec,
     open_findings: IntGaugeVec,
+    policy_refusals: IntGaugeVec,
+    stuck: IntGaugeVec,
+    nonce_holes: IntGaugeVec,
     screening_held: IntGaugeVec,
     screening_waiting: IntGaugeVec,
     frozen_addresses: IntGaugeVec,
@@ -120,6 +123,18 @@ impl Metrics {
             "Accounts of which the chain holds another amount than the books explain.",
             &["chain"],
         );
+        let policy_refusals =
+            gauges("amanatd_policy_refused_outflows", "Outflows that are due and that the policy does not let leave now.", &["chain"]);
+        let stuck = gauges(
+            "amanatd_transactions_stuck",
+            "Nonces at which a transaction of ours has been out for 15 minutes and is in no block.",
+            &["chain"],
+        );
+        let nonce_holes = gauges(
+            "amanatd_nonce_holes",
+            "Nonces that nothing is signed for, while something signed above them has waited for 10 minutes.",
+            &["chain"],
+        );
         let screening_held = gauges(
             "amanatd_screening_held_transfers",
             "Credited transfers whose money is held: hit until a resolver decides, unavailable until a screener answers.",
@@ -178,7 +193,7 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let operations = Operations::new();
         let oracle = OracleMetrics::new();
-        let all: [Box<dyn prometheus::core::Collector>; 29] = [
+        let all: [Box<dyn prometheus::core::Collector>; 32] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
             Box::new(chain_scanned.clone()),
@@ -187,6 +202,9 @@ impl Metrics {
             Box::new(chain_final.clone()),
             Box::new(chain_internal_unread.clone()),
             Box::new(open_findings.clone()),
+            Box::new(policy_refusals.clone()),
+            Box::new(stuck.clone()),
+            Box::new(nonce_holes.clone()),
             Box::new(screening_held.clone()),
             Box::new(screening_waiting.clone()),
             Box::new(frozen_addresses.clone()),
@@ -229,6 +247,9 @@ impl Metrics {
             chain_final,
             chain_internal_unread,
             open_findings,
+            policy_refusals,
+            stuck,
+            nonce_holes,
             screening_held,
             screening_waiting,
             frozen_addresses,
@@ -302,6 +323,14 @@ impl Metrics {
 
     pub fn findings_seen(&self, chain: ChainId, open: u64) {
         self.open_findings.with_label_values(&[&chain.to_string()]).set(open.cast_signed());
+    }
+
+    /// Outflows that the policy refuses, transactions that are stuck, and holes in the nonces.
+    pub fn outflow_seen(&self, chain: ChainId, refused: u64, stuck: u64, holes: u64) {
+        let chain = chain.to_string();
+        self.policy_refusals.with_label_values(&[&chain]).set(refused.cast_signed());
+        self.stuck.with_label_values(&[&chain]).set(stuck.cast_signed());
+        self.nonce_holes.with_label_values(&[&chain]).set(holes.cast_signed());
     }
 
     pub fn screening_seen(&self, chain: ChainId, totals: ScreeningTotals) {
@@ -398,7 +427,15 @@ mod tests {
         metrics.account_seen("vault", 1_000_001);
         metrics.findings_seen(ChainId::new(1).unwrap(), 2);
         metrics.screening_seen(ChainId::new(1).unwrap(), ScreeningTotals { hits: 3, frozen: 4, ..ScreeningTotals::default() });
+        metrics.outflow_seen(ChainId::new(1).unwrap(), 1, 2, 3);
         let text = metrics.render();
+        for gauge in [
+            "amanatd_policy_refused_outflows{chain=\"1\"} 1",
+            "amanatd_transactions_stuck{chain=\"1\"} 2",
+            "amanatd_nonce_holes{chain=\"1\"} 3",
+        ] {
+            assert!(text.contains(gauge), "{gauge}");
+        }
         assert!(text.contains("amanatd_screening_held_transfers{chain=\"1\",outcome=\"hit\"} 3"));
         assert!(text.contains("amanatd_frozen_addresses{chain=\"1\"} 4"));
         assert!(text.contains("amanatd_reconcile_open_findings{chain=\"1\"} 2"));

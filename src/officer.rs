@@ -3,6 +3,7 @@
 //! A token is 32 random bytes shown once; only its SHA-256 is kept. Passkeys and sessions of people
 //! join when the console does.
 
+pub mod proposal;
 pub mod store;
 
 use std::fmt;
@@ -11,7 +12,7 @@ use std::str::FromStr;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
-use crate::units::{ApiTokenId, UserId};
+use crate::units::{ApiTokenId, Disposition, UserId};
 
 /// The marketplace's roles. Admins and guards are custody officers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
@@ -221,7 +222,28 @@ pub enum OfficerError {
     #[error("no live token named {0:?}")]
     UnknownToken(String),
     #[error(transparent)]
+    Proposal(#[from] proposal::ProposalError),
+    #[error(transparent)]
     Db(#[from] crate::db::DbError),
+}
+
+impl OfficerError {
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Db(error) => error.disposition(),
+            Self::Role(_)
+            | Self::Scope(_)
+            | Self::ApproverWithoutUser
+            | Self::NotAnOfficer { .. }
+            | Self::ResolverWithoutUser
+            | Self::NotAResolver { .. }
+            | Self::UnknownUser(_)
+            | Self::TokenNameTaken(_)
+            | Self::EmailTaken(_)
+            | Self::UnknownToken(_)
+            | Self::Proposal(_) => Disposition::Skip,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,15 +3,18 @@
 //! Two gates per chain. `credit` lets money count, `release` lets it leave again. Each has a base and, per
 //! asset, tiers: from so many base units on, so many blocks. A change takes effect at an instant that is
 //! never before it was written; what is in force at an instant is the newest row that has taken effect by
-//! then. Whoever acts on a value stores that row's id.
+//! then. Whoever acts on a value stores that row's id. Raising takes one person and acts at once; lowering takes
+//! two officers and a day.
 
 mod history;
+mod lowering;
 mod number;
 mod payment_default;
 pub mod store;
 mod threshold;
 
 pub use history::{Change, History, Reached};
+pub use lowering::{LOWERING_DELAY, Lowering, Outcome};
 pub use number::{NewNumber, NumberChange};
 pub use payment_default::{PaymentDefault, PaymentDefaults};
 pub use threshold::{Gate, ParseThresholdError, Threshold, ThresholdKey, Tier};
@@ -19,7 +22,8 @@ pub use threshold::{Gate, ParseThresholdError, Threshold, ThresholdKey, Tier};
 use time::OffsetDateTime;
 
 use crate::db::DbError;
-use crate::units::{Confirmations, Disposition, UserId};
+use crate::officer::OfficerError;
+use crate::units::{Confirmations, Disposition, ProposalId, UserId};
 
 /// The channel on which the database knocks when a setting was changed. What changed is read, not told.
 pub const CHANGED: &str = "amanat_settings";
@@ -62,6 +66,15 @@ pub enum SettingsError {
     NoBase(ThresholdKey),
     #[error("there is no tier {0} to switch off; `amanatd threshold list` shows those there are")]
     NoTier(ThresholdKey),
+    #[error(transparent)]
+    Officer(#[from] OfficerError),
+    #[error(
+        "{key} would fall from {from} to {to}: that takes two officers and {hours} hours; propose it with an officer's token, and another confirms it",
+        from = .from, to = blocks(*.to), hours = LOWERING_DELAY.whole_hours()
+    )]
+    Lowers { key: ThresholdKey, from: Confirmations, to: Option<Confirmations> },
+    #[error("proposal {0} is no threshold that this version reads")]
+    Proposal(ProposalId),
     #[error("{which} is 0 to {}, not {value}", which.largest())]
     Bounds { which: PaymentDefault, value: i64 },
     #[error("{field} has {found} characters; give it 1 to {max}")]
@@ -72,11 +85,21 @@ impl SettingsError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Db(error) => error.disposition(),
-            Self::Past { .. } | Self::BaseOff(_) | Self::NoBase(_) | Self::NoTier(_) | Self::Bounds { .. } | Self::Length { .. } => {
-                Disposition::Skip
-            }
+            Self::Officer(error) => error.disposition(),
+            Self::Proposal(_) => Disposition::Officer,
+            Self::Lowers { .. }
+            | Self::Past { .. }
+            | Self::BaseOff(_)
+            | Self::NoBase(_)
+            | Self::NoTier(_)
+            | Self::Bounds { .. }
+            | Self::Length { .. } => Disposition::Skip,
         }
     }
+}
+
+fn blocks(blocks: Option<Confirmations>) -> String {
+    blocks.map_or_else(|| "off".to_owned(), |blocks| blocks.to_string())
 }
 
 impl ChangeNote {

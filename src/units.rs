@@ -15,6 +15,6 @@ pub use amount::{AmountError, ParseAmountError, TokenAmount, format_units, group
 pub use asset::{Asset, AssetId, ChainId, ParseAssetError, parse_address};
 pub use block::{BlockNumber, BlockRef, Confirmations, ConfirmationsError, Depth, depth_of};
 pub use currency::Currency;
-pub use id::{ApiTokenId, IntentId, LedgerAccountId, LedgerEntryId, PaymentId, TransferId, TrezorAccountId, UserId};
+pub use id::{ApiTokenId, IntentId, LedgerAccountId, LedgerEntryId, PaymentId, PolicyId, ProposalId, TransferId, TrezorAccountId, UserId};
 pub use price::{BPS, Decimal18, MicroBps, Price, PriceError, Toward, UsdRate, mul_div, narrow, pow10, wide_div};
 pub use work::{Disposition, Outcomes, Progress};

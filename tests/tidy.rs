@@ -23,6 +23,7 @@ const IO_FILES: &[(&str, &str)] = &[
     ("src/escrow/dispute.rs", "commands of several stores, each in the transaction of whoever gives it"),
     ("src/escrow/order.rs", "commands of several stores, each in the transaction of whoever gives it"),
     ("src/intent/dispute.rs", "a command of several stores, in the transaction of whoever gives it"),
+    ("src/intent/judge.rs", "a command of several stores, in the transaction that stores an intent"),
     ("src/intent/void.rs", "a command of several stores, in the transaction of whoever gives it"),
     ("src/quote/source/http.rs", "asks venues over HTTP, each with limits of its own; what their answers mean is read beside it, purely"),
     ("src/scan/catch_up.rs", "the reading half of the scanner's worker, in ranges"),
@@ -48,6 +49,8 @@ const RAW_FIELDS: &[(&str, &str, &str)] = &[
     ("src/quote/source/nobitex.rs", "status", "the wire form of a venue's answer; it is compared with one word and goes no further"),
     ("src/quote/vectors.rs", "amount", "the wire form of a file of vectors; it is parsed where it is read"),
     ("src/payment/draft.rs", "chain_id", "a draft is what was asked; checking it gives the ChainId"),
+    ("src/policy/destination.rs", "chain", "the text that is stored and hashed, with the number as it is written"),
+    ("src/policy/document.rs", "chain", "the policy's text is parsed here; reading it gives the ChainId"),
     ("src/payment/draft.rs", "amount", "in the buyer's currency, kept as asked; what is due is a TokenAmount"),
 ];
 

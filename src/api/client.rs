@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use alloy::primitives::{B256, Bytes};
+use alloy::primitives::{Address, B256, Bytes};
 use reqwest::{Method, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -11,11 +11,13 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::wire::{
-    AcceptPayment, ApproveIntent, ChainView, ClaimIntent, CreatePayment, DecideScreening, DeclineIntent, DisputeView, EndQuarantine,
-    EntryPage, FindingPage, IntentView, OpenDispute, PaymentPage, PaymentView, ProblemView, Reconciliation, RefundPayment, ReleasePayment,
-    ResolveDispute, ScreeningPage, ScreeningView, SetThreshold, SigningQueue, SubmitSignature, ThresholdView, ThresholdsView, VoidIntent,
+    AcceptPayment, ApproveIntent, CancelIntent, ChainView, CheckPolicy, CheckedPolicy, ClaimIntent, ConfirmProposal, CreatePayment,
+    DecideScreening, DeclineIntent, DisputeView, EndQuarantine, EntryPage, ExplainedIntent, FindingPage, IntentView, ListedDestination,
+    OpenDispute, PaymentPage, PaymentView, PolicyView, ProblemView, ProposalView, ProposeDestination, ProposePolicy, Reconciliation,
+    RefundPayment, RefusalView, ReleasePayment, ReplaceIntent, ResolveDispute, ScreeningPage, ScreeningView, SetThreshold, SigningQueue,
+    SubmitSignature, ThresholdOutcome, ThresholdsView, VoidIntent, WithReason,
 };
-use crate::units::{ChainId, IntentId, PaymentId};
+use crate::units::{ChainId, IntentId, PaymentId, ProposalId};
 
 /// A caller of one daemon with one token.
 #[derive(Clone, Debug)]
@@ -157,6 +159,65 @@ impl Client {
         self.write(&format!("/v1/intents/{id}/void"), &VoidIntent { reason: reason.to_owned() }, &new_key()).await
     }
 
+    /// Without fees: what displaces the transaction that is out, and what the market asks for.
+    pub async fn replace(&self, id: IntentId, asked: &ReplaceIntent) -> Result<IntentView, ClientError> {
+        self.write(&format!("/v1/intents/{id}/replacement"), asked, &new_key()).await
+    }
+
+    /// The cancel, which is an intent of its own.
+    pub async fn cancel_intent(&self, id: IntentId, asked: &CancelIntent) -> Result<IntentView, ClientError> {
+        self.write(&format!("/v1/intents/{id}/cancel"), asked, &new_key()).await
+    }
+
+    pub async fn explain_policy(&self, id: IntentId) -> Result<ExplainedIntent, ClientError> {
+        self.read(&format!("/v1/intents/{id}/policy")).await
+    }
+
+    pub async fn policies(&self) -> Result<Vec<PolicyView>, ClientError> {
+        self.read("/v1/policies").await
+    }
+
+    pub async fn propose_policy(&self, asked: &ProposePolicy) -> Result<ProposalView, ClientError> {
+        self.write("/v1/policies", asked, &new_key()).await
+    }
+
+    pub async fn check_policy(&self, asked: &CheckPolicy) -> Result<CheckedPolicy, ClientError> {
+        self.write("/v1/policies/check", asked, &new_key()).await
+    }
+
+    pub async fn refusals(&self) -> Result<Vec<RefusalView>, ClientError> {
+        self.read("/v1/policies/refusals").await
+    }
+
+    /// Those that wait, or all.
+    pub async fn proposals(&self, all: bool) -> Result<Vec<ProposalView>, ClientError> {
+        self.read(if all { "/v1/proposals?state=all" } else { "/v1/proposals" }).await
+    }
+
+    pub async fn proposal(&self, id: ProposalId) -> Result<ProposalView, ClientError> {
+        self.read(&format!("/v1/proposals/{id}")).await
+    }
+
+    pub async fn confirm(&self, id: ProposalId, digest: B256) -> Result<ProposalView, ClientError> {
+        self.write(&format!("/v1/proposals/{id}/confirm"), &ConfirmProposal { digest }, &new_key()).await
+    }
+
+    pub async fn withdraw(&self, id: ProposalId, reason: &str) -> Result<ProposalView, ClientError> {
+        self.write(&format!("/v1/proposals/{id}/withdraw"), &WithReason { reason: reason.to_owned() }, &new_key()).await
+    }
+
+    pub async fn destinations(&self) -> Result<Vec<ListedDestination>, ClientError> {
+        self.read("/v1/destinations").await
+    }
+
+    pub async fn propose_destination(&self, asked: &ProposeDestination) -> Result<ProposalView, ClientError> {
+        self.write("/v1/destinations", asked, &new_key()).await
+    }
+
+    pub async fn remove_destination(&self, chain: ChainId, address: Address, reason: &str) -> Result<ListedDestination, ClientError> {
+        self.write(&format!("/v1/destinations/{chain}/{address}/remove"), &WithReason { reason: reason.to_owned() }, &new_key()).await
+    }
+
     pub async fn claim(&self, id: IntentId, claim: &ClaimIntent) -> Result<IntentView, ClientError> {
         self.write(&format!("/v1/intents/{id}/claim"), claim, &new_key()).await
     }
@@ -178,7 +239,7 @@ impl Client {
         self.read(&format!("/v1/chains/{chain}/thresholds")).await
     }
 
-    pub async fn set_threshold(&self, chain: ChainId, change: &SetThreshold, key: &str) -> Result<ThresholdView, ClientError> {
+    pub async fn set_threshold(&self, chain: ChainId, change: &SetThreshold, key: &str) -> Result<ThresholdOutcome, ClientError> {
         self.write(&format!("/v1/chains/{chain}/thresholds"), change, key).await
     }
 

@@ -85,6 +85,18 @@ codes! {
     QuotedTooOften "quoted_too_often" CONFLICT STATE, "the payment has as many quotes as are allowed; create another";
     QuoteLives "quote_lives" CONFLICT STATE, "the quote is still honoured";
     NotPriced "not_priced" CONFLICT STATE, "a payment in its own token needs no quote";
+    ApprovalsExpired "approvals_expired" CONFLICT STATE, "its approvals expired before a station had it; it is approved anew";
+    NonceUsed "nonce_used" CONFLICT STATE, "the chain has used the nonce; what used it settles or is looked into";
+    BeingCancelled "being_cancelled" CONFLICT STATE, "a cancel was asked for; the intent is signed no more";
+    NotReplaceable "not_replaceable" CONFLICT STATE, "nothing at the nonce can be replaced or cancelled in this state; the text says what to do";
+    CannotPay "cannot_pay" CONFLICT STATE, "the address holds less of the chain's coin than this can cost";
+    Fees "fees" CONFLICT STATE, "the fees displace nothing, or are above the chain's cap";
+    Lowers "lowers" CONFLICT STATE, "a lower threshold takes two officers; propose it with an officer's token";
+    Officer "officer" CONFLICT STATE, "people or tokens cannot be changed like this";
+    Decided "decided" CONFLICT STATE, "the proposal was confirmed or withdrawn before";
+    ProposalDead "proposal_dead" CONFLICT STATE, "nobody confirmed it in time, or who proposed it is no officer any more; propose it anew";
+    OtherSubject "other_subject" CONFLICT STATE, "the proposal is about something else";
+    PolicyRefused "policy_refused" CONFLICT STATE, "the policy in force does not let it leave";
     WebhookState "webhook_state" CONFLICT STATE, "the endpoint is disabled already, or not disabled";
     NoBase "no_base" CONFLICT STATE, "a tier needs a base threshold under it";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE UNREADABLE, "a body may have 64 KiB";

@@ -293,7 +293,7 @@ pub(super) async fn signing_queue(State(state): State<ApiState>, who: Authentica
     Ok(axum::Json(SigningQueue { accounts, intents }))
 }
 
-fn intent_id(text: &str) -> Result<IntentId, Problem> {
+pub(super) fn intent_id(text: &str) -> Result<IntentId, Problem> {
     text.parse().map_err(|_| Problem::not_found(format!("no intent {:?}", text.chars().take(64).collect::<String>())))
 }
 
@@ -305,7 +305,7 @@ async fn views(connection: &mut PgConnection, intents: &[Intent], book: &ChainBo
     Ok(found)
 }
 
-async fn view(connection: &mut PgConnection, intent: &Intent, book: &ChainBook) -> Result<IntentView, Problem> {
+pub(super) async fn view(connection: &mut PgConnection, intent: &Intent, book: &ChainBook) -> Result<IntentView, Problem> {
     let facts = book
         .asset(intent.amount.asset)
         .ok_or_else(|| Problem::unavailable(format!("{} is no longer listed in chains.toml", intent.amount.asset)))?;
@@ -339,6 +339,10 @@ async fn view(connection: &mut PgConnection, intent: &Intent, book: &ChainBook) 
         digest: intent.digest,
         approvals,
         approvals_required: intent.approvals_required,
+        approvals_expire_minutes: intent.approvals_expire_minutes,
+        policy_id: intent.policy.map(|policy| policy.0),
+        revised_by: intent.revised_by.clone(),
+        cancels: intent.cancels,
         tx_hash,
     })
 }

@@ -14,7 +14,10 @@ use crate::broadcast::BroadcastError;
 use crate::db::DbError;
 use crate::escrow::EscrowError;
 use crate::intent::IntentError;
+use crate::officer::OfficerError;
+use crate::officer::proposal::ProposalError;
 use crate::payment::{FieldError, PaymentError};
+use crate::policy::PolicyError;
 use crate::quote::{QuoteError, Refusal};
 use crate::reconcile::ReconcileError;
 use crate::screen::ScreenError;
@@ -279,6 +282,8 @@ impl From<IntentError> for Problem {
             IntentError::Db(error) => error.into(),
             IntentError::Account(error) => error.into(),
             IntentError::Payment(error) => error.into(),
+            IntentError::Policy(error) => error.into(),
+            IntentError::Raise { .. } => Self::conflict(Code::Fees, error.to_string()),
             IntentError::Escrow(error) => error.into(),
             IntentError::Unknown(id) => Self::not_found(format!("no intent {id}")),
             IntentError::Illegal { intent, source } => Self::conflict(Code::IntentState, format!("intent {intent}: {source}")),
@@ -333,10 +338,15 @@ impl From<BroadcastError> for Problem {
         match error {
             BroadcastError::Db(error) => error.into(),
             BroadcastError::Intent(error) => error.into(),
+            BroadcastError::ApprovalsExpired { .. } => Self::conflict(Code::ApprovalsExpired, error.to_string()),
+            BroadcastError::NonceUsed { .. } => Self::conflict(Code::NonceUsed, error.to_string()),
+            BroadcastError::BeingCancelled { .. } => Self::conflict(Code::BeingCancelled, error.to_string()),
+            BroadcastError::NotReplaceable { .. } => Self::conflict(Code::NotReplaceable, error.to_string()),
+            BroadcastError::CannotPay { .. } => Self::conflict(Code::CannotPay, error.to_string()),
             BroadcastError::Halted { .. } => Self::conflict(Code::OutflowHalted, error.to_string()),
-            BroadcastError::Held { .. } => Self::conflict(Code::Held, error.to_string()),
             BroadcastError::OnlyCredited { .. } => Self::conflict(Code::OnlyCredited, error.to_string()),
             BroadcastError::OtherStation { .. } => Self::conflict(Code::OtherStation, error.to_string()),
+            BroadcastError::Held { .. } => Self::conflict(Code::Held, error.to_string()),
             BroadcastError::NotApproved { intent, source } => {
                 tracing::error!(intent.id = %intent, error = &*source as &dyn std::error::Error, "a station sent a signature over something else");
                 Self::field("raw", "", format!("not what was approved for intent {intent}: {source}"))
@@ -364,6 +374,50 @@ impl From<ReconcileError> for Problem {
     }
 }
 
+impl From<OfficerError> for Problem {
+    fn from(error: OfficerError) -> Self {
+        let said = error.to_string();
+        let refused = match error {
+            OfficerError::Db(error) => return error.into(),
+            OfficerError::Proposal(refused) => refused,
+            OfficerError::UnknownUser(_) | OfficerError::UnknownToken(_) => return Self::not_found(said),
+            OfficerError::Role(_)
+            | OfficerError::Scope(_)
+            | OfficerError::ApproverWithoutUser
+            | OfficerError::NotAnOfficer { .. }
+            | OfficerError::ResolverWithoutUser
+            | OfficerError::NotAResolver { .. }
+            | OfficerError::TokenNameTaken(_)
+            | OfficerError::EmailTaken(_) => return Self::conflict(Code::Officer, said),
+        };
+        match refused {
+            ProposalError::NotAnOfficer | ProposalError::OwnProposal(_) => Self::forbidden(said),
+            ProposalError::Unknown(_) => Self::not_found(said),
+            ProposalError::Decided(_) => Self::conflict(Code::Decided, said),
+            ProposalError::StaleDigest(_) => Self::conflict(Code::StaleDigest, said),
+            ProposalError::Dead(_) | ProposalError::ProposerLeft(_) => Self::conflict(Code::ProposalDead, said),
+            ProposalError::OtherSubject { .. } => Self::conflict(Code::OtherSubject, said),
+            ProposalError::Reason { found } => Self::field("reason", format!("{found} characters"), said),
+            ProposalError::Past { asked, .. } => Self::field("effective_at", asked.format(&Rfc3339).unwrap_or_default(), said),
+        }
+    }
+}
+
+impl From<PolicyError> for Problem {
+    fn from(error: PolicyError) -> Self {
+        let said = error.to_string();
+        match error {
+            PolicyError::Db(error) => error.into(),
+            PolicyError::Officer(error) => error.into(),
+            PolicyError::Document(_) => Self::field("document", "", said),
+            PolicyError::Refused { .. } => Self::conflict(Code::PolicyRefused, said),
+            PolicyError::NotListed(_) => Self::not_found(said),
+            PolicyError::Own(address) => Self::field("address", address.to_string(), said),
+            PolicyError::Label { found } => Self::field("label", format!("{found} characters"), said),
+        }
+    }
+}
+
 impl From<WebhookError> for Problem {
     fn from(error: WebhookError) -> Self {
         let said = error.to_string();
@@ -382,6 +436,9 @@ impl From<SettingsError> for Problem {
         let problem = error.to_string();
         match error {
             SettingsError::Db(error) => error.into(),
+            SettingsError::Officer(error) => error.into(),
+            SettingsError::Lowers { .. } => Self::conflict(Code::Lowers, problem),
+            SettingsError::Proposal(_) => Self::internal(),
             SettingsError::Past { asked, .. } => Self::field("effective_at", asked.format(&Rfc3339).unwrap_or_default(), problem),
             SettingsError::Length { field, found, .. } => Self::field(field, format!("{found} characters"), problem),
             SettingsError::Bounds { which, value } => Self::field(which.name(), value.to_string(), problem),

@@ -19,7 +19,10 @@ use utoipa_axum::routes;
 
 use super::auth::Unauthenticated;
 use super::problem::Problem;
-use super::{ApiState, document, escrow, feed, held, intents, ledger, payments, quotes, screenings, statements, thresholds, webhooks};
+use super::{
+    ApiState, document, escrow, feed, held, intents, ledger, payments, policies, quotes, replace, screenings, statements, thresholds,
+    webhooks,
+};
 
 /// Larger bodies are refused unread.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -55,7 +58,19 @@ pub(super) fn routes(base: OpenApi) -> OpenApiRouter<ApiState> {
         .routes(routes!(intents::submit_signature))
         .routes(routes!(intents::decline))
         .routes(routes!(intents::void))
+        .routes(routes!(replace::replace))
+        .routes(routes!(replace::cancel))
+        .routes(routes!(policies::explain))
         .routes(routes!(intents::signing_queue))
+        .routes(routes!(policies::list, policies::propose))
+        .routes(routes!(policies::check))
+        .routes(routes!(policies::refusals))
+        .routes(routes!(policies::proposals))
+        .routes(routes!(policies::proposal))
+        .routes(routes!(policies::confirm))
+        .routes(routes!(policies::withdraw))
+        .routes(routes!(policies::destinations, policies::propose_destination))
+        .routes(routes!(policies::remove_destination))
         .routes(routes!(ledger::chains))
         .routes(routes!(thresholds::list, thresholds::set))
         .routes(routes!(thresholds::history))

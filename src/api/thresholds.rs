@@ -8,11 +8,12 @@ use axum::response::Response;
 use super::ApiState;
 use super::auth::Authenticated;
 use super::idempotency::read_write;
+use super::policies;
 use super::problem::Problem;
-use super::wire::{SetThreshold, ThresholdView, ThresholdsView};
+use super::wire::{SetThreshold, ThresholdOutcome, ThresholdView, ThresholdsView};
 use crate::chains::{ChainBook, ChainSpec};
 use crate::officer::Scope;
-use crate::settings::{self, Change, ChangeNote, Gate, NewChange, ThresholdKey, Tier};
+use crate::settings::{self, Change, ChangeNote, Gate, NewChange, Outcome, ThresholdKey, Tier};
 use crate::units::{AssetId, Confirmations, format_units, parse_units};
 
 /// Thresholds in force and coming
@@ -67,10 +68,12 @@ pub(super) async fn history(
 }
 
 /// Change a threshold
+///
+/// A lower one is proposed: another officer confirms it, and it takes a day.
 #[utoipa::path(
     post, path = "/v1/chains/{chain}/thresholds", tag = "thresholds",
     request_body = SetThreshold,
-    responses((status = 201, body = ThresholdView), (status = 404, description = "not_found"), (status = 409, description = "no_base")),
+    responses((status = 201, body = ThresholdOutcome), (status = 404, description = "not_found"), (status = 409, description = "no_base")),
     security(("officer" = ["intents:approve"]))
 )]
 pub(super) async fn set(
@@ -81,14 +84,21 @@ pub(super) async fn set(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let (caller, user) = who.require_officer(Scope::IntentsApprove)?;
+    let caller = caller.clone();
     let spec = chain_of(&state.book, &chain)?;
-    let (write, asked) = read_write::<SetThreshold>(caller, format!("POST /v1/chains/{}/thresholds", spec.id), &headers, &body)?;
+    let (write, asked) = read_write::<SetThreshold>(&caller, format!("POST /v1/chains/{}/thresholds", spec.id), &headers, &body)?;
     let change = read(asked, spec, ChangeNote { changed_by: caller.name(), user: Some(user), reason: String::new() })?;
     let book = state.book.clone();
     write
         .once(&state, StatusCode::CREATED, move |connection| {
             Box::pin(async move {
-                let change = settings::store::set(connection, &change).await?;
+                let change = match settings::store::change(connection, &change, &caller).await? {
+                    Outcome::Set(change) => change,
+                    // Lower: another officer confirms it, and then it takes a day.
+                    Outcome::Proposed(proposal) => {
+                        return Ok(ThresholdOutcome::Proposed { proposal: Box::new(policies::proposal_view(&proposal, &book)) });
+                    }
+                };
                 tracing::info!(
                     chain.id = change.key.chain.get(),
                     gate = change.key.gate.name(),
@@ -96,7 +106,7 @@ pub(super) async fn set(
                     row = change.id,
                     "threshold changed"
                 );
-                Ok(view(&change, &book))
+                Ok(ThresholdOutcome::Set(Box::new(view(&change, &book))))
             })
         })
         .await
@@ -128,16 +138,16 @@ fn read(asked: SetThreshold, spec: &ChainSpec, note: ChangeNote) -> Result<NewCh
     Ok(NewChange { key, blocks, effective_at: asked.effective_at, note: ChangeNote { reason: asked.reason, ..note } })
 }
 
-fn chain_of<'a>(book: &'a ChainBook, text: &str) -> Result<&'a ChainSpec, Problem> {
+pub(super) fn chain_of<'a>(book: &'a ChainBook, text: &str) -> Result<&'a ChainSpec, Problem> {
     let chain = text.parse().ok().and_then(|chain| book.get(chain));
     chain.ok_or_else(|| Problem::not_found(format!("no chain {:?} in chains.toml", shorten(text))))
 }
 
-fn shorten(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     text.chars().take(100).collect()
 }
 
-fn view(change: &Change, book: &ChainBook) -> ThresholdView {
+pub(super) fn view(change: &Change, book: &ChainBook) -> ThresholdView {
     let tier = change.key.tier.map(|tier| {
         let asset = AssetId { chain: change.key.chain, asset: tier.asset };
         match book.asset(asset) {

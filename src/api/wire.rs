@@ -373,6 +373,18 @@ pub struct IntentView {
     pub digest: B256,
     pub approvals: u8,
     pub approvals_required: u8,
+    /// How long an approval counts.
+    #[serde(default)]
+    pub approvals_expire_minutes: u32,
+    /// The policy it was planned under.
+    #[serde(default)]
+    pub policy_id: Option<i64>,
+    /// Who asked for its present fees, where they were raised.
+    #[serde(default)]
+    pub revised_by: Option<String>,
+    /// The intent whose nonce a cancel takes: part of the digest.
+    #[serde(default)]
+    pub cancels: Option<IntentId>,
     #[schema(value_type = Option<HashText>)]
     pub tx_hash: Option<B256>,
 }
@@ -438,6 +450,230 @@ impl DeclineIntent {
 #[schema(example = json!({"reason": "the seller asked for another address"}))]
 pub struct VoidIntent {
     pub reason: String,
+}
+
+/// `POST /v1/intents/{id}/replacement`. Without fees, those that displace what is out there and that the market
+/// asks for now.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "max_fee_per_gas": "60000000000", "max_priority_fee_per_gas": "2000000000" }))]
+pub struct ReplaceIntent {
+    /// In wei; with the other or not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_fee_per_gas: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_priority_fee_per_gas: Option<String>,
+}
+
+/// `POST /v1/intents/{id}/cancel`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "reason": "another address" }))]
+pub struct CancelIntent {
+    pub reason: String,
+    /// Fees as in [`ReplaceIntent`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_fee_per_gas: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_priority_fee_per_gas: Option<String>,
+}
+
+/// A change that takes two officers.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ProposalView {
+    pub id: i64,
+    /// policy, destination or threshold
+    pub subject: String,
+    /// What it says, for people.
+    pub lines: Vec<String>,
+    /// The text that is decided about.
+    pub body: String,
+    /// SHA-256 of the text.
+    #[schema(value_type = HashText)]
+    pub digest: B256,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub effective_at: Option<OffsetDateTime>,
+    pub proposed_by: Uuid,
+    pub reason: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// open, confirmed or withdrawn
+    pub state: String,
+    pub decided_by: Option<Uuid>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub decided_at: Option<OffsetDateTime>,
+}
+
+/// `POST /v1/proposals/{id}/confirm`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "digest": "0x3f1c0b6e0f0a1a7c5f3d7c3ad1f6a0a4c8a4de4a0ec8f7f9a1b4a7d1f0c2b3e4" }))]
+pub struct ConfirmProposal {
+    /// The digest of the text the officer saw.
+    #[schema(value_type = HashText)]
+    pub digest: B256,
+}
+
+/// `POST /v1/proposals/{id}/withdraw`, and `POST /v1/destinations/{chain}/{address}/remove`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "reason": "contract ended" }))]
+pub struct WithReason {
+    pub reason: String,
+}
+
+/// `POST /v1/policies`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "document": "[[rule]]\nname = \"inside\"\nkinds = [\"sweep\"]\nchain = 1\nasset = \"USDC\"\napprovals = 1\n", "reason": "first rules" }))]
+pub struct ProposePolicy {
+    /// The policy, in TOML.
+    pub document: String,
+    /// At once when absent.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub effective_at: Option<OffsetDateTime>,
+    pub reason: String,
+}
+
+/// A policy that two officers made.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PolicyView {
+    pub id: i64,
+    /// in force, coming, or past
+    pub state: String,
+    pub lines: Vec<String>,
+    #[schema(value_type = HashText)]
+    pub digest: B256,
+    #[serde(with = "time::serde::rfc3339")]
+    pub effective_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    pub proposed_by: Uuid,
+    pub confirmed_by: Uuid,
+    pub reason: String,
+}
+
+/// `POST /v1/policies/check`: what a policy would say. Nothing is stored.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "document": "[[rule]]\nname = \"inside\"\nkinds = [\"sweep\"]\nchain = 1\nasset = \"USDC\"\napprovals = 1\n", "last": 100 }))]
+pub struct CheckPolicy {
+    /// The policy, in TOML.
+    pub document: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outflow: Option<OutflowAsked>,
+    /// How many of the newest intents to try it on; at most 1000.
+    #[serde(default)]
+    pub last: u32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutflowAsked {
+    pub kind: String,
+    pub chain_id: u64,
+    /// A symbol of the chain.
+    pub asset: String,
+    pub amount: String,
+    pub to_address: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CheckedPolicy {
+    pub lines: Vec<String>,
+    #[schema(value_type = HashText)]
+    pub digest: B256,
+    pub outflow: Option<VerdictView>,
+    /// Oldest first.
+    pub replayed: Vec<ReplayView>,
+}
+
+/// What a policy says of an outflow, and which rules it rests on.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct VerdictView {
+    pub allowed: bool,
+    pub approvals: Option<u8>,
+    pub approvals_expire_minutes: Option<u32>,
+    pub lines: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ReplayView {
+    pub intent_id: IntentId,
+    pub kind: String,
+    pub chain_id: u64,
+    pub amount: String,
+    pub allowed: bool,
+    pub approvals: Option<u8>,
+    /// What it took.
+    pub approvals_required: u8,
+    pub reasons: Vec<String>,
+}
+
+/// `GET /v1/intents/{id}/policy`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ExplainedIntent {
+    pub intent_id: IntentId,
+    pub policy_id: Option<i64>,
+    pub approvals_required: u8,
+    pub approvals_expire_minutes: u32,
+    /// What that policy says now, with the intent itself left out of what has left.
+    pub verdict: Option<VerdictView>,
+    pub lines: Vec<String>,
+}
+
+/// An outflow that is due and may not leave.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RefusalView {
+    pub kind: String,
+    pub payment_id: PaymentId,
+    pub chain_id: u64,
+    pub amount: String,
+    #[schema(value_type = AddressText)]
+    pub to_address: Address,
+    pub policy_id: i64,
+    pub reasons: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub first_seen_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub last_seen_at: OffsetDateTime,
+}
+
+/// `POST /v1/destinations`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "chain_id": 1, "address": "0x3333333333333333333333333333333333333333", "label": "Seller", "reason": "contract of May" }))]
+pub struct ProposeDestination {
+    pub chain_id: u64,
+    pub address: String,
+    pub label: String,
+    pub reason: String,
+}
+
+/// A listed destination.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ListedDestination {
+    pub chain_id: u64,
+    #[serde(serialize_with = "checksummed")]
+    #[schema(value_type = AddressText)]
+    pub address: Address,
+    pub label: String,
+    pub allowed: bool,
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: OffsetDateTime,
+    /// When the policy in force lets money go there; absent without a policy.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub cools_until: Option<OffsetDateTime>,
+    pub changed_by: Uuid,
+    pub reason: String,
+}
+
+/// What became of a threshold that was asked for: set, or proposed because it is lower.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum ThresholdOutcome {
+    Set(Box<ThresholdView>),
+    Proposed { proposal: Box<ProposalView> },
 }
 
 /// An account whose xpub a station compares with its device.

@@ -30,7 +30,7 @@ pub async fn give(connection: &mut PgConnection, id: IntentId, digest: B256, app
         return Err(ApprovalError::NotAnOfficer);
     }
     let intent = intent::store::lock(connection, id).await?;
-    if intent.requested_by == approver.name() {
+    if intent.was_asked_for_by(&approver.name()) {
         return Err(ApprovalError::OwnRequest { intent: id, officer });
     }
     if !intent::store::digest_matches(&intent, digest) {
@@ -54,6 +54,9 @@ pub async fn give(connection: &mut PgConnection, id: IntentId, digest: B256, app
     if let Err(error) = outcome {
         return Err(match error.constraint() {
             Some("intent_approvals_once_per_officer_key") => ApprovalError::Twice { intent: id, officer },
+            Some("intent_approvals_not_by_requester") => ApprovalError::OwnRequest { intent: id, officer },
+            Some("intent_approvals_of_what_stands") => ApprovalError::StaleDigest { intent: id },
+            Some("intent_approvals_by_officer") => ApprovalError::NotAnOfficer,
             Some(_) | None => error.into(),
         });
     }
@@ -67,10 +70,10 @@ pub async fn give(connection: &mut PgConnection, id: IntentId, digest: B256, app
     Ok(Standing { intent, approvals })
 }
 
-/// How many officers approved exactly this revision and digest.
+/// How many officers approved exactly this revision and digest, and whose approval still counts.
 pub async fn count(connection: &mut PgConnection, intent: &Intent) -> Result<u8, DbError> {
     let count = sqlx::query_scalar!(
-        r#"select count(*) as "count!" from intent_approvals where intent_id = $1 and revision = $2 and digest = $3::bytea"#,
+        r#"select count(*) as "count!" from intent_approvals where intent_id = $1 and revision = $2 and digest = $3::bytea and expires_at > now()"#,
         intent.id.0,
         intent.revision.cast_signed(),
         intent.digest.as_slice()
@@ -78,4 +81,45 @@ pub async fn count(connection: &mut PgConnection, intent: &Intent) -> Result<u8,
     .fetch_one(connection)
     .await?;
     u8::try_from(count).map_err(|_| DbError::Corrupt { column: "intent_approvals", found: count.to_string(), wanted: "at most 255" })
+}
+
+/// Intents that no station has and of which an approval has expired.
+pub async fn list_lapsed(connection: &mut PgConnection, limit: i64) -> Result<Vec<IntentId>, DbError> {
+    let rows = sqlx::query_scalar!(
+        r#"
+        select i.id from intents i
+        where i.state in ('planned', 'approved')
+          and exists (
+              select from intent_approvals a where a.intent_id = i.id and a.revision = i.revision and a.expires_at <= now()
+          )
+        order by i.created_at limit $1
+        "#,
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(IntentId).collect())
+}
+
+/// Makes a new revision of an intent whose approvals have expired in part: officers read it and approve it again.
+/// `None` if a station was faster.
+pub async fn lapse(connection: &mut PgConnection, id: IntentId) -> Result<Option<Intent>, ApprovalError> {
+    let intent = intent::store::lock(connection, id).await?;
+    match intent.state {
+        IntentState::Planned | IntentState::Approved => {}
+        IntentState::Signing
+        | IntentState::Signed
+        | IntentState::Broadcast
+        | IntentState::Uncertain
+        | IntentState::Mined
+        | IntentState::Settled
+        | IntentState::Reverted
+        | IntentState::Void
+        | IntentState::Replaced => return Ok(None),
+    }
+    let revised = intent::store::revise(connection, &intent, IntentEvent::Lapsed, None).await?;
+    let detail = serde_json::json!({ "revision": revised.revision, "digest": revised.digest });
+    event::store::append(connection, &Event::of_intent("intent.approvals_expired", id, intent.payment, intent.chain(), detail)).await?;
+    tracing::info!(intent.id = %id, chain.id = intent.chain().get(), revision = revised.revision, "approvals expired; the intent waits for new ones");
+    Ok(Some(revised))
 }

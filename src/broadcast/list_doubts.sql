@@ -2,7 +2,7 @@
 with under_way as (
     select chain_id, from_address, min(nonce) as lowest, max(nonce) as highest, count(*) filter (where state = 'uncertain') as uncertain
     from intents
-    where state not in ('settled', 'void', 'reverted') and state in ('signed', 'broadcast', 'uncertain')
+    where state not in ('settled', 'void', 'reverted', 'replaced') and state in ('signed', 'broadcast', 'uncertain')
     group by chain_id, from_address
 ),
 -- From the nonce after the last one that is done: between it and the lowest under way there may be a gap too. Without
@@ -21,7 +21,7 @@ spans as (
 )
 select s.chain_id as "chain_id!: i64", sum(s.uncertain)::bigint as "uncertain!",
        sum(s.highest - s.first + 1 - (
-           select count(*) from intents i
+           select count(distinct i.nonce) from intents i
            where i.chain_id = s.chain_id and i.from_address = s.from_address and i.state <> 'void'
              and i.nonce between s.first and s.highest
        ))::bigint as "nonce_gaps!"

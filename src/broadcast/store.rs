@@ -5,12 +5,13 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::{BroadcastError, Inclusion, Outbound};
+use crate::approval;
 use crate::chains::ChainBook;
 use crate::confirm;
 use crate::db::codec::{address_from_sql, chain_from_sql, count_from_sql, hash_from_sql, units_from_sql, units_to_sql};
 use crate::db::{DbError, expect_one};
 use crate::event::{self, Event};
-use crate::intent::{self, Intent, IntentEvent};
+use crate::intent::{self, FeeTerms, Intent, IntentEvent, IntentState};
 use crate::signing::{self, SignedTx};
 use crate::units::{BlockNumber, BlockRef, ChainId, IntentId};
 
@@ -37,9 +38,18 @@ pub async fn claim(connection: &mut PgConnection, id: IntentId, claim: &StationC
     if let Some(hold) = intent::store::find_hold(connection, &intent).await? {
         return Err(BroadcastError::Held { intent: id, hold });
     }
+    refuse_when_moot(connection, &intent).await?;
+    // One that a station has already was claimed in time, and may be signed.
+    if intent.state == IntentState::Approved && approval::store::count(connection, &intent).await? < intent.approvals_required {
+        return Err(BroadcastError::ApprovalsExpired { intent: id });
+    }
     let station = match &intent.station {
         None => claim.station.clone(),
         Some(holder) if holder_of(holder) == claim.station => holder.clone(),
+        // What it had is signed and stored; another revision is anybody's.
+        Some(_) if intent.state == IntentState::Approved && intent.signed_revision.is_some_and(|signed| signed < intent.revision) => {
+            claim.station.clone()
+        }
         Some(holder) if claim.take_over => format!("{holder}{TAKEN_OVER}{}", claim.station),
         Some(holder) => return Err(BroadcastError::OtherStation { intent: id, station: holder_of(holder).to_owned() }),
     };
@@ -78,39 +88,73 @@ pub async fn insert_signed(connection: &mut PgConnection, book: &ChainBook, id: 
     let spec = book.get(chain).ok_or(BroadcastError::UnknownChain(chain))?;
     let request = signing::request_for(&intent, spec).map_err(|source| BroadcastError::Request { intent: id, source })?;
     let signed = SignedTx::from_raw(request, raw).map_err(|source| BroadcastError::NotApproved { intent: id, source: Box::new(source) })?;
-    if let Some(stored) = find_by_intent(connection, id).await?
-        && stored.raw == *raw
-    {
-        return Ok(stored);
-    }
     let tx_hash = signed.hash();
+    let at_nonce = list_at_nonce(connection, &intent).await?;
+    if let Some(stored) = at_nonce.iter().find(|stored| stored.tx_hash == tx_hash) {
+        return Ok(stored.clone());
+    }
+    // A transaction of an earlier revision was mined while the device was asked: these bytes can do nothing
+    // unless that block goes, and then they must be known here.
+    let overtaken = intent.state == IntentState::Mined && intent.signed_revision.is_some_and(|signed| signed < intent.revision);
+    let replaces = at_nonce.last().map(|newest| newest.id);
     sqlx::query!(
-        "insert into outbound_transactions (intent_id, chain_id, from_address, nonce, tx_hash, raw)
-         values ($1, $2::bigint, $3::bytea, $4, $5::bytea, $6)",
+        "insert into outbound_transactions (
+             intent_id, chain_id, from_address, nonce, tx_hash, raw, replaces, max_fee_per_gas, max_priority_fee_per_gas
+         ) values ($1, $2::bigint, $3::bytea, $4, $5::bytea, $6, $7, $8::text::numeric, $9::text::numeric)",
         id.0,
         chain.as_i64(),
         intent.from.address.as_slice(),
         intent.nonce.cast_signed(),
         tx_hash.as_slice(),
-        signed.raw().as_ref()
+        signed.raw().as_ref(),
+        replaces,
+        intent.fees.max_fee_per_gas.to_string(),
+        intent.fees.max_priority_fee_per_gas.to_string()
     )
     .execute(&mut *connection)
     .await
     .map_err(DbError::from)?;
-    let intent = intent::store::advance(connection, &intent, IntentEvent::Signed).await?;
-    note(connection, &intent, "intent.signed", serde_json::json!({ "tx_hash": tx_hash })).await?;
-    find_by_intent(connection, id).await?.ok_or(DbError::NotOneRow { what: "the transaction just stored", found: 0 }.into())
+    let intent = if overtaken { intent } else { intent::store::advance(connection, &intent, IntentEvent::Signed).await? };
+    intent::store::set_signed(connection, &intent).await?;
+    let detail = serde_json::json!({ "tx_hash": tx_hash, "revision": intent.revision, "overtaken": overtaken });
+    note(connection, &intent, "intent.signed", detail).await?;
+    let stored = list_at_nonce(connection, &intent).await?.into_iter().find(|stored| stored.tx_hash == tx_hash);
+    stored.ok_or(DbError::NotOneRow { what: "the transaction just stored", found: 0 }.into())
 }
 
-async fn refuse_when_halted(connection: &mut PgConnection, chain: ChainId) -> Result<(), BroadcastError> {
+/// Nothing more is signed for a nonce that is used, nor for an intent whose cancel is under way.
+pub(super) async fn refuse_when_moot(connection: &mut PgConnection, intent: &Intent) -> Result<(), BroadcastError> {
+    if let Some(used) = list_at_nonce(connection, intent).await?.into_iter().find(|sent| sent.included.is_some()) {
+        return Err(BroadcastError::NonceUsed { intent: intent.id, tx_hash: used.tx_hash });
+    }
+    match intent::store::find_cancel(connection, intent.id).await? {
+        Some(cancel) => Err(BroadcastError::BeingCancelled { intent: intent.id, cancel }),
+        None => Ok(()),
+    }
+}
+
+pub(super) async fn refuse_when_halted(connection: &mut PgConnection, chain: ChainId) -> Result<(), BroadcastError> {
     match confirm::store::find_halt(connection, chain).await? {
         Some(reason) => Err(BroadcastError::Halted { chain, reason }),
         None => Ok(()),
     }
 }
 
-async fn note(connection: &mut PgConnection, intent: &Intent, kind: &'static str, detail: serde_json::Value) -> Result<(), DbError> {
+pub(super) async fn note(
+    connection: &mut PgConnection,
+    intent: &Intent,
+    kind: &'static str,
+    detail: serde_json::Value,
+) -> Result<(), DbError> {
     event::store::append(connection, &Event::of_intent(kind, intent.id, intent.payment, intent.chain(), detail)).await
+}
+
+fn wei(text: &str) -> Result<u128, DbError> {
+    text.parse().map_err(|_| DbError::Corrupt {
+        column: "outbound_transactions.max_fee_per_gas",
+        found: text.chars().take(80).collect(),
+        wanted: "wei that fit 128 bits",
+    })
 }
 
 struct Row {
@@ -127,6 +171,10 @@ struct Row {
     block_hash: Option<Vec<u8>>,
     succeeded: Option<bool>,
     fee_paid: Option<String>,
+    gas_limit: i64,
+    max_fee_per_gas: String,
+    max_priority_fee_per_gas: String,
+    is_cancel: bool,
 }
 
 impl TryFrom<Row> for Outbound {
@@ -152,18 +200,28 @@ impl TryFrom<Row> for Outbound {
             send_attempts: row.send_attempts.cast_unsigned(),
             last_sent_at: row.last_sent_at,
             included,
+            fees: FeeTerms {
+                gas_limit: count_from_sql("intents.gas_limit", row.gas_limit)?,
+                max_fee_per_gas: wei(&row.max_fee_per_gas)?,
+                max_priority_fee_per_gas: wei(&row.max_priority_fee_per_gas)?,
+            },
+            is_cancel: row.is_cancel,
         })
     }
 }
 
-/// The transaction signed for an intent, if there is one.
+/// The transaction signed for an intent, if there is one: the one that is in a block, else the newest.
 pub async fn find_by_intent(connection: &mut PgConnection, intent: IntentId) -> Result<Option<Outbound>, DbError> {
     let row = sqlx::query_as!(
         Row,
         r#"
-        select id, intent_id, chain_id as "chain_id!: i64", from_address as "from_address!: Vec<u8>", nonce, tx_hash as "tx_hash!: Vec<u8>",
-               raw, send_attempts, last_sent_at, block_number, block_hash as "block_hash?: Vec<u8>", succeeded, fee_paid::text as fee_paid
-        from outbound_transactions where intent_id = $1
+        select t.id, t.intent_id, t.chain_id as "chain_id!: i64", t.from_address as "from_address!: Vec<u8>", t.nonce,
+               t.tx_hash as "tx_hash!: Vec<u8>", t.raw, t.send_attempts, t.last_sent_at, t.block_number,
+               t.block_hash as "block_hash?: Vec<u8>", t.succeeded, t.fee_paid::text as fee_paid, i.gas_limit,
+               t.max_fee_per_gas::text as "max_fee_per_gas!", t.max_priority_fee_per_gas::text as "max_priority_fee_per_gas!",
+               i.kind = 'cancel' as "is_cancel!"
+        from outbound_transactions t join intents i on i.id = t.intent_id
+        where t.intent_id = $1 order by t.block_number is null, t.id desc limit 1
         "#,
         intent.0
     )
@@ -172,14 +230,41 @@ pub async fn find_by_intent(connection: &mut PgConnection, intent: IntentId) -> 
     row.map(Outbound::try_from).transpose()
 }
 
+/// Every transaction ever signed at an intent's nonce, in the order in which they were signed: of all its
+/// revisions, and of its cancel or of what it cancels.
+pub async fn list_at_nonce(connection: &mut PgConnection, intent: &Intent) -> Result<Vec<Outbound>, DbError> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"
+        select t.id, t.intent_id, t.chain_id as "chain_id!: i64", t.from_address as "from_address!: Vec<u8>", t.nonce,
+               t.tx_hash as "tx_hash!: Vec<u8>", t.raw, t.send_attempts, t.last_sent_at, t.block_number,
+               t.block_hash as "block_hash?: Vec<u8>", t.succeeded, t.fee_paid::text as fee_paid, i.gas_limit,
+               t.max_fee_per_gas::text as "max_fee_per_gas!", t.max_priority_fee_per_gas::text as "max_priority_fee_per_gas!",
+               i.kind = 'cancel' as "is_cancel!"
+        from outbound_transactions t join intents i on i.id = t.intent_id
+        where t.chain_id = $1::bigint and t.from_address = $2::bytea and t.nonce = $3 order by t.id
+        "#,
+        intent.chain().as_i64(),
+        intent.from.address.as_slice(),
+        intent.nonce.cast_signed()
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(Outbound::try_from).collect()
+}
+
 /// Transactions of a chain that are not settled, in the order in which they were signed.
 pub async fn list_open(connection: &mut PgConnection, chain: ChainId, limit: i64) -> Result<Vec<Outbound>, DbError> {
     let rows = sqlx::query_as!(
         Row,
         r#"
-        select id, intent_id, chain_id as "chain_id!: i64", from_address as "from_address!: Vec<u8>", nonce, tx_hash as "tx_hash!: Vec<u8>",
-               raw, send_attempts, last_sent_at, block_number, block_hash as "block_hash?: Vec<u8>", succeeded, fee_paid::text as fee_paid
-        from outbound_transactions where chain_id = $1::bigint and settled_at is null order by id limit $2
+        select t.id, t.intent_id, t.chain_id as "chain_id!: i64", t.from_address as "from_address!: Vec<u8>", t.nonce,
+               t.tx_hash as "tx_hash!: Vec<u8>", t.raw, t.send_attempts, t.last_sent_at, t.block_number,
+               t.block_hash as "block_hash?: Vec<u8>", t.succeeded, t.fee_paid::text as fee_paid, i.gas_limit,
+               t.max_fee_per_gas::text as "max_fee_per_gas!", t.max_priority_fee_per_gas::text as "max_priority_fee_per_gas!",
+               i.kind = 'cancel' as "is_cancel!"
+        from outbound_transactions t join intents i on i.id = t.intent_id
+        where t.chain_id = $1::bigint and t.settled_at is null order by t.id limit $2
         "#,
         chain.as_i64(),
         limit
@@ -196,9 +281,12 @@ pub async fn list_settled_orphaned(connection: &mut PgConnection, chain: ChainId
         r#"
         select t.id, t.intent_id, t.chain_id as "chain_id!: i64", t.from_address as "from_address!: Vec<u8>", t.nonce,
                t.tx_hash as "tx_hash!: Vec<u8>", t.raw, t.send_attempts, t.last_sent_at, t.block_number,
-               t.block_hash as "block_hash?: Vec<u8>", t.succeeded, t.fee_paid::text as fee_paid
+               t.block_hash as "block_hash?: Vec<u8>", t.succeeded, t.fee_paid::text as fee_paid, i.gas_limit,
+               t.max_fee_per_gas::text as "max_fee_per_gas!", t.max_priority_fee_per_gas::text as "max_priority_fee_per_gas!",
+               i.kind = 'cancel' as "is_cancel!"
         from chain_blocks b
         join outbound_transactions t on t.chain_id = b.chain_id and t.block_number = b.number and t.block_hash = b.hash
+        join intents i on i.id = t.intent_id
         where b.chain_id = $1::bigint and b.state = 'orphaned' and t.settled_at is not null
         order by t.id limit $2
         "#,
@@ -208,6 +296,56 @@ pub async fn list_settled_orphaned(connection: &mut PgConnection, chain: ChainId
     .fetch_all(connection)
     .await?;
     rows.into_iter().map(Outbound::try_from).collect()
+}
+
+/// The others at the nonce of a settled transaction are settled with it: none of them can be mined.
+pub async fn set_settled_with(connection: &mut PgConnection, settled: &Outbound) -> Result<u64, DbError> {
+    let rows = sqlx::query!(
+        "update outbound_transactions
+         set settled_at = now(), block_number = null, block_hash = null, succeeded = null, fee_paid = null
+         where chain_id = $1::bigint and from_address = $2::bytea and nonce = $3 and id <> $4 and settled_at is null",
+        settled.chain.as_i64(),
+        settled.from.as_slice(),
+        settled.nonce.cast_signed(),
+        settled.id
+    )
+    .execute(connection)
+    .await?
+    .rows_affected();
+    Ok(rows)
+}
+
+/// Whether another transaction of the same intent is in a block.
+pub async fn has_other_included(connection: &mut PgConnection, outbound: &Outbound) -> Result<bool, DbError> {
+    let found = sqlx::query_scalar!(
+        r#"select exists (
+               select from outbound_transactions where intent_id = $1 and id <> $2 and block_number is not null
+           ) as "found!""#,
+        outbound.intent.0,
+        outbound.id
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(found)
+}
+
+/// How many intents of a chain have been out for so long without being mined.
+pub async fn count_stuck(connection: &mut PgConnection, chain: ChainId, minutes: u32) -> Result<u64, DbError> {
+    let count = sqlx::query_scalar!(
+        r#"
+        select count(distinct (from_address, nonce)) as "count!" from outbound_transactions t
+        where chain_id = $1::bigint and settled_at is null and first_sent_at < now() - make_interval(mins => $2)
+          and not exists (
+              select from outbound_transactions o
+              where (o.chain_id, o.from_address, o.nonce) = (t.chain_id, t.from_address, t.nonce) and o.block_number is not null
+          )
+        "#,
+        chain.as_i64(),
+        minutes.cast_signed()
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(count.cast_unsigned())
 }
 
 /// A settled transaction that a reorg had taken away is in another block now.

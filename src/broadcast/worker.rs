@@ -1,8 +1,9 @@
 //! Sends stored bytes and follows them into a block.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use alloy::primitives::U256;
+use alloy::primitives::{Address, U256};
 use time::{Duration, OffsetDateTime};
 
 use super::{BroadcastError, Inclusion, Outbound, store};
@@ -37,10 +38,12 @@ impl Broadcaster {
         let open = store::list_open(&mut connection, chain, TRANSACTIONS_PER_TICK).await?;
         let halted = confirm::store::find_halt(&mut connection, chain).await?.is_some();
         drop(connection);
+        let senders = leaders(&open);
         let mut outcomes = Outcomes::new();
         for outbound in open {
             let what = format!("tx {} of intent {}", outbound.tx_hash, outbound.intent);
-            let followed = self.follow(outbound, halted, now).await;
+            let send = if senders.contains(&outbound.id) { Send::IfDue { halted } } else { Send::Never };
+            let followed = self.follow(outbound, send, now).await;
             let followed = followed.map_err(|source| BroadcastError::Item { what, source: Box::new(source) });
             if !outcomes.note(followed, BroadcastError::disposition) {
                 break;
@@ -97,7 +100,7 @@ impl Broadcaster {
         Ok(())
     }
 
-    async fn follow(&self, outbound: Outbound, halted: bool, now: OffsetDateTime) -> Result<Progress, BroadcastError> {
+    async fn follow(&self, outbound: Outbound, send: Send, now: OffsetDateTime) -> Result<Progress, BroadcastError> {
         if let Some(receipt) = self.node.receipt(outbound.tx_hash).await? {
             return self.included(outbound, &receipt).await;
         }
@@ -105,6 +108,7 @@ impl Broadcaster {
             self.dropped(&outbound).await?;
             return Ok(Progress::Worked);
         }
+        let Send::IfDue { halted } = send else { return Ok(Progress::Idle) };
         // What was never sent stays here while outflow is halted, or money behind it is only credited or held;
         // what was sent may be repeated.
         let first = outbound.send_attempts == 0;
@@ -183,7 +187,15 @@ impl Broadcaster {
 
     /// Our nonce is used, and for half a minute nobody knows our transaction: then somebody else has the key.
     async fn suspect_foreign(&self, outbound: &Outbound, now: OffsetDateTime) -> Result<(), BroadcastError> {
-        let ours = self.node.receipt(outbound.tx_hash).await?.is_some() || self.node.transaction_known(outbound.tx_hash).await?;
+        // Any hash ever signed at the nonce may be the one that used it.
+        let mut connection = self.db.connection().await?;
+        let intent = intent::store::get(&mut connection, outbound.intent).await?;
+        let at_nonce = store::list_at_nonce(&mut connection, &intent).await?;
+        drop(connection);
+        let mut ours = false;
+        for sent in at_nonce {
+            ours = ours || self.node.receipt(sent.tx_hash).await?.is_some() || self.node.transaction_known(sent.tx_hash).await?;
+        }
         if ours || self.node.nonce_latest(outbound.from).await? <= outbound.nonce {
             return Ok(());
         }
@@ -203,6 +215,10 @@ impl Broadcaster {
                     let Some(event) = event else { return Ok(()) };
                     let intent = intent::store::lock(connection, intent_id).await?;
                     let before = intent.state;
+                    // While officers and device are at higher fees, what was signed before is still sent, and moves nothing.
+                    if !matches!(before, IntentState::Signed | IntentState::Broadcast | IntentState::Uncertain) {
+                        return Ok(());
+                    }
                     let intent = intent::store::advance(connection, &intent, event).await?;
                     if intent.state != before {
                         let detail = serde_json::json!({ "tx_hash": tx_hash, "outcome": outcome });
@@ -241,11 +257,16 @@ impl Broadcaster {
 
     async fn dropped(&self, outbound: &Outbound) -> Result<(), BroadcastError> {
         let (id, intent_id, tx_hash) = (outbound.id, outbound.intent, outbound.tx_hash);
+        let gone = outbound.clone();
         self.db
             .unit(move |connection| {
                 Box::pin(async move {
                     store::set_inclusion(connection, id, None).await?;
                     let intent = intent::store::lock(connection, intent_id).await?;
+                    // Another one of the intent took its place in the block that stands.
+                    if intent.state != IntentState::Mined || store::has_other_included(connection, &gone).await? {
+                        return Ok(());
+                    }
                     let intent = intent::store::advance(connection, &intent, IntentEvent::Dropped).await?;
                     let detail = serde_json::json!({ "tx_hash": tx_hash });
                     let event = Event::of_intent("intent.dropped", intent.id, intent.payment, intent.chain(), detail);
@@ -259,6 +280,30 @@ impl Broadcaster {
     pub fn chain(&self) -> ChainId {
         self.node.chain()
     }
+}
+
+/// What may be done with bytes that are in no block.
+#[derive(Clone, Copy, Debug)]
+enum Send {
+    IfDue {
+        halted: bool,
+    },
+    /// Others of the nonce go before it, or are in a block.
+    Never,
+}
+
+/// Of each nonce the one that is sent: a cancel before what it cancels, then the newest; none once any of them
+/// is in a block. Two at a time would only displace each other.
+fn leaders(open: &[Outbound]) -> BTreeSet<i64> {
+    let mut leaders: BTreeMap<(Address, u64), &Outbound> = BTreeMap::new();
+    for outbound in open {
+        let leader = leaders.entry((outbound.from, outbound.nonce)).or_insert(outbound);
+        let rank = |outbound: &Outbound| (outbound.included.is_some(), outbound.is_cancel, outbound.id);
+        if rank(outbound) > rank(leader) {
+            *leader = outbound;
+        }
+    }
+    leaders.into_values().map(|leader| leader.id).collect()
 }
 
 /// What a receipt says that a settlement needs; `None` where it does not say what gas cost, which is not

@@ -6,7 +6,8 @@ use clap::Subcommand;
 use super::Remote;
 use super::console::{legible, say, table};
 use super::sign::rebuild;
-use crate::api::wire::IntentView;
+use crate::api::wire::{CancelIntent, IntentView, ReplaceIntent};
+use crate::policy::officers;
 use crate::units::IntentId;
 
 #[derive(Debug, Subcommand)]
@@ -39,6 +40,38 @@ pub enum IntentCommand {
         #[arg(long)]
         reason: String,
     },
+    /// Ask for higher fees for a signed transaction that is stuck: the same transfer, approved and signed again.
+    Replace {
+        #[command(flatten)]
+        remote: Remote,
+        /// The intent.
+        id: IntentId,
+        #[command(flatten)]
+        fees: Fees,
+    },
+    /// Ask for a cancel: nothing, sent to itself, in the place of an intent that may be signed. Either may win.
+    Cancel {
+        #[command(flatten)]
+        remote: Remote,
+        /// The intent.
+        id: IntentId,
+        #[command(flatten)]
+        fees: Fees,
+        /// Why, for the record.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+/// Fees of a replacement; without them, an eighth more than before, or what the market asks for if that is more.
+#[derive(Debug, clap::Args)]
+pub struct Fees {
+    /// In wei per gas.
+    #[arg(long, value_name = "WEI", requires = "max_priority_fee")]
+    max_fee: Option<String>,
+    /// In wei per gas.
+    #[arg(long, value_name = "WEI", requires = "max_fee")]
+    max_priority_fee: Option<String>,
 }
 
 pub(super) async fn run(command: IntentCommand) -> anyhow::Result<()> {
@@ -58,12 +91,24 @@ pub(super) async fn run(command: IntentCommand) -> anyhow::Result<()> {
             // An approval binds to the digest, so the digest must be of what is shown.
             rebuild::intent_of(&intent).with_context(|| format!("intent {id} cannot be approved"))?;
             describe(&intent);
-            if !yes && !confirmed()? {
+            if !yes && !confirmed("Approve exactly this? Type yes:")? {
                 say("not approved");
                 return Ok(());
             }
             let intent = client.approve(id, intent.digest).await?;
             say(format!("approved: {} of {}, state {}", intent.approvals, intent.approvals_required, legible(&intent.state)));
+        }
+        IntentCommand::Replace { remote, id, fees } => {
+            let asked = ReplaceIntent { max_fee_per_gas: fees.max_fee, max_priority_fee_per_gas: fees.max_priority_fee };
+            let intent = remote.client()?.replace(id, &asked).await?;
+            describe(&intent);
+            say(format!("revision {} takes {} to approve, not you", intent.revision, officers(intent.approvals_required)));
+        }
+        IntentCommand::Cancel { remote, id, fees, reason } => {
+            let asked = CancelIntent { reason, max_fee_per_gas: fees.max_fee, max_priority_fee_per_gas: fees.max_priority_fee };
+            let cancel = remote.client()?.cancel_intent(id, &asked).await?;
+            describe(&cancel);
+            say(format!("cancel {} takes {} to approve, not you", cancel.id, officers(cancel.approvals_required)));
         }
         IntentCommand::Void { remote, id, reason } => {
             let intent = remote.client()?.void(id, &reason).await?;
@@ -99,15 +144,21 @@ fn describe(intent: &IntentView) {
         ("gas limit", intent.gas_limit.to_string()),
         ("max fee per gas", format!("{} wei, of which priority {} wei", intent.max_fee_per_gas, intent.max_priority_fee_per_gas)),
         ("payment", intent.payment_id.map_or_else(|| "-".to_owned(), |payment| payment.to_string())),
+        ("revision", intent.revision.to_string()),
         ("digest", intent.digest.to_string()),
+        ("cancels", intent.cancels.map_or_else(|| "-".to_owned(), |cancelled| cancelled.to_string())),
+        (
+            "approvals",
+            format!("{} of {}, each counts {} minutes", intent.approvals, intent.approvals_required, intent.approvals_expire_minutes),
+        ),
     ];
     for (name, value) in rows {
         say(format!("  {name:<16} {}", legible(&value)));
     }
 }
 
-fn confirmed() -> anyhow::Result<bool> {
-    say("Approve exactly this? Type yes:");
+pub(super) fn confirmed(question: &str) -> anyhow::Result<bool> {
+    say(question);
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     Ok(answer.trim() == "yes")

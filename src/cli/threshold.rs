@@ -1,17 +1,21 @@
-//! `threshold list`, `threshold history` and `threshold set`.
+//! `threshold list`, `threshold history`, `threshold set` and `threshold confirm`.
+//!
+//! Raising needs the database and a name. Lowering needs two officers' tokens, and so the API.
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::console::{say, table};
-use super::database;
+use super::console::{legible, say, table};
+use super::{Remote, database, policy};
+use crate::api::wire::{SetThreshold, ThresholdOutcome};
 use crate::chains::{AssetFacts, ChainBook};
 use crate::config::Config;
 use crate::daemon::now;
 use crate::db::Database;
 use crate::settings::{self, Change, ChangeNote, Gate, History, NewChange, SettingsError, ThresholdKey, Tier};
-use crate::units::{AssetId, ChainId, Confirmations, format_units, parse_units};
+use crate::units::{AssetId, ChainId, Confirmations, ProposalId, format_units, parse_units};
 
 #[derive(Debug, Subcommand)]
 pub enum ThresholdCommand {
@@ -26,8 +30,19 @@ pub enum ThresholdCommand {
         #[command(flatten)]
         which: Which,
     },
-    /// Change a threshold. A rise counts for pending deposits at once, a fall only for later blocks.
+    /// Change a threshold. A rise counts for pending deposits at once. A lower value is proposed with your token,
+    /// and takes effect a day after another officer confirmed it, for later blocks only.
     Set(SetArgs),
+    /// Confirm a lower threshold that another officer proposed.
+    Confirm {
+        #[command(flatten)]
+        remote: Remote,
+        /// The proposal.
+        id: ProposalId,
+        /// Confirm without asking.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// Which thresholds to show.
@@ -64,12 +79,15 @@ pub struct SetArgs {
     /// When it takes effect, such as 2027-03-01T00:00:00Z; at once without it. Never in the past.
     #[arg(long, value_name = "RFC3339")]
     effective_at: Option<String>,
-    /// Who changes it.
+    /// Who changes it; a lower value is proposed by the token's bearer instead.
     #[arg(long)]
     by: String,
     /// Why, for the record.
     #[arg(long)]
     reason: String,
+    /// The daemon's API and an officer's token: needed for a lower value.
+    #[command(flatten)]
+    remote: Remote,
 }
 
 pub(super) async fn run(command: ThresholdCommand, config: &Config) -> anyhow::Result<()> {
@@ -78,8 +96,17 @@ pub(super) async fn run(command: ThresholdCommand, config: &Config) -> anyhow::R
         ThresholdCommand::History { which } => history(config, &which).await,
         ThresholdCommand::Set(args) => {
             let change = read(&args, &config.book)?;
-            set(&database::open(config).await?, &config.book, change).await
+            let lowers = match set(&database::open(config).await?, &config.book, change).await {
+                Ok(()) => return Ok(()),
+                Err(error) => match error.downcast::<SettingsError>() {
+                    Ok(lowers @ SettingsError::Lowers { .. }) => lowers,
+                    Ok(error) => return Err(error.into()),
+                    Err(error) => return Err(error),
+                },
+            };
+            propose(&args).await.with_context(|| lowers.to_string())
         }
+        ThresholdCommand::Confirm { remote, id, yes } => policy::confirm(&remote, id, yes).await,
     }
 }
 
@@ -103,7 +130,26 @@ fn read(args: &SetArgs, book: &ChainBook) -> anyhow::Result<NewChange> {
     Ok(NewChange { key: ThresholdKey { gate: args.gate, chain: args.chain, tier }, blocks, effective_at, note })
 }
 
-fn instant(text: &str) -> anyhow::Result<OffsetDateTime> {
+/// Proposes what would lower a threshold, with the officer's own token.
+async fn propose(args: &SetArgs) -> anyhow::Result<()> {
+    let asked = SetThreshold {
+        gate: args.gate.name().to_owned(),
+        blocks: args.blocks,
+        asset: args.asset.clone(),
+        from_amount: args.from_amount.clone(),
+        effective_at: args.effective_at.as_deref().map(instant).transpose()?,
+        reason: args.reason.clone(),
+    };
+    let key = uuid::Uuid::new_v4().to_string();
+    match args.remote.client()?.set_threshold(args.chain, &asked, &key).await? {
+        ThresholdOutcome::Proposed { proposal } => policy::proposed(&proposal),
+        // Somebody lowered it meanwhile.
+        ThresholdOutcome::Set(view) => say(format!("{} is set, history row {}", legible(&view.key), view.history_id)),
+    }
+    Ok(())
+}
+
+pub(super) fn instant(text: &str) -> anyhow::Result<OffsetDateTime> {
     OffsetDateTime::parse(text, &Rfc3339)
         .map_err(|_| anyhow::anyhow!("--effective-at {text:?} is not of the form 2027-03-01T00:00:00Z (or with an offset such as +03:30)"))
 }
@@ -175,7 +221,7 @@ async fn history(config: &Config, which: &Which) -> anyhow::Result<()> {
 }
 
 async fn set(db: &Database, book: &ChainBook, change: NewChange) -> anyhow::Result<()> {
-    let change = db.unit(move |connection| Box::pin(async move { settings::store::set(connection, &change).await })).await.map_err(
+    let change = db.unit(move |connection| Box::pin(async move { settings::store::raise(connection, &change).await })).await.map_err(
         |error: SettingsError| match error {
             SettingsError::Past { .. } => anyhow::anyhow!("--effective-at: {error}"),
             error => error.into(),

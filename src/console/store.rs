@@ -147,7 +147,7 @@ pub(super) async fn list_intents(
     let rows = sqlx::query!(
         r#"
         select id, created_at from intents
-        where ($1::boolean is null or (state not in ('settled', 'void', 'reverted')) = $1)
+        where ($1::boolean is null or (state not in ('settled', 'void', 'reverted', 'replaced')) = $1)
           and ($2::timestamptz is null or (created_at, id) < ($2, $3::uuid))
         order by created_at desc, id desc limit $4
         "#,
@@ -182,7 +182,7 @@ pub(super) async fn list_waiting_for(
 ) -> Result<Vec<(IntentId, OffsetDateTime)>, DbError> {
     let rows = sqlx::query!(
         "select i.id, i.created_at from intents i
-         where i.state = 'planned' and i.requested_by <> $2
+         where i.state = 'planned' and i.requested_by <> $2 and i.revised_by is distinct from $2
            and not exists (
                select from intent_approvals a
                where a.intent_id = i.id and a.revision = i.revision and a.digest = i.digest and a.officer_id = $1
@@ -205,7 +205,7 @@ pub(super) struct ApprovalRow {
     pub created_at: OffsetDateTime,
     /// Given with a passkey here, not with a token.
     pub at_console: bool,
-    /// It names another revision or digest than the present one and does not count.
+    /// It names another revision or digest than the present one, or has expired, and does not count.
     pub stale: bool,
 }
 
@@ -213,7 +213,7 @@ pub(super) async fn list_approvals(connection: &mut PgConnection, intent: &Inten
     let rows = sqlx::query!(
         r#"
         select a.officer_id, u.display_name, a.created_at, a.api_token_id is null as "at_console!",
-               (a.revision <> $2 or a.digest <> $3::bytea) as "stale!"
+               (a.revision <> $2 or a.digest <> $3::bytea or a.expires_at <= now()) as "stale!"
         from intent_approvals a join users u on u.id = a.officer_id
         where a.intent_id = $1 order by a.id limit 100
         "#,

@@ -128,7 +128,7 @@ async fn measure(db: &Database, nodes: &BTreeMap<ChainId, Arc<Node>>, metrics: &
 
 const fn is_end(state: IntentState) -> bool {
     match state {
-        IntentState::Settled | IntentState::Reverted | IntentState::Void => true,
+        IntentState::Settled | IntentState::Reverted | IntentState::Void | IntentState::Replaced => true,
         IntentState::Planned
         | IntentState::Approved
         | IntentState::Signing

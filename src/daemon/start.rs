@@ -18,7 +18,9 @@ use super::supervise::{Loop, Wake, Woken, Workers, chain_of};
 use super::{admin, heads, measure, notices, now, seals, serve_http, serve_remote};
 use crate::account::{self, Capacity, Room};
 use crate::api::{self, ApiState, Doors};
-use crate::broadcast::{BroadcastError, Broadcaster};
+use crate::approval::{self, ApprovalError};
+use crate::broadcast::nonces::NonceWatch;
+use crate::broadcast::{self, BroadcastError, Broadcaster};
 use crate::chains::{ChainBook, ChainSpec, base_of};
 use crate::config::{Config, OracleConfig};
 use crate::confirm::{ConfirmError, Confirmer, Sightings};
@@ -26,7 +28,7 @@ use crate::console::{self, Console, ConsoleOptions};
 use crate::db::{Database, DatabaseLimits, DbError, InstanceLease, LeaseError, SelfTestError, place_of};
 use crate::deposit::Watched;
 use crate::escrow::{EscrowError, Lapser};
-use crate::intent::{IntentError, Planner};
+use crate::intent::{IntentError, Planner, judge};
 use crate::ledger::{Bookkeeper, LedgerError};
 use crate::metrics::{EndpointTotals, Metrics, ScreeningTotals};
 use crate::quote::{self, Oracle, QuoteError};
@@ -47,6 +49,9 @@ const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(10);
 const STANDBY_PAUSE: Duration = Duration::from_secs(1);
 /// How long the server may take to show that it still holds our lease.
 const LEASE_LIMIT: Duration = Duration::from_secs(10);
+
+/// A transaction that has been out for so long counts as stuck.
+const STUCK_MINUTES: u32 = 15;
 
 /// Between two looks whether every chain was read, and how much longer a start may take after each.
 const READY_PAUSE: Duration = Duration::from_secs(1);
@@ -105,6 +110,7 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
         db: db.clone(),
         book: Arc::clone(&book),
         nodes: shared_nodes,
+        max_fee_per_gas_max: config.plan.max_fee_per_gas_max,
         webhook_guard: config.webhook_guard.clone(),
         doors: Arc::clone(&doors),
         oracle: oracle.clone(),
@@ -128,6 +134,11 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
     workers.tick("sightings", None, ConfirmError::disposition, move || {
         let sightings = Arc::clone(&sightings);
         async move { sightings.tick().await }
+    });
+    let lapser = Arc::new(approval::Lapser { db: db.clone() });
+    workers.tick("approval", None, ApprovalError::disposition, move || {
+        let lapser = Arc::clone(&lapser);
+        async move { lapser.tick().await }
     });
     account_metrics(&mut workers, &db, &metrics);
     door_metrics(&mut workers, doors, &metrics);
@@ -547,6 +558,12 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
         let broadcaster = Arc::clone(&broadcaster);
         async move { broadcaster.tick(now()).await }
     });
+    let nonces = Arc::new(NonceWatch::new(parts.db.clone(), Arc::clone(&parts.node)));
+    let watched_nonces = Arc::clone(&nonces);
+    gated(workers, &gate, "nonces", chain, BroadcastError::disposition, move || {
+        let nonces = Arc::clone(&nonces);
+        async move { nonces.tick(now()).await }
+    });
     let reconciler = Arc::new(Reconciler::new(parts.db.clone(), Arc::clone(&parts.node), Arc::clone(&parts.spec), parts.reconcile_every));
     gated(workers, &gate, "reconcile", chain, ReconcileError::disposition, move || {
         let reconciler = Arc::clone(&reconciler);
@@ -565,7 +582,7 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
     });
     let (db, metrics, node) = (parts.db, parts.metrics, watched_node);
     workers.tick("chain_metrics", Some(chain), crate::db::DbError::disposition, move || {
-        let (db, metrics, node) = (db.clone(), metrics.clone(), Arc::clone(&node));
+        let (db, metrics, node, nonces) = (db.clone(), metrics.clone(), Arc::clone(&node), Arc::clone(&watched_nonces));
         async move {
             for endpoint in node.statuses() {
                 let totals = EndpointTotals {
@@ -581,6 +598,9 @@ fn chain_workers(workers: &mut Workers, parts: ChainWorkers) {
             let screen::store::Counts { hits, unavailable, waiting, frozen } = screen::store::count(&mut connection, chain).await?;
             metrics.screening_seen(chain, ScreeningTotals { hits, unavailable, waiting, frozen });
             metrics.findings_seen(chain, reconcile::store::count_open(&mut connection, chain).await?);
+            let refused = judge::store::count_refusals(&mut connection, chain).await?;
+            let stuck = broadcast::store::count_stuck(&mut connection, chain, STUCK_MINUTES).await?;
+            metrics.outflow_seen(chain, refused, stuck, nonces.holes());
             if let Some(cursor) = scan::store::find_cursor(&mut connection, chain).await? {
                 metrics.chain_seen(chain, cursor.tip.number.0, cursor.outflow_halted.is_some());
                 let unread = scan::store::count_internal_unread(&mut connection, chain).await?;

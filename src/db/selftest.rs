@@ -38,6 +38,8 @@ pub enum SelfTestError {
 
 /// Tables whose rows must not change once written, each with three guards.
 const APPEND_ONLY: &[&str] = &[
+    "change_decisions",
+    "change_proposals",
     "config_setting_history",
     "derived_destination_sweeps",
     "events",
@@ -46,6 +48,8 @@ const APPEND_ONLY: &[&str] = &[
     "ledger_accounts",
     "ledger_seal_signatures",
     "ledger_seals",
+    "outflow_destinations",
+    "outflow_policies",
     "payment_quotes",
     "screening_policies",
     "screening_verdicts",
@@ -100,6 +104,13 @@ const STATE_TRIGGERS: &[(&str, &str, i16)] = &[
     ("transfer_screenings", "transfer_screenings_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
     ("config_setting_history", "config_setting_history_notify", Guard::INSERT | Guard::EACH_ROW),
     ("payments", "payments_due_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
+    ("change_proposals", "change_proposals_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("change_decisions", "change_decisions_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("outflow_policies", "outflow_policies_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("outflow_destinations", "outflow_destinations_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("intents", "intents_policy", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("intent_approvals", "intent_approvals_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("outbound_transactions", "outbound_transactions_link", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
 ];
 
 const GUARD_FUNCTIONS: &[&str] = &[
@@ -117,6 +128,13 @@ const GUARD_FUNCTIONS: &[&str] = &[
     "transfer_screenings_guard",
     "config_setting_history_notify",
     "payments_due_guard",
+    "change_proposals_guard",
+    "change_decisions_guard",
+    "outflow_policies_guard",
+    "outflow_destinations_guard",
+    "intents_policy",
+    "intent_approvals_guard",
+    "outbound_transactions_link",
 ];
 
 pub async fn self_test(connection: &mut PgConnection) -> Result<(), SelfTestError> {

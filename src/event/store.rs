@@ -3,10 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use alloy::primitives::Address;
 use sqlx::PgConnection;
 
 use super::Event;
 use crate::db::DbError;
+use crate::units::ChainId;
 
 pub async fn append(connection: &mut PgConnection, event: &Event) -> Result<(), DbError> {
     sqlx::query!(
@@ -101,6 +103,22 @@ pub async fn list(connection: &mut PgConnection, after: Position, limit: i64) ->
             })
         })
         .collect()
+}
+
+/// Whether a foreign use of a nonce was told before.
+pub async fn has_foreign_nonce(connection: &mut PgConnection, chain: ChainId, address: Address, nonce: u64) -> Result<bool, DbError> {
+    let found = sqlx::query_scalar!(
+        r#"select exists (
+               select from events
+               where kind = 'chain.foreign_nonce' and chain_id = $1::bigint and detail ->> 'address' = $2 and detail ->> 'nonce' = $3
+           ) as "found!""#,
+        chain.as_i64(),
+        address.to_string(),
+        nonce.to_string()
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(found)
 }
 
 /// The end of the feed: behind every event that [`list`] can give now, before every one that it will give later.

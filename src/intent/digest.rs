@@ -38,6 +38,10 @@ pub fn digest_of(intent: &Intent) -> B256 {
     bytes.extend_from_slice(&intent.fees.max_priority_fee_per_gas.to_be_bytes());
     bytes.extend_from_slice(intent.payment.map(|payment| payment.0).unwrap_or_default().as_bytes());
     bytes.extend_from_slice(intent.destination.unwrap_or_default().as_bytes());
+    // Only a cancel has it, so that every other kind keeps the digest it always had.
+    if let Some(cancelled) = intent.cancels {
+        bytes.extend_from_slice(cancelled.0.as_bytes());
+    }
     keccak256(&bytes)
 }
 
@@ -76,7 +80,12 @@ pub(super) mod tests {
             destination: Some(Uuid::from_u128(10)),
             digest: B256::ZERO,
             approvals_required: 1,
+            approvals_expire_minutes: 1_440,
+            policy: None,
             requested_by: "daemon".to_owned(),
+            revised_by: None,
+            signed_revision: None,
+            cancels: None,
             station: None,
         }
     }
@@ -108,6 +117,8 @@ pub(super) mod tests {
             Intent { fees: FeeTerms { max_priority_fee_per_gas: 2, ..base.fees }, ..base.clone() },
             Intent { payment: None, ..base.clone() },
             Intent { destination: None, ..base.clone() },
+            Intent { cancels: Some(IntentId(Uuid::from_u128(98))), ..base.clone() },
+            Intent { cancels: Some(IntentId(Uuid::from_u128(97))), ..base.clone() },
         ];
         let digests: BTreeSet<B256> = changed.iter().map(digest_of).collect();
         assert_eq!(digests.len(), changed.len());

@@ -26,6 +26,8 @@ pub enum IntentState {
     Reverted,
     /// Given up while no signature could exist.
     Void,
+    /// Another transaction of ours used its nonce and is final: nothing of it happened.
+    Replaced,
 }
 
 /// What moves an intent.
@@ -44,10 +46,16 @@ pub enum IntentEvent {
     Settled,
     Reverted,
     Voided,
+    /// Its approvals expired before a station had it.
+    Lapsed,
+    /// It is to be signed once more, with higher fees. What was signed before may still be mined.
+    FeesRaised,
+    /// Another transaction at its nonce settled.
+    Outrun,
 }
 
 impl IntentState {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Planned,
         Self::Approved,
         Self::Signing,
@@ -58,6 +66,7 @@ impl IntentState {
         Self::Settled,
         Self::Reverted,
         Self::Void,
+        Self::Replaced,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -72,10 +81,12 @@ impl IntentState {
             Self::Settled => "settled",
             Self::Reverted => "reverted",
             Self::Void => "void",
+            Self::Replaced => "replaced",
         }
     }
 
-    /// The whole machine. From `Signing` on a signature may exist, so nothing leads back to `Void`.
+    /// The whole machine. From `Signing` on a signature may exist; what has one and is planned again, because its
+    /// fees are to rise, is kept from `Void` by what is stored with it.
     pub fn apply(self, event: IntentEvent) -> Result<Self, Illegal> {
         use IntentEvent as E;
         match event {
@@ -89,7 +100,8 @@ impl IntentState {
                 | Self::Mined
                 | Self::Settled
                 | Self::Reverted
-                | Self::Void => Err(Illegal { state: self, event }),
+                | Self::Void
+                | Self::Replaced => Err(Illegal { state: self, event }),
             },
             // The same fields signed again give the same bytes, so a station that lost its answer may ask again.
             E::Claimed => match self {
@@ -101,7 +113,8 @@ impl IntentState {
                 | Self::Mined
                 | Self::Settled
                 | Self::Reverted
-                | Self::Void => Err(Illegal { state: self, event }),
+                | Self::Void
+                | Self::Replaced => Err(Illegal { state: self, event }),
             },
             E::Declined => match self {
                 Self::Signing => Ok(Self::Approved),
@@ -113,7 +126,8 @@ impl IntentState {
                 | Self::Mined
                 | Self::Settled
                 | Self::Reverted
-                | Self::Void => Err(Illegal { state: self, event }),
+                | Self::Void
+                | Self::Replaced => Err(Illegal { state: self, event }),
             },
             E::Signed => match self {
                 Self::Signing => Ok(Self::Signed),
@@ -125,27 +139,40 @@ impl IntentState {
                 | Self::Mined
                 | Self::Settled
                 | Self::Reverted
-                | Self::Void => Err(Illegal { state: self, event }),
+                | Self::Void
+                | Self::Replaced => Err(Illegal { state: self, event }),
             },
             E::Accepted => match self {
                 Self::Signed | Self::Broadcast | Self::Uncertain => Ok(Self::Broadcast),
-                Self::Planned | Self::Approved | Self::Signing | Self::Mined | Self::Settled | Self::Reverted | Self::Void => {
-                    Err(Illegal { state: self, event })
-                }
+                Self::Planned
+                | Self::Approved
+                | Self::Signing
+                | Self::Mined
+                | Self::Settled
+                | Self::Reverted
+                | Self::Void
+                | Self::Replaced => Err(Illegal { state: self, event }),
             },
             // What a node accepted once stays broadcast, whatever a later attempt says.
             E::SendUnclear => match self {
                 Self::Signed | Self::Uncertain => Ok(Self::Uncertain),
                 Self::Broadcast => Ok(Self::Broadcast),
-                Self::Planned | Self::Approved | Self::Signing | Self::Mined | Self::Settled | Self::Reverted | Self::Void => {
-                    Err(Illegal { state: self, event })
-                }
+                Self::Planned
+                | Self::Approved
+                | Self::Signing
+                | Self::Mined
+                | Self::Settled
+                | Self::Reverted
+                | Self::Void
+                | Self::Replaced => Err(Illegal { state: self, event }),
             },
+            // What was signed before its fees were raised may be mined while officers and device are at it. That
+            // there is such a transaction is the sender's to know, and the database's to check.
             E::Included => match self {
-                Self::Signed | Self::Broadcast | Self::Uncertain | Self::Mined => Ok(Self::Mined),
-                Self::Planned | Self::Approved | Self::Signing | Self::Settled | Self::Reverted | Self::Void => {
-                    Err(Illegal { state: self, event })
+                Self::Planned | Self::Approved | Self::Signing | Self::Signed | Self::Broadcast | Self::Uncertain | Self::Mined => {
+                    Ok(Self::Mined)
                 }
+                Self::Settled | Self::Reverted | Self::Void | Self::Replaced => Err(Illegal { state: self, event }),
             },
             E::Dropped | E::Settled | E::Reverted => match self {
                 Self::Mined => Ok(match event {
@@ -161,7 +188,31 @@ impl IntentState {
                 | Self::Uncertain
                 | Self::Settled
                 | Self::Reverted
-                | Self::Void => Err(Illegal { state: self, event }),
+                | Self::Void
+                | Self::Replaced => Err(Illegal { state: self, event }),
+            },
+            E::Lapsed => match self {
+                Self::Planned | Self::Approved => Ok(Self::Planned),
+                Self::Signing
+                | Self::Signed
+                | Self::Broadcast
+                | Self::Uncertain
+                | Self::Mined
+                | Self::Settled
+                | Self::Reverted
+                | Self::Void
+                | Self::Replaced => Err(Illegal { state: self, event }),
+            },
+            // Not while a station has it: two revisions would be signed at once.
+            E::FeesRaised => match self {
+                Self::Planned | Self::Approved | Self::Signed | Self::Broadcast | Self::Uncertain => Ok(Self::Planned),
+                Self::Signing | Self::Mined | Self::Settled | Self::Reverted | Self::Void | Self::Replaced => {
+                    Err(Illegal { state: self, event })
+                }
+            },
+            E::Outrun => match self {
+                Self::Planned | Self::Approved | Self::Signing | Self::Signed | Self::Broadcast | Self::Uncertain => Ok(Self::Replaced),
+                Self::Mined | Self::Settled | Self::Reverted | Self::Void | Self::Replaced => Err(Illegal { state: self, event }),
             },
             E::Voided => match self {
                 Self::Planned | Self::Approved => Ok(Self::Void),
@@ -172,7 +223,8 @@ impl IntentState {
                 | Self::Mined
                 | Self::Settled
                 | Self::Reverted
-                | Self::Void => Err(Illegal { state: self, event }),
+                | Self::Void
+                | Self::Replaced => Err(Illegal { state: self, event }),
             },
         }
     }
@@ -196,7 +248,7 @@ pub struct Illegal {
 mod tests {
     use super::*;
 
-    const EVENTS: [IntentEvent; 11] = [
+    const EVENTS: [IntentEvent; 14] = [
         IntentEvent::Approved,
         IntentEvent::Claimed,
         IntentEvent::Declined,
@@ -208,6 +260,9 @@ mod tests {
         IntentEvent::Settled,
         IntentEvent::Reverted,
         IntentEvent::Voided,
+        IntentEvent::Lapsed,
+        IntentEvent::FeesRaised,
+        IntentEvent::Outrun,
     ];
 
     #[test]

@@ -8,25 +8,28 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::digest::digest_of;
-use super::{FeeTerms, Intent, IntentError, IntentEvent, IntentKind, IntentState};
+use super::{FeeTerms, Intent, IntentError, IntentEvent, IntentKind, IntentState, judge};
 use crate::account;
 use crate::db::codec::{address_from_sql, chain_from_sql, count_from_sql, hash_from_sql, units_from_sql, units_to_sql};
 use crate::db::{DbError, expect_one};
 use crate::screen::{self, Hold};
-use crate::units::{Asset, AssetId, ChainId, IntentId, PaymentId, TokenAmount};
+use crate::units::{Asset, AssetId, ChainId, IntentId, PaymentId, PolicyId, TokenAmount};
 use crate::{confirm, deposit};
 
-/// Stores a planned intent. Its nonce and its destination's sweep are unique in the database, and a payout has
-/// one intent, so two planners cannot both succeed.
-pub async fn insert(connection: &mut PgConnection, intent: &Intent) -> Result<(), DbError> {
+/// Stores a planned intent on the terms of the policy, which may refuse it, and gives it back with them. Its
+/// nonce and its destination's sweep are unique in the database, and a payout has one intent, so two planners
+/// cannot both succeed; nor does the database take one that is not under the policy in force.
+pub async fn insert(connection: &mut PgConnection, intent: &Intent) -> Result<Intent, IntentError> {
+    let intent = judge::judge(connection, intent).await?;
     let asset = intent.amount.asset.asset.marker();
     sqlx::query!(
         "insert into intents (
              id, kind, chain_id, from_address_id, from_address, to_address, asset, amount, nonce, gas_limit, max_fee_per_gas,
-             max_priority_fee_per_gas, payment_id, destination_id, digest, approvals_required, requested_by
+             max_priority_fee_per_gas, payment_id, destination_id, digest, approvals_required, requested_by, approvals_expire_minutes,
+             policy_id, cancels
          ) values (
              $1, $2, $3::bigint, $4, $5::bytea, $6::bytea, $7::bytea, $8::text::numeric, $9, $10, $11::text::numeric,
-             $12::text::numeric, $13, $14, $15::bytea, $16, $17
+             $12::text::numeric, $13, $14, $15::bytea, $16, $17, $18, $19, $20
          )",
         intent.id.0,
         intent.kind as IntentKind,
@@ -44,11 +47,16 @@ pub async fn insert(connection: &mut PgConnection, intent: &Intent) -> Result<()
         intent.destination,
         intent.digest.as_slice(),
         i16::from(intent.approvals_required),
-        intent.requested_by
+        intent.requested_by,
+        intent.approvals_expire_minutes.cast_signed(),
+        intent.policy.map(|policy| policy.0),
+        intent.cancels.map(|cancelled| cancelled.0)
     )
-    .execute(connection)
-    .await?;
-    Ok(())
+    .execute(&mut *connection)
+    .await
+    .map_err(DbError::from)?;
+    judge::store::close_refusal(connection, &intent).await?;
+    Ok(intent)
 }
 
 struct Row {
@@ -70,7 +78,12 @@ struct Row {
     destination_id: Option<Uuid>,
     digest: Vec<u8>,
     approvals_required: i16,
+    approvals_expire_minutes: i32,
+    policy_id: Option<i64>,
     requested_by: String,
+    revised_by: Option<String>,
+    signed_revision: Option<i32>,
+    cancels: Option<Uuid>,
     station: Option<String>,
 }
 
@@ -100,7 +113,12 @@ async fn complete(connection: &mut PgConnection, row: Row) -> Result<Intent, Int
         digest: hash_from_sql(&row.digest)?,
         approvals_required: u8::try_from(row.approvals_required)
             .map_err(|_| small("intents.approvals_required", row.approvals_required.into(), "1 to 20"))?,
+        approvals_expire_minutes: row.approvals_expire_minutes.cast_unsigned(),
+        policy: row.policy_id.map(PolicyId),
         requested_by: row.requested_by,
+        revised_by: row.revised_by,
+        signed_revision: row.signed_revision.map(i32::cast_unsigned),
+        cancels: row.cancels.map(IntentId),
         station: row.station,
     };
     if digest_of(&intent) == intent.digest { Ok(intent) } else { Err(IntentError::DigestMismatch(intent.id)) }
@@ -117,7 +135,8 @@ pub async fn get(connection: &mut PgConnection, id: IntentId) -> Result<Intent, 
         select id, kind as "kind: IntentKind", state as "state: IntentState", state_version, revision, chain_id as "chain_id!: i64",
                from_address_id, to_address as "to_address!: Vec<u8>", asset as "asset!: Vec<u8>", amount::text as "amount!", nonce,
                gas_limit, max_fee_per_gas::text as "max_fee_per_gas!", max_priority_fee_per_gas::text as "max_priority_fee_per_gas!",
-               payment_id, destination_id, digest as "digest!: Vec<u8>", approvals_required, requested_by, station
+               payment_id, destination_id, digest as "digest!: Vec<u8>", approvals_required, approvals_expire_minutes, policy_id,
+               requested_by, revised_by, signed_revision, cancels, station
         from intents where id = $1
         "#,
         id.0
@@ -148,7 +167,8 @@ pub async fn list(connection: &mut PgConnection, states: &[IntentState], limit: 
         select id, kind as "kind: IntentKind", state as "state: IntentState", state_version, revision, chain_id as "chain_id!: i64",
                from_address_id, to_address as "to_address!: Vec<u8>", asset as "asset!: Vec<u8>", amount::text as "amount!", nonce,
                gas_limit, max_fee_per_gas::text as "max_fee_per_gas!", max_priority_fee_per_gas::text as "max_priority_fee_per_gas!",
-               payment_id, destination_id, digest as "digest!: Vec<u8>", approvals_required, requested_by, station
+               payment_id, destination_id, digest as "digest!: Vec<u8>", approvals_required, approvals_expire_minutes, policy_id,
+               requested_by, revised_by, signed_revision, cancels, station
         from intents where state = any ($1::text[]::intent_state[]) order by created_at, id limit $2
         "#,
         &states,
@@ -179,7 +199,7 @@ pub async fn list_sweepable(
         where p.status = 'confirmed' and p.chain_id = $1::bigint and p.id > $2 and d.status = 'active'
           and not exists (
               select from intents i
-              where i.destination_id = d.id and i.kind in ('sweep', 'fuel') and i.state not in ('void', 'reverted', 'settled')
+              where i.destination_id = d.id and i.kind in ('sweep', 'fuel') and i.state not in ('void', 'reverted', 'settled', 'replaced')
           )
           and not exists (
               select from transfer_observations o
@@ -215,7 +235,7 @@ pub async fn list_sweepable_for_orders(connection: &mut PgConnection, chain: Cha
         where y.state = 'ordered' and y.chain_id = $1::bigint and p.chain_id = $1::bigint and y.asset = p.token_contract
           and not exists (
               select from intents i
-              where i.destination_id = d.id and i.kind in ('sweep', 'fuel') and i.state not in ('void', 'reverted', 'settled')
+              where i.destination_id = d.id and i.kind in ('sweep', 'fuel') and i.state not in ('void', 'reverted', 'settled', 'replaced')
           )
           and not exists (
               select from transfer_observations o
@@ -236,7 +256,7 @@ pub async fn has_live_at(connection: &mut PgConnection, destination: Uuid) -> Re
     let live = sqlx::query_scalar!(
         r#"
         select exists (
-            select from intents where destination_id = $1 and kind in ('sweep', 'fuel') and state not in ('void', 'reverted', 'settled')
+            select from intents where destination_id = $1 and kind in ('sweep', 'fuel') and state not in ('void', 'reverted', 'settled', 'replaced')
         ) as "live!"
         "#,
         destination
@@ -247,8 +267,11 @@ pub async fn has_live_at(connection: &mut PgConnection, destination: Uuid) -> Re
 }
 
 /// Whether an intent spends only money that has passed the release gate: that of its payment's deposit. One
-/// without a payment spends the operator's own.
+/// without a payment spends the operator's own, and a cancel nothing.
 pub async fn is_released(connection: &mut PgConnection, intent: &Intent) -> Result<bool, DbError> {
+    if intent.kind == IntentKind::Cancel {
+        return Ok(true);
+    }
     let Some(payment) = intent.payment else { return Ok(true) };
     let destination = deposit::store::get_by_payment(connection, payment).await?;
     confirm::store::is_released(connection, intent.chain(), destination.derived_address).await
@@ -258,6 +281,10 @@ pub async fn is_released(connection: &mut PgConnection, intent: &Intent) -> Resu
 /// is held, or the token's issuer has frozen one of its ends. Screening of the deposit stands still until the
 /// caller's transaction ends.
 pub async fn find_hold(connection: &mut PgConnection, intent: &Intent) -> Result<Option<Hold>, DbError> {
+    // It moves nothing.
+    if intent.kind == IntentKind::Cancel {
+        return Ok(None);
+    }
     if let Some(frozen) = screen::store::find_freeze(connection, intent.amount.asset, &[intent.from.address, intent.to]).await? {
         return Ok(Some(Hold::Frozen(frozen)));
     }
@@ -281,7 +308,7 @@ pub async fn list_open_totals(connection: &mut PgConnection) -> Result<Vec<OpenT
     let rows = sqlx::query!(
         r#"
         select chain_id as "chain_id!: i64", state as "state!: IntentState", count(*) as "count!", min(updated_at) as "since!"
-        from intents where state not in ('settled', 'void', 'reverted')
+        from intents where state not in ('settled', 'void', 'reverted', 'replaced')
         group by chain_id, state
         "#
     )
@@ -321,7 +348,7 @@ pub async fn get_promised(connection: &mut PgConnection, asset: AssetId, from: A
         select coalesce(sum(amount) filter (where asset = $3::bytea), 0)::text as "units!",
                coalesce(sum(gas_limit * max_fee_per_gas), 0)::text as "gas!"
         from intents
-        where chain_id = $1::bigint and from_address = $2::bytea and state not in ('void', 'reverted', 'settled')
+        where chain_id = $1::bigint and from_address = $2::bytea and state not in ('void', 'reverted', 'settled', 'replaced')
         "#,
         asset.chain.as_i64(),
         from.as_slice(),
@@ -347,6 +374,79 @@ pub async fn advance(connection: &mut PgConnection, intent: &Intent, event: Inte
     .rows_affected();
     expect_one(rows, "an intent moving on")?;
     Ok(Intent { state: next, state_version: intent.state_version + 1, ..intent.clone() })
+}
+
+/// Makes a new revision, which waits for approvals anew: those of the one before it are void with it. Other fees
+/// and who asked for them come with a raise.
+pub async fn revise(
+    connection: &mut PgConnection,
+    intent: &Intent,
+    event: IntentEvent,
+    raised: Option<(FeeTerms, &str)>,
+) -> Result<Intent, IntentError> {
+    let next = intent.state.apply(event).map_err(|source| IntentError::Illegal { intent: intent.id, source })?;
+    let mut revised = Intent { state: next, state_version: intent.state_version + 1, revision: intent.revision + 1, ..intent.clone() };
+    if let Some((fees, by)) = raised {
+        revised.fees = FeeTerms { gas_limit: intent.fees.gas_limit, ..fees };
+        revised.revised_by = Some(by.to_owned());
+    }
+    revised.digest = digest_of(&revised);
+    let rows = sqlx::query!(
+        "update intents
+         set state = $3, state_version = state_version + 1, updated_at = now(), revision = $4, digest = $5::bytea,
+             max_fee_per_gas = $6::text::numeric, max_priority_fee_per_gas = $7::text::numeric, revised_by = $8
+         where id = $1 and state_version = $2",
+        intent.id.0,
+        intent.state_version,
+        next as IntentState,
+        revised.revision.cast_signed(),
+        revised.digest.as_slice(),
+        revised.fees.max_fee_per_gas.to_string(),
+        revised.fees.max_priority_fee_per_gas.to_string(),
+        revised.revised_by
+    )
+    .execute(connection)
+    .await
+    .map_err(DbError::from)?
+    .rows_affected();
+    expect_one(rows, "an intent revised")?;
+    Ok(revised)
+}
+
+/// Notes that signed bytes of the present revision are stored.
+pub async fn set_signed(connection: &mut PgConnection, intent: &Intent) -> Result<(), DbError> {
+    let rows = sqlx::query!("update intents set signed_revision = $2 where id = $1", intent.id.0, intent.revision.cast_signed())
+        .execute(connection)
+        .await?
+        .rows_affected();
+    expect_one(rows, "an intent that was signed")
+}
+
+/// The cancel of an intent that is neither given up nor outrun.
+pub async fn find_cancel(connection: &mut PgConnection, intent: IntentId) -> Result<Option<IntentId>, DbError> {
+    let row = sqlx::query_scalar!("select id from intents where cancels = $1 and state not in ('void', 'replaced')", intent.0)
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.map(IntentId))
+}
+
+/// Other intents at the nonce of this one that have not come to their end.
+pub async fn list_rivals(connection: &mut PgConnection, intent: &Intent) -> Result<Vec<IntentId>, DbError> {
+    let rows = sqlx::query_scalar!(
+        r#"
+        select id from intents
+        where chain_id = $1::bigint and from_address = $2::bytea and nonce = $3 and id <> $4
+          and state not in ('settled', 'void', 'reverted', 'replaced')
+        order by id
+        "#,
+        intent.chain().as_i64(),
+        intent.from.address.as_slice(),
+        intent.nonce.cast_signed(),
+        intent.id.0
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(IntentId).collect())
 }
 
 /// Notes which station has the intent.

@@ -13,17 +13,25 @@ use crate::units::IntentId;
 /// money of a release or a refund is where it came from and must be ordered anew.
 pub async fn void(connection: &mut PgConnection, id: IntentId, by: &str, reason: &str) -> Result<Intent, IntentError> {
     // Whoever locks both locks the payment first.
-    let payment = match store::get(connection, id).await? {
-        Intent { payment: Some(payment), kind: IntentKind::Release | IntentKind::Refund, .. } => {
-            Some(payment::store::lock(connection, payment).await?)
-        }
-        _ => None,
-    };
+    if let Intent { payment: Some(payment), kind: IntentKind::Release | IntentKind::Refund, .. } = store::get(connection, id).await? {
+        payment::store::lock(connection, payment).await?;
+    }
     let intent = store::lock(connection, id).await?;
-    if intent.station.is_some() {
+    if intent.may_be_signed() {
         return Err(IntentError::MayBeSigned(id));
     }
     let intent = store::advance(connection, &intent, IntentEvent::Voided).await?;
+    give_back(connection, &intent, &format!("{} {id} was given up: {reason}", intent.kind.name())).await?;
+    let detail = serde_json::json!({ "by": by, "reason": reason });
+    event::store::append(connection, &Event::of_intent("intent.voided", id, intent.payment, intent.chain(), detail)).await?;
+    tracing::info!(intent.id = %id, by, "intent voided");
+    Ok(intent)
+}
+
+/// Gives back what an intent reserved that nothing became of. A sweep's destination waits to be swept again; the
+/// money of a release or a refund is where it came from and must be ordered anew. Whoever calls this locks the
+/// payment before the intent.
+pub async fn give_back(connection: &mut PgConnection, intent: &Intent, why: &str) -> Result<(), IntentError> {
     match intent.kind {
         IntentKind::Sweep => {
             if let Some(destination) = intent.destination {
@@ -31,17 +39,12 @@ pub async fn void(connection: &mut PgConnection, id: IntentId, by: &str, reason:
             }
         }
         IntentKind::Release | IntentKind::Refund => {
-            let payout = escrow::store::find_payout_of(connection, id).await?.ok_or(IntentError::NoPayout(id))?;
-            let why = format!("{} {id} was given up: {reason}", intent.kind.name());
-            if let Some(payment) = payment {
-                escrow::withdraw(connection, &payment, &payout, &why).await?;
-            }
+            let payout = escrow::store::find_payout_of(connection, intent.id).await?.ok_or(IntentError::NoPayout(intent.id))?;
+            let payment = payment::store::lock(connection, payout.payment).await?;
+            escrow::withdraw(connection, &payment, &payout, why).await?;
         }
         // Neither reserves anything.
         IntentKind::Fuel | IntentKind::Cancel => {}
     }
-    let detail = serde_json::json!({ "by": by, "reason": reason });
-    event::store::append(connection, &Event::of_intent("intent.voided", id, intent.payment, intent.chain(), detail)).await?;
-    tracing::info!(intent.id = %id, by, "intent voided");
-    Ok(intent)
+    Ok(())
 }

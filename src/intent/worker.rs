@@ -15,7 +15,7 @@ use super::plan::{
     DirectSituation, DirectStep, ForeignNonce, ReleaseSituation, ReleaseStep, SweepSituation, SweepStep, cost_ceiling, next_direct_step,
     next_nonce, next_release_step, next_sweep_step,
 };
-use super::{FeeTerms, Intent, IntentError, IntentKind, IntentState, digest, store};
+use super::{FeeTerms, Intent, IntentError, IntentKind, IntentState, digest, judge, store};
 use crate::account::{self, DerivedAddress, Purpose};
 use crate::chains::ChainSpec;
 use crate::confirm;
@@ -25,10 +25,11 @@ use crate::escrow::{self, Payout, PayoutKind, PayoutState};
 use crate::event::{self, Event};
 use crate::ledger::{self, AccountKey};
 use crate::payment::{self, Payment};
+use crate::policy::{APPROVALS_EXPIRE_MINUTES, PolicyError, Refusal};
 use crate::rpc::{CallRequest, Node};
 use crate::scan;
 use crate::screen;
-use crate::units::{Asset, IntentId, Outcomes, PaymentId, Progress, TokenAmount};
+use crate::units::{Asset, IntentId, Outcomes, PaymentId, PolicyId, Progress, TokenAmount};
 
 alloy::sol! {
     function transfer(address to, uint256 amount) returns (bool);
@@ -43,7 +44,7 @@ const GAS_MAX: u64 = 1_500_000;
 /// What the operator allows when planning.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanPolicy {
-    /// Officers needed per intent.
+    /// Officers needed per intent while there is no policy.
     pub approvals_required: u8,
     /// No intent is planned while gas costs more than this, in wei.
     pub max_fee_per_gas_max: u128,
@@ -350,11 +351,12 @@ impl Planner {
     async fn terms(&self, from: Address, to: Address, amount: TokenAmount) -> Result<Option<FeeTerms>, IntentError> {
         let fees = self.node.fees().await?;
         let max_fee_per_gas = fees.base_fee.saturating_mul(2).saturating_add(fees.priority).max(1);
-        if max_fee_per_gas > self.policy.max_fee_per_gas_max {
+        let allowed = self.chain.fee_cap(self.policy.max_fee_per_gas_max);
+        if max_fee_per_gas > allowed {
             tracing::warn!(
                 chain.id = self.chain.id.get(),
                 max_fee_per_gas,
-                allowed = self.policy.max_fee_per_gas_max,
+                allowed,
                 "gas is dearer than allowed; nothing is planned until it falls"
             );
             return Ok(None);
@@ -380,44 +382,97 @@ impl Planner {
     async fn store(&self, due: Due) -> Result<Progress, IntentError> {
         let chain_count = self.node.nonce_latest(due.from.address).await?;
         let approvals_required = self.policy.approvals_required;
-        self.db
+        let planned = self
+            .db
             .unit(move |connection| {
                 Box::pin(async move {
                     let chain = due.amount.asset.chain;
                     if confirm::store::find_halt(connection, chain).await?.is_some() {
-                        return Ok(Progress::Idle);
+                        return Ok::<Planned, IntentError>(Planned::Not);
                     }
                     if !still_due(connection, &due).await? {
-                        return Ok(Progress::Idle);
+                        return Ok(Planned::Not);
                     }
                     // Something may have been credited at the address since it was listed.
                     if !confirm::store::is_released(connection, chain, due.gated_by).await? {
-                        return Ok(Progress::Idle);
+                        return Ok(Planned::Not);
                     }
                     // And what is there may be held since.
                     if screen::store::find_hold(connection, chain, due.gated_by).await?.is_some() {
-                        return Ok(Progress::Idle);
+                        return Ok(Planned::Not);
                     }
                     let taken = store::list_taken_nonces(connection, chain, due.from.address).await?;
-                    let nonce = next_nonce(chain_count, &taken).map_err(|ForeignNonce(nonce)| IntentError::ForeignNonce {
-                        chain,
-                        address: due.from.address,
-                        nonce,
-                    })?;
+                    let nonce = match next_nonce(chain_count, &taken) {
+                        Ok(nonce) => nonce,
+                        // Told, halted for, and resumed by an officer: it goes on above it.
+                        Err(ForeignNonce(nonce)) if event::store::has_foreign_nonce(connection, chain, due.from.address, nonce).await? => {
+                            chain_count
+                        }
+                        Err(ForeignNonce(nonce)) => {
+                            return Err(IntentError::ForeignNonce { chain, address: due.from.address, nonce });
+                        }
+                    };
                     let intent = draft(&due, nonce, approvals_required);
-                    store::insert(connection, &intent).await?;
+                    let intent = match store::insert(connection, &intent).await {
+                        // Nothing was written but the intent's refusal.
+                        Err(IntentError::Policy(PolicyError::Refused { policy, refusals })) => {
+                            return Ok(Planned::Refused(Box::new(intent), policy, refusals));
+                        }
+                        outcome => outcome?,
+                    };
                     reserve(connection, &due, &intent).await?;
-                    let detail = serde_json::json!({ "kind": intent.kind.name(), "nonce": nonce, "digest": intent.digest });
+                    let detail = serde_json::json!({
+                        "kind": intent.kind.name(), "nonce": nonce, "digest": intent.digest, "policy": intent.policy,
+                        "approvals_required": intent.approvals_required,
+                    });
                     event::store::append(connection, &Event::of_intent("intent.planned", intent.id, intent.payment, chain, detail)).await?;
                     tracing::info!(
                         intent.id = %intent.id, chain.id = chain.get(), kind = intent.kind.name(), nonce,
                         from = %intent.from.path, to = %intent.to, amount = %intent.amount.units, "intent planned"
                     );
-                    Ok(Progress::Worked)
+                    Ok(Planned::Stored)
+                })
+            })
+            .await?;
+        match planned {
+            Planned::Not => Ok(Progress::Idle),
+            Planned::Stored => Ok(Progress::Worked),
+            Planned::Refused(intent, policy, refusals) => self.refused(*intent, policy, &refusals).await,
+        }
+    }
+
+    /// What the policy refuses is due again at the next tick: a limit has room again some time, and a cooling
+    /// ends. It is noted for people, and told when it is news.
+    async fn refused(&self, intent: Intent, policy: PolicyId, refusals: &[Refusal]) -> Result<Progress, IntentError> {
+        let reasons = refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; ");
+        self.db
+            .unit(move |connection| {
+                Box::pin(async move {
+                    if judge::store::note_refusal(connection, &intent, policy, &reasons).await? {
+                        let detail = serde_json::json!({
+                            "kind": intent.kind.name(), "policy": policy, "reasons": reasons, "to": intent.to,
+                            "amount_units": intent.amount.units.to_string(), "asset": intent.amount.asset.asset.to_string(),
+                        });
+                        let chain = Some(intent.chain());
+                        let event = Event { kind: "policy.outflow_refused", payment: intent.payment, intent: None, chain, detail };
+                        event::store::append(connection, &event).await?;
+                        tracing::warn!(
+                            chain.id = intent.chain().get(), kind = intent.kind.name(), %policy, to = %intent.to, amount = %intent.amount.units,
+                            "policy refuses an outflow that is due: {reasons}"
+                        );
+                    }
+                    Ok::<Progress, IntentError>(Progress::Idle)
                 })
             })
             .await
     }
+}
+
+/// What became of something due.
+enum Planned {
+    Not,
+    Stored,
+    Refused(Box<Intent>, PolicyId, Vec<Refusal>),
 }
 
 fn draft(due: &Due, nonce: u64, approvals_required: u8) -> Intent {
@@ -436,6 +491,11 @@ fn draft(due: &Due, nonce: u64, approvals_required: u8) -> Intent {
         destination: due.destination.map(|destination| destination.id),
         digest: Default::default(),
         approvals_required,
+        approvals_expire_minutes: APPROVALS_EXPIRE_MINUTES,
+        policy: None,
+        revised_by: None,
+        signed_revision: None,
+        cancels: None,
         // Whoever ordered it may not approve it too.
         requested_by: due.payout.as_ref().map_or_else(|| "daemon".to_owned(), |payout| payout.requested_by.clone()),
         station: None,

@@ -31,7 +31,7 @@ pub enum Invariant {
     Reversal,
     /// A transfer is credited once.
     Credit,
-    /// A nonce has one signed transaction.
+    /// A nonce has one signed transaction, and those that replace it; one of them is mined.
     Nonce,
     /// An intent is settled once, for no more than it was approved for.
     Settlement,

@@ -278,6 +278,15 @@ async fn note_difference(connection: &mut PgConnection, line: &Line, at: BlockRe
             "chain_units": line.chain_units.to_string(),
         });
         append(connection, "reconcile.finding_opened", line.asset, detail).await?;
+        // Less than the books explain: something left that was not ours to send. Nothing more leaves before a
+        // person has looked; what is resumed is not halted again for the same finding.
+        if line.difference().is_negative() {
+            let reason = format!(
+                "{} holds less of {} than the books explain (finding {id}); an unknown outflow, or a token that lies",
+                line.address, line.asset.asset
+            );
+            scan::store::halt_outflow(connection, line.asset.chain, &reason, now).await?;
+        }
     }
     Ok(())
 }

@@ -1,15 +1,19 @@
 //! SQL of `config_settings` and `config_setting_history`.
 
+use alloy::primitives::B256;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::{
-    Change, ChangeNote, Gate, History, NewChange, NewNumber, NumberChange, PaymentDefault, PaymentDefaults, SKEW_MAX, SettingsError,
-    Threshold, ThresholdKey,
+    Change, ChangeNote, Gate, History, LOWERING_DELAY, Lowering, NewChange, NewNumber, NumberChange, Outcome, PaymentDefault,
+    PaymentDefaults, SKEW_MAX, SettingsError, Threshold, ThresholdKey, lowering,
 };
 use crate::db::DbError;
 use crate::db::codec::{chain_from_sql, count_from_sql};
-use crate::units::{ChainId, Confirmations};
+use crate::event::{self, Event};
+use crate::officer::Caller;
+use crate::officer::proposal::{self, NewProposal, Subject};
+use crate::units::{ChainId, Confirmations, ProposalId};
 
 /// How many rows of a gate are read, newest first: people write them, a few a year.
 const ROWS_MAX: i64 = 10_000;
@@ -140,6 +144,62 @@ pub async fn set(connection: &mut PgConnection, change: &NewChange) -> Result<Ch
     .map_err(DbError::from)?;
     let old_blocks = old.and_then(|old| old.blocks);
     insert(connection, *key, old_blocks, *blocks, effective_at, note).await
+}
+
+/// Writes a change that lowers nothing; one that does is refused as [`SettingsError::Lowers`] and leaves nothing.
+pub async fn raise(connection: &mut PgConnection, change: &NewChange) -> Result<Change, SettingsError> {
+    change.note.check()?;
+    lock_base(connection, change.key, change.blocks).await?;
+    let history = get_history(connection, change.key.gate, change.key.chain).await?;
+    // What cannot be changed at all is said first.
+    let lowered = lowering::lowers(&history, change, history.present(OffsetDateTime::UNIX_EPOCH));
+    let set = set(connection, change).await?;
+    match lowered {
+        Some(from) => Err(SettingsError::Lowers { key: change.key, from, to: change.blocks }),
+        None => Ok(set),
+    }
+}
+
+/// What an officer asks for: done at once if it lowers nothing, else proposed to another officer.
+pub async fn change(connection: &mut PgConnection, change: &NewChange, caller: &Caller) -> Result<Outcome, SettingsError> {
+    change.note.check()?;
+    let history = get_history(connection, change.key.gate, change.key.chain).await?;
+    let now = history.present(OffsetDateTime::UNIX_EPOCH);
+    if lowering::lowers(&history, change, now).is_none() {
+        return Ok(Outcome::Set(set(connection, change).await?));
+    }
+    if change.blocks.is_none() && change.key.tier.is_none() {
+        return Err(SettingsError::BaseOff(change.key));
+    }
+    if let Some(asked) = change.effective_at.filter(|asked| now - *asked > SKEW_MAX) {
+        return Err(SettingsError::Past { asked, now });
+    }
+    let body = Lowering { key: change.key, blocks: change.blocks }.canonical();
+    let reason = change.note.reason.clone();
+    let new = NewProposal { subject: Subject::Threshold, body, effective_at: change.effective_at, reason };
+    Ok(Outcome::Proposed(Box::new(proposal::store::propose(connection, &new, caller).await?)))
+}
+
+/// Another officer confirms a lowering; it takes effect [`LOWERING_DELAY`] from now, or later if it was dated so.
+pub async fn confirm(connection: &mut PgConnection, id: ProposalId, digest: B256, caller: &Caller) -> Result<Change, SettingsError> {
+    let proposal = proposal::store::confirm(connection, id, Subject::Threshold, digest, caller).await?;
+    let lowering = Lowering::from_canonical(&proposal.body).ok_or(SettingsError::Proposal(id))?;
+    let earliest = proposal::store::clock(connection).await.map_err(SettingsError::Db)? + LOWERING_DELAY;
+    let note = ChangeNote {
+        changed_by: format!("user:{}, confirmed by {}", proposal.proposed_by, caller.name()),
+        user: Some(proposal.proposed_by),
+        reason: proposal.reason.clone(),
+    };
+    let effective_at = Some(proposal.effective_at.map_or(earliest, |asked| asked.max(earliest)));
+    let change = set(connection, &NewChange { key: lowering.key, blocks: lowering.blocks, effective_at, note }).await?;
+    let detail = serde_json::json!({
+        "key": change.key.to_string(), "proposal": id, "history": change.id, "old": change.old_blocks.map(Confirmations::get),
+        "new": change.blocks.map(Confirmations::get), "effective_at": change.effective_at.unix_timestamp(),
+    });
+    tracing::warn!(key = %change.key, proposal = %id, by = %caller.name(), row = change.id, "a lower threshold was confirmed");
+    let event = Event { kind: "settings.threshold_lowered", payment: None, intent: None, chain: Some(change.key.chain), detail };
+    event::store::append(connection, &event).await?;
+    Ok(change)
 }
 
 async fn lock_base(connection: &mut PgConnection, key: ThresholdKey, blocks: Option<Confirmations>) -> Result<(), SettingsError> {

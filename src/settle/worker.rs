@@ -120,13 +120,15 @@ impl Settler {
             .unit(move |connection| {
                 Box::pin(async move {
                     let payout = lock_payout(connection, &intent).await?;
+                    lock_payouts_of_rivals(connection, &intent).await?;
                     ledger::store::append(connection, &posting).await?;
                     broadcast::store::set_settled(connection, outbound.id).await?;
                     if inclusion.succeeded {
-                        finish(connection, &intent, payout, outbound.tx_hash).await
+                        finish(connection, &intent, payout, outbound.tx_hash).await?;
                     } else {
-                        give_back(connection, &intent, payout, outbound.tx_hash).await
+                        give_back(connection, &intent, payout, outbound.tx_hash).await?;
                     }
+                    end_rivals(connection, &intent, &outbound).await
                 })
             })
             .await?;
@@ -193,6 +195,15 @@ async fn lock_payout(connection: &mut PgConnection, intent: &Intent) -> Result<O
     }
 }
 
+/// The payments whose orders go back once this intent has settled: locked before any intent is.
+async fn lock_payouts_of_rivals(connection: &mut PgConnection, intent: &Intent) -> Result<(), SettleError> {
+    for id in intent::store::list_rivals(connection, intent).await? {
+        let rival = intent::store::get(connection, id).await?;
+        lock_payout(connection, &rival).await?;
+    }
+    Ok(())
+}
+
 /// The outflow took effect: destination, payment and intent reach their ends.
 async fn finish(
     connection: &mut PgConnection,
@@ -253,6 +264,23 @@ async fn give_back(
     }
     tracing::error!(intent.id = %intent.id, chain.id = intent.chain().get(), tx.hash = %tx_hash, "outflow reverted on the chain");
     note(connection, intent, "intent.reverted", tx_hash).await
+}
+
+/// The nonce is used for good. Whatever else was signed for it can never be mined, and the intents behind that
+/// give back what they reserved: a cancel that lost, or what a cancel took the nonce of.
+async fn end_rivals(connection: &mut PgConnection, settled: &Intent, outbound: &Outbound) -> Result<(), SettleError> {
+    broadcast::store::set_settled_with(connection, outbound).await?;
+    for id in intent::store::list_rivals(connection, settled).await? {
+        let rival = intent::store::lock(connection, id).await?;
+        let rival = intent::store::advance(connection, &rival, IntentEvent::Outrun).await?;
+        let why = format!("{} {id} was replaced by {} {}", rival.kind.name(), settled.kind.name(), settled.id);
+        intent::give_back(connection, &rival, &why).await?;
+        let detail =
+            serde_json::json!({ "kind": rival.kind.name(), "by": settled.id, "by_kind": settled.kind.name(), "tx_hash": outbound.tx_hash });
+        event::store::append(connection, &Event::of_intent("intent.replaced", id, rival.payment, rival.chain(), detail)).await?;
+        tracing::warn!(intent.id = %id, chain.id = rival.chain().get(), tx.hash = %outbound.tx_hash, "{why}");
+    }
+    Ok(())
 }
 
 async fn note(connection: &mut PgConnection, intent: &Intent, kind: &'static str, tx_hash: B256) -> Result<(), SettleError> {

@@ -39,6 +39,14 @@ macro_rules! serial_id {
                 self.0.fmt(f)
             }
         }
+
+        impl std::str::FromStr for $name {
+            type Err = std::num::ParseIntError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
     )*};
 }
 
@@ -62,4 +70,8 @@ serial_id! {
     LedgerEntryId,
     /// A row of `ledger_accounts`.
     LedgerAccountId,
+    /// A row of `change_proposals`.
+    ProposalId,
+    /// A row of `outflow_policies`.
+    PolicyId,
 }

@@ -507,7 +507,7 @@ async fn xa1_a_bad_key_is_refused() {
 
 // === who may ===
 
-const ROUTES: [(&str, &str); 21] = [
+const ROUTES: [(&str, &str); 34] = [
     ("POST", "/v1/payments"),
     ("GET", "/v1/payments"),
     ("GET", "/v1/payments/00000000-0000-0000-0000-000000000007"),
@@ -521,6 +521,19 @@ const ROUTES: [(&str, &str); 21] = [
     ("GET", "/v1/signing-queue"),
     ("GET", "/v1/chains"),
     ("GET", "/v1/ledger/entries"),
+    ("POST", "/v1/intents/00000000-0000-0000-0000-000000000007/replacement"),
+    ("POST", "/v1/intents/00000000-0000-0000-0000-000000000007/cancel"),
+    ("GET", "/v1/intents/00000000-0000-0000-0000-000000000007/policy"),
+    ("GET", "/v1/policies"),
+    ("POST", "/v1/policies"),
+    ("POST", "/v1/policies/check"),
+    ("GET", "/v1/policies/refusals"),
+    ("GET", "/v1/proposals"),
+    ("POST", "/v1/proposals/7/confirm"),
+    ("POST", "/v1/proposals/7/withdraw"),
+    ("GET", "/v1/destinations"),
+    ("POST", "/v1/destinations"),
+    ("POST", "/v1/destinations/31337/0x1111111111111111111111111111111111111111/remove"),
     ("POST", "/v1/payments/00000000-0000-0000-0000-000000000007/refund"),
     ("POST", "/v1/payments/00000000-0000-0000-0000-000000000007/accept"),
     ("POST", "/v1/payments/00000000-0000-0000-0000-000000000007/cancel"),
@@ -597,6 +610,19 @@ async fn xa6_a_token_without_the_scope_is_refused() {
         Scope::Signing,
         Scope::PaymentsRead,
         Scope::LedgerRead,
+        Scope::IntentsApprove,
+        Scope::IntentsApprove,
+        Scope::IntentsRead,
+        Scope::IntentsRead,
+        Scope::IntentsApprove,
+        Scope::IntentsRead,
+        Scope::IntentsRead,
+        Scope::IntentsRead,
+        Scope::IntentsApprove,
+        Scope::IntentsApprove,
+        Scope::IntentsRead,
+        Scope::IntentsApprove,
+        Scope::IntentsApprove,
         Scope::PaymentsWrite,
         Scope::PaymentsWrite,
         Scope::PaymentsWrite,
@@ -662,12 +688,16 @@ pub(crate) async fn planned(house: &ApiHouse, approvals: u8, requested_by: Strin
                 destination: None,
                 digest: B256::ZERO,
                 approvals_required: approvals,
+                approvals_expire_minutes: 1_440,
+                policy: None,
                 requested_by,
+                revised_by: None,
+                signed_revision: None,
+                cancels: None,
                 station: None,
             };
             intent.digest = intent::digest::digest_of(&intent);
-            intent::store::insert(connection, &intent).await?;
-            Ok(intent)
+            intent::store::insert(connection, &intent).await
         })
     });
     stored.await.unwrap()

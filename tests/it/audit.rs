@@ -22,7 +22,7 @@ struct Audited {
     now: std::sync::Mutex<OffsetDateTime>,
 }
 
-/// A chain that was scanned, two credited transfers, and a sweep that settled.
+/// A chain that was scanned, two credited transfers, an outflow that settled, and one that waits with its replacement.
 const SURROUNDINGS: &str = "
     insert into trezor_accounts (id, label, account_index, path, xpub, fingerprint)
         values ('01900000-0000-7000-8000-000000000001', 'test', 0, 'm/44''/60''/0''', 'XPUB', '\\x01020304');
@@ -48,6 +48,8 @@ const SURROUNDINGS: &str = "
     insert into outbound_transactions (intent_id, chain_id, from_address, nonce, tx_hash, raw)
         select ('01900000-0000-7000-8000-00000000006' || n)::uuid, 31337, decode(repeat('11', 20), 'hex'), n, decode(repeat('d' || n, 32), 'hex'),
             decode(repeat('02', 80), 'hex') from generate_series(1, 2) n;
+    insert into outbound_transactions (intent_id, chain_id, from_address, nonce, tx_hash, raw, replaces, max_fee_per_gas, max_priority_fee_per_gas)
+        select intent_id, chain_id, from_address, nonce, decode(repeat('d3', 32), 'hex'), raw, id, 3, 2 from outbound_transactions where nonce = 2;
     update outbound_transactions set block_number = 5, block_hash = decode(repeat('05', 32), 'hex'), succeeded = true, fee_paid = 1,
         settled_at = now() where nonce = 1;";
 
@@ -106,7 +108,7 @@ impl Audited {
 }
 
 /// Each invariant: what breaks it, behind every guard, and what mends it.
-const BREAKS: [(Invariant, &str, &str); 13] = [
+const BREAKS: [(Invariant, &str, &str); 14] = [
     (
         Invariant::Conservation,
         "update ledger_balances set balance = balance + 1 where account_id = 1",
@@ -163,9 +165,15 @@ const BREAKS: [(Invariant, &str, &str); 13] = [
     ),
     (
         Invariant::Nonce,
-        "alter table outbound_transactions drop constraint outbound_transactions_nonce_key; update outbound_transactions set nonce = 1 where nonce = 2",
-        "update outbound_transactions set nonce = 2 where tx_hash = decode(repeat('d2', 32), 'hex'); \
-         alter table outbound_transactions add constraint outbound_transactions_nonce_key unique (chain_id, from_address, nonce)",
+        "drop index outbound_transactions_nonce_key; update outbound_transactions set nonce = 1 where nonce = 2",
+        "update outbound_transactions set nonce = 2 where id <> 1; \
+         create unique index outbound_transactions_nonce_key on outbound_transactions (chain_id, from_address, nonce) where replaces is null",
+    ),
+    // A link to what is no transaction of the same nonce.
+    (
+        Invariant::Nonce,
+        "update outbound_transactions set replaces = 1 where replaces = 2",
+        "update outbound_transactions set replaces = 2 where replaces = 1",
     ),
     // Less was approved than moved; and what moved is not in the books.
     (Invariant::Settlement, "update intents set amount = 39 where nonce = 1", "update intents set amount = 40 where nonce = 1"),

@@ -116,6 +116,11 @@ async fn plan(connection: &mut PgConnection, payout: &Payout, nonce: u64) -> Res
         destination: None,
         digest: B256::ZERO,
         approvals_required: 1,
+        approvals_expire_minutes: 1440,
+        policy: None,
+        revised_by: None,
+        signed_revision: None,
+        cancels: None,
         requested_by: payout.requested_by.clone(),
         station: None,
     };

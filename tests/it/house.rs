@@ -150,6 +150,7 @@ impl ApiHouse {
             db: db.clone(),
             book: Arc::clone(&book),
             nodes,
+            max_fee_per_gas_max: 500_000_000_000,
             webhook_guard: loopback(),
             doors: Arc::clone(&doors),
             oracle: oracle.clone(),

@@ -23,6 +23,7 @@ mod lease;
 mod kill;
 mod ledger;
 mod node;
+mod officers;
 mod package;
 mod process;
 mod quoting;

@@ -507,12 +507,20 @@ fn w3_a_threshold_out_of_bounds_is_refused_and_not_stored() {
     more(&tier).assert_failed(&["release_threshold:31337 is not set"]);
     assert_eq!(base.sql("select count(*) from config_setting_history").unwrap().trim(), "2", "L8");
     assert_eq!(more(&["--blocks", "40", "--asset", "USDC", "--from-amount", "1000.5"]).code, Some(0));
-    assert_eq!(more(&["--blocks", "7", "--effective-at", "2040-01-01T03:30:00+03:30"]).code, Some(0));
+    // A lower value takes two officers, and the first of them a token.
+    more(&["--blocks", "7", "--effective-at", "2040-01-01T03:30:00+03:30"]).assert_failed(&[
+        "from 10000 to 7",
+        "two officers",
+        "--token-file",
+    ]);
+    more(&["--off", "--asset", "USDC", "--from-amount", "1000.5"]).assert_failed(&["from 40 to off", "two officers"]);
+    assert_eq!(base.sql("select count(*) from config_setting_history").unwrap().trim(), "3", "L8");
+    assert_eq!(more(&["--blocks", "10000", "--effective-at", "2040-01-01T03:30:00+03:30"]).code, Some(0));
     let list = place.run(&["threshold", "list"]).stdout;
     let lines: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines[1][..6], ["31337", "credit", "any", "amount", "10000", "in"], "{list}");
     assert_eq!(lines[2][..6], ["31337", "credit", "1000.5", "USDC", "40", "in"], "{list}");
-    assert_eq!(lines[3][..8], ["31337", "credit", "any", "amount", "7", "coming", "at", "2040-01-01T00:00:00Z"], "{list}");
+    assert_eq!(lines[3][..8], ["31337", "credit", "any", "amount", "10000", "coming", "at", "2040-01-01T00:00:00Z"], "{list}");
     assert_eq!(place.run(&["threshold", "history", "--gate", "credit"]).stdout.lines().count(), 5);
 }
 

@@ -68,6 +68,7 @@ impl Asked {
             db,
             book: Arc::new(book),
             nodes: Arc::new(BTreeMap::new()),
+            max_fee_per_gas_max: 500_000_000_000,
             webhook_guard: Guard::default(),
             doors: Arc::new(Doors::default()),
             oracle: None,

@@ -182,6 +182,11 @@ fn sweep(index: u32) -> IntentView {
         destination: None,
         digest: B256::ZERO,
         approvals_required: 1,
+        approvals_expire_minutes: 1_440,
+        policy: None,
+        revised_by: None,
+        signed_revision: None,
+        cancels: None,
         requested_by: String::new(),
         station: None,
     };
@@ -210,6 +215,10 @@ fn sweep(index: u32) -> IntentView {
         digest: digest_of(&intent),
         approvals: 1,
         approvals_required: 1,
+        approvals_expire_minutes: 1_440,
+        policy_id: None,
+        revised_by: None,
+        cancels: None,
         tx_hash: None,
     }
 }

@@ -7,7 +7,9 @@ mod escrow;
 mod findings;
 mod mending;
 mod outflows;
+mod policy;
 mod reorgs;
+mod replacing;
 mod screening;
 
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::sol_types::SolCall;
 use amanatd::account::AccountXpub;
 use amanatd::api::Client;
-use amanatd::api::wire::{ClaimIntent, CreatePayment, IntentView, PaymentView};
+use amanatd::api::wire::{ClaimIntent, CreatePayment, IntentView, PaymentView, ProposePolicy};
 use amanatd::broadcast::{BroadcastError, Broadcaster};
 use amanatd::chains::ChainSpec;
 use amanatd::confirm::{Confirmer, Sightings};
@@ -32,7 +34,7 @@ use amanatd::reconcile;
 use amanatd::scan::{ScanOptions, Scanner};
 use amanatd::settle::{SettleError, Settler};
 use amanatd::signing::{self, Definitions, Device, DeviceAddress, DeviceLimits};
-use amanatd::units::{Asset, AssetId, Confirmations, IntentId, PaymentId, Progress, parse_units};
+use amanatd::units::{Asset, AssetId, Confirmations, IntentId, PaymentId, Progress, ProposalId, parse_units};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -259,6 +261,21 @@ impl Way {
         let mut planned = self.intents("planned").await;
         assert_eq!(planned.iter().map(|intent| intent.kind.as_str()).collect::<Vec<_>>(), [kind]);
         planned.remove(0)
+    }
+
+    /// Another custody officer.
+    pub(crate) async fn another(&self, name: &str) -> Client {
+        let user = self.api.user(name, UserRole::Guard).await;
+        self.api.client(&self.api.token(&[Scope::IntentsRead, Scope::IntentsApprove], Some(user), 1).await)
+    }
+
+    /// A policy that two officers brought into force.
+    pub(crate) async fn policy(&self, document: &str) -> Client {
+        let other = self.another("second").await;
+        let asked = ProposePolicy { document: document.to_owned(), effective_at: None, reason: "test".to_owned() };
+        let proposal = self.officer.propose_policy(&asked).await.unwrap();
+        other.confirm(ProposalId(proposal.id), proposal.digest).await.unwrap();
+        other
     }
 
     pub(crate) async fn approve(&self, intent: &IntentView) {

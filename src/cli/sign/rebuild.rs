@@ -35,9 +35,10 @@ pub(super) struct Rebuilt<'r> {
 
 /// The intent of a view, if the view's digest is its digest.
 pub(in crate::cli) fn intent_of(view: &IntentView) -> anyhow::Result<Intent> {
-    let kinds = [IntentKind::Sweep, IntentKind::Release, IntentKind::Refund, IntentKind::Fuel, IntentKind::Cancel];
-    let kind =
-        kinds.into_iter().find(|kind| kind.name() == view.kind).with_context(|| format!("kind {:?} is not known here", view.kind))?;
+    let kind = IntentKind::ALL
+        .into_iter()
+        .find(|kind| kind.name() == view.kind)
+        .with_context(|| format!("kind {:?} is not known here", view.kind))?;
     let state = IntentState::ALL.into_iter().find(|state| state.name() == view.state);
     let path: DerivationPath = view.from_path.parse()?;
     let chain = ChainId::new(view.chain_id).context("chain id 0")?;
@@ -68,7 +69,12 @@ pub(in crate::cli) fn intent_of(view: &IntentView) -> anyhow::Result<Intent> {
         destination: view.destination_id,
         digest: view.digest,
         approvals_required: view.approvals_required,
+        approvals_expire_minutes: view.approvals_expire_minutes,
+        policy: None,
         requested_by: String::new(),
+        revised_by: None,
+        signed_revision: None,
+        cancels: view.cancels,
         station: None,
     };
     let computed = digest_of(&intent);
@@ -183,6 +189,8 @@ impl Rebuilt<'_> {
             ("max fee per gas", per_gas),
             ("max total fee", coin(fees.ceiling())),
             ("payment", intent.payment.map_or_else(|| "-".to_owned(), |payment| payment.to_string())),
+            ("cancels", intent.cancels.map_or_else(|| "-".to_owned(), |cancelled| cancelled.to_string())),
+            ("revision", intent.revision.to_string()),
             ("digest", format!("{}  (computed here)", intent.digest)),
         ];
         let head = format!("{} {}", intent.kind.name(), intent.id);

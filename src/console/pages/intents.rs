@@ -211,7 +211,7 @@ pub(in crate::console) async fn get(State(console): State<Console>, officer: Off
     let mine = rows.iter().any(|row| row.officer == officer.holder.user && !row.stale);
     let barred = if intent.state != IntentState::Planned {
         Some(format!("It is {} and takes no approval now.", intent.state))
-    } else if intent.requested_by == format!("user:{}", officer.holder.user) {
+    } else if intent.was_asked_for_by(&format!("user:{}", officer.holder.user)) {
         Some("You asked for it, so another officer has to approve.".to_owned())
     } else if mine {
         Some("You have approved it.".to_owned())

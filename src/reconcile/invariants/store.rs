@@ -186,8 +186,8 @@ pub(super) async fn list_credited_twice(connection: &mut PgConnection, after: i6
     Ok(Slice { wrong: wrong.take(20).collect(), next: rows.last().filter(|_| full).map(|row| row.id) })
 }
 
-/// What is wrong with signed transactions after an id: a nonce that has two (S1), and what settled otherwise
-/// than it was approved (S5).
+/// What is wrong with signed transactions after an id: a nonce that has two of which neither replaces the other
+/// (S1), and what settled otherwise than it was approved (S5).
 #[derive(Debug)]
 pub(super) struct OutboundSlice {
     pub nonces: Vec<String>,
@@ -202,16 +202,29 @@ pub(super) async fn list_outbound_faults(connection: &mut PgConnection, after: i
             select * from outbound_transactions where id > $1 order by id limit $2
         )
         select s.id as "id!", s.intent_id as "intent!",
-               exists (
-                   select from outbound_transactions o
-                   where o.chain_id = s.chain_id and o.from_address = s.from_address and o.nonce = s.nonce and o.id <> s.id
+               (
+                   -- one at a nonce replaces none, every other one replaces one of them, and one is mined
+                   exists (
+                       select from outbound_transactions o
+                       where o.chain_id = s.chain_id and o.from_address = s.from_address and o.nonce = s.nonce and o.id <> s.id
+                         and (o.replaces is null and s.replaces is null
+                              or o.replaces is not distinct from s.replaces
+                              or o.settled_at is not null and o.block_number is not null
+                                 and s.settled_at is not null and s.block_number is not null)
+                   )
+                   or s.replaces is not null and not exists (
+                       select from outbound_transactions o join intents oi on oi.id = o.intent_id
+                       where o.id = s.replaces and o.chain_id = s.chain_id and o.from_address = s.from_address and o.nonce = s.nonce
+                         and (oi.id = i.id or i.cancels = oi.id or oi.cancels = i.id)
+                   )
                ) as "nonce_taken!",
                (
-                   -- what moved is what was approved, once
+                   -- what moved is what was approved, once; what was replaced moved nothing
                    coalesce(m.units, 0) > i.amount::numeric or m.entries > 1 or m.other_asset
-                   or (s.settled_at is null and m.entries > 0)
-                   or (s.settled_at is not null and s.succeeded and i.kind <> 'cancel' and coalesce(m.units, 0) <> i.amount::numeric)
-                   or (s.settled_at is not null and s.succeeded and exists (
+                   or ((s.settled_at is null or s.succeeded is not true) and m.entries > 0)
+                   or (i.kind = 'cancel' and m.entries > 0)
+                   or (s.settled_at is not null and s.succeeded is true and i.kind <> 'cancel' and coalesce(m.units, 0) <> i.amount::numeric)
+                   or (s.settled_at is not null and s.succeeded is true and exists (
                        select from outbound_transactions o
                        where o.intent_id = s.intent_id and o.id <> s.id and o.settled_at is not null and o.succeeded
                    ))
@@ -232,7 +245,8 @@ pub(super) async fn list_outbound_faults(connection: &mut PgConnection, after: i
     )
     .fetch_all(connection)
     .await?;
-    let nonces = rows.iter().filter(|row| row.nonce_taken).map(|row| format!("transaction {}: its nonce has another one", row.id));
+    let nonces =
+        rows.iter().filter(|row| row.nonce_taken).map(|row| format!("transaction {}: its nonce has another one, not linked to it", row.id));
     let settlements = rows
         .iter()
         .filter(|row| row.settled_otherwise)

@@ -176,3 +176,24 @@ async fn w7_what_waits_is_no_finding() {
     }
     assert_eq!(way.api.count(OPENED), 0);
 }
+
+#[tokio::test]
+async fn s8_an_unknown_outflow_halts_at_the_look_that_finds_it() {
+    let way = Way::start().await;
+    let treasury = way.operator("treasury").await;
+    assert!(look_afresh(&way).await.is_empty());
+    assert_eq!(way.halted().await, None);
+    // Somebody else has the key.
+    way.chain.impersonate(treasury).await.unwrap();
+    let theft = way.chain.send_native(treasury, BUYER, U256::from(1_000_000)).await.unwrap();
+    way.chain.mined(theft).await.unwrap();
+    way.deepen().await;
+    let found = look_afresh(&way).await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].difference_units.starts_with('-'), "{found:?}");
+    assert!(way.halted().await.unwrap().contains("holds less of"), "{:?}", way.halted().await);
+    // Looked at and resumed, the same finding halts nothing again.
+    way.api.base.sql("update chain_cursors set outflow_halted_at = null, outflow_halted_reason = null").unwrap();
+    look_afresh(&way).await;
+    assert_eq!(way.halted().await, None);
+}

@@ -52,6 +52,10 @@ fn fields() -> IntentView {
         digest: Default::default(),
         approvals: 1,
         approvals_required: 1,
+        approvals_expire_minutes: 1_440,
+        policy_id: None,
+        revised_by: None,
+        cancels: None,
         tx_hash: None,
     }
 }
@@ -116,6 +120,30 @@ fn what_is_shown_is_this_stations_reading() {
     });
     let text = rules.rebuild(&xpub(), &release).unwrap().lines().join("\n");
     assert!(text.contains("0x2222222222222222222222222222222222222222  (as approved; not derived here)"), "{text}");
+}
+
+#[test]
+fn n9_a_cancel_pays_nobody_and_is_of_what_it_names() {
+    let cancel = |edit: fn(&mut IntentView)| {
+        approved(|view| {
+            (view.kind, view.asset, view.amount_units) = ("cancel".to_owned(), "native".to_owned(), "0".to_owned());
+            (view.to_address, view.to_path) = (view.from_address, None);
+            (view.destination_id, view.cancels) = (None, Some(IntentId(Uuid::from_u128(7))));
+            edit(view);
+        })
+    };
+    let rules = rules();
+    let view = cancel(|_| {});
+    let text = rules.rebuild(&xpub(), &view).unwrap().lines().join("\n");
+    assert!(text.contains("(itself)") && text.contains(&Uuid::from_u128(7).to_string()), "{text}");
+    let other = IntentView { cancels: Some(IntentId(Uuid::from_u128(8))), ..view };
+    assert!(refusal(&other).contains("not what was approved"), "{}", refusal(&other));
+    let paying = cancel(|view| view.amount_units = "1".to_owned());
+    assert!(refusal(&paying).contains("only a cancel of amount 0"), "{}", refusal(&paying));
+    let elsewhere = cancel(|view| view.to_address = OUTSIDE);
+    assert!(!refusal(&elsewhere).is_empty());
+    let token = cancel(|view| view.asset = USDT.to_owned());
+    assert!(!refusal(&token).is_empty());
 }
 
 #[test]

@@ -71,7 +71,8 @@ pub(super) async fn create(
             .once(&state, StatusCode::CREATED, move |connection| {
                 Box::pin(async move {
                     let (quote, evidence) = quotes::price(connection, &oracle, &draft.asked(), &book, now).await?;
-                    create_one(connection, &draft.quoted(&quote), (&quote, Some(&evidence)), &book).await
+                    let payment = draft.quoted(&quote).map_err(Problem::fields)?;
+                    create_one(connection, &payment, (&quote, Some(&evidence)), &book).await
                 })
             })
             .await;

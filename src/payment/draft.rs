@@ -111,6 +111,7 @@ impl fmt::Display for FieldError {
 const EXPIRY_SECONDS_DEFAULT: u32 = 3_600;
 const EXPIRY_SECONDS_MIN: u32 = 60;
 const EXPIRY_SECONDS_MAX: u32 = 30 * 24 * 3_600;
+const ONLY_FEES: &str = "is no more than its fees; nothing would be left for the seller";
 /// What numeric(38,18) keeps of an amount in a currency.
 const CURRENCY_DECIMALS: u8 = 18;
 /// numeric(38,18) holds 20 whole digits.
@@ -131,10 +132,15 @@ impl PricedDraft {
         Asked { amount: self.amount, currency: *currency, chain: due.asset.chain, token: token.symbol.clone(), decimals: token.decimals }
     }
 
-    /// The payment of a quote: due is its amount, and a block is in time until its end and its grace.
-    pub fn quoted(&self, quote: &Quote) -> NewPayment {
-        let due = TokenAmount::new(self.payment.due.asset, quote.settled.settle_units);
-        NewPayment { due, expires_at: quote.payable_until(), ..self.payment.clone() }
+    /// The payment of a quote: due is its amount, and a block is in time until its end and its grace. Refused where
+    /// fees would leave the seller nothing.
+    pub fn quoted(&self, quote: &Quote) -> Result<NewPayment, Vec<FieldError>> {
+        let units = quote.settled.settle_units;
+        if self.payment.terms.fees_of_whole(units).total() >= units {
+            return Err(vec![fault("amount", &self.payment.amount, ONLY_FEES.to_owned())]);
+        }
+        let due = TokenAmount::new(self.payment.due.asset, units);
+        Ok(NewPayment { due, expires_at: quote.payable_until(), ..self.payment.clone() })
     }
 }
 
@@ -204,7 +210,7 @@ impl PaymentDraft {
         if !(EXPIRY_SECONDS_MIN..=EXPIRY_SECONDS_MAX).contains(&seconds) {
             faults.push(fault("expires_in_seconds", seconds, format!("must be from {EXPIRY_SECONDS_MIN} to {EXPIRY_SECONDS_MAX}")));
         }
-        let terms = self.check_terms(token.map(|(_, token)| token.decimals), due.map(|due| due.units), &mut faults);
+        let terms = self.check_terms(token.map(|(_, token)| token.decimals), due.filter(|_| !priced).map(|due| due.units), &mut faults);
         let mut reference = |fields: [&'static str; 2], id, external| {
             check_reference(fields, id, external).unwrap_or_else(|found| {
                 faults.push(found);
@@ -275,7 +281,7 @@ impl PaymentDraft {
         if let Some(due_units) = due_units
             && terms.fees_of_whole(due_units).total() >= due_units
         {
-            faults.push(fault("amount", &self.amount, "is no more than its fees; nothing would be left for the seller".to_owned()));
+            faults.push(fault("amount", &self.amount, ONLY_FEES.to_owned()));
         }
         terms
     }

@@ -33,7 +33,9 @@ const REPLAY_MAX: u32 = 1_000;
 
 // === policies ===
 
-/// The policy in force, what comes and what was, newest first.
+/// Policies, newest first
+///
+/// The one in force, what comes and what was.
 #[utoipa::path(
     get, path = "/v1/policies", tag = "policy",
     responses((status = 200, body = Vec<PolicyView>)),
@@ -80,7 +82,9 @@ pub(super) async fn propose(
         .await
 }
 
-/// What a policy would do. A question, so nothing is stored, and the key that every POST brings is not kept.
+/// What a policy would do
+///
+/// A question, so nothing is stored, and the key that every POST brings is not kept.
 #[utoipa::path(
     post, path = "/v1/policies/check", tag = "policy",
     request_body = CheckPolicy,
@@ -256,6 +260,8 @@ pub(super) async fn proposal(
     Ok(axum::Json(proposal_view(&found, &state.book)))
 }
 
+/// Confirm a proposal
+///
 /// Another officer's confirmation brings about what the proposal says, in one transaction.
 #[utoipa::path(
     post, path = "/v1/proposals/{id}/confirm", tag = "policy",

@@ -207,15 +207,16 @@ impl Client {
     }
 
     pub async fn destinations(&self) -> Result<Vec<ListedDestination>, ClientError> {
-        self.read("/v1/destinations").await
+        self.read("/v1/policies/destinations").await
     }
 
     pub async fn propose_destination(&self, asked: &ProposeDestination) -> Result<ProposalView, ClientError> {
-        self.write("/v1/destinations", asked, &new_key()).await
+        self.write("/v1/policies/destinations", asked, &new_key()).await
     }
 
     pub async fn remove_destination(&self, chain: ChainId, address: Address, reason: &str) -> Result<ListedDestination, ClientError> {
-        self.write(&format!("/v1/destinations/{chain}/{address}/remove"), &WithReason { reason: reason.to_owned() }, &new_key()).await
+        self.write(&format!("/v1/policies/destinations/{chain}/{address}/remove"), &WithReason { reason: reason.to_owned() }, &new_key())
+            .await
     }
 
     pub async fn claim(&self, id: IntentId, claim: &ClaimIntent) -> Result<IntentView, ClientError> {

@@ -33,7 +33,9 @@ const REPLAY_MAX: u32 = 1_000;
 
 // === policies ===
 
-/// The policy in force, what comes and what was, newest first.
+/// Policies, newest first
+///
+/// The one in force, what comes and what was.
 #[utoipa::path(
     get, path = "/v1/policies", tag = "policy",
     responses((status = 200, body = Vec<PolicyView>)),
@@ -80,7 +82,9 @@ pub(super) async fn propose(
         .await
 }
 
-/// What a policy would do. A question, so nothing is stored, and the key that every POST brings is not kept.
+/// What a policy would do
+///
+/// A question, so nothing is stored, and the key that every POST brings is not kept.
 #[utoipa::path(
     post, path = "/v1/policies/check", tag = "policy",
     request_body = CheckPolicy,
@@ -256,6 +260,8 @@ pub(super) async fn proposal(
     Ok(axum::Json(proposal_view(&found, &state.book)))
 }
 
+/// Confirm a proposal
+///
 /// Another officer's confirmation brings about what the proposal says, in one transaction.
 #[utoipa::path(
     post, path = "/v1/proposals/{id}/confirm", tag = "policy",
@@ -337,7 +343,7 @@ fn proposal_id(text: &str) -> Result<ProposalId, Problem> {
 
 /// Listed destinations
 #[utoipa::path(
-    get, path = "/v1/destinations", tag = "policy",
+    get, path = "/v1/policies/destinations", tag = "policy",
     responses((status = 200, body = Vec<ListedDestination>)),
     security(("token" = ["intents:read"]))
 )]
@@ -355,7 +361,7 @@ async fn cooling_hours(connection: &mut PgConnection) -> Result<Option<u32>, Pro
 
 /// Propose a destination
 #[utoipa::path(
-    post, path = "/v1/destinations", tag = "policy",
+    post, path = "/v1/policies/destinations", tag = "policy",
     request_body = ProposeDestination,
     responses((status = 201, body = ProposalView), (status = 404, description = "not_found")),
     security(("officer" = ["intents:approve"]))
@@ -367,7 +373,7 @@ pub(super) async fn propose_destination(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
-    let (write, asked) = read_write::<ProposeDestination>(&caller, "POST /v1/destinations".to_owned(), &headers, &body)?;
+    let (write, asked) = read_write::<ProposeDestination>(&caller, "POST /v1/policies/destinations".to_owned(), &headers, &body)?;
     let spec = chain_of(&state.book, &asked.chain_id.to_string())?;
     let bad = |problem: String| Problem::field("address", shorten(&asked.address), problem);
     let address = parse_address(&asked.address).map_err(|error| bad(error.to_string()))?;
@@ -386,7 +392,7 @@ pub(super) async fn propose_destination(
 
 /// Take a destination off the list
 #[utoipa::path(
-    post, path = "/v1/destinations/{chain}/{address}/remove", tag = "policy",
+    post, path = "/v1/policies/destinations/{chain}/{address}/remove", tag = "policy",
     request_body = WithReason,
     responses((status = 200, body = ListedDestination), (status = 404, description = "not_found")),
     security(("officer" = ["intents:approve"]))
@@ -401,7 +407,7 @@ pub(super) async fn remove_destination(
     let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
     let chain = chain_of(&state.book, &chain)?.id;
     let address = parse_address(&address).map_err(|error| Problem::field("address", shorten(&address), error.to_string()))?;
-    let route = format!("POST /v1/destinations/{chain}/{address}/remove");
+    let route = format!("POST /v1/policies/destinations/{chain}/{address}/remove");
     let (write, asked) = read_write::<WithReason>(&caller, route, &headers, &body)?;
     write
         .once(&state, StatusCode::OK, move |connection| {

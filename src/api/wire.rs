@@ -514,7 +514,7 @@ pub struct ConfirmProposal {
     pub digest: B256,
 }
 
-/// `POST /v1/proposals/{id}/withdraw`, and `POST /v1/destinations/{chain}/{address}/remove`.
+/// `POST /v1/proposals/{id}/withdraw`, and `POST /v1/policies/destinations/{chain}/{address}/remove`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({ "reason": "contract ended" }))]
@@ -639,7 +639,7 @@ pub struct RefusalView {
     pub last_seen_at: OffsetDateTime,
 }
 
-/// `POST /v1/destinations`.
+/// `POST /v1/policies/destinations`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({ "chain_id": 1, "address": "0x3333333333333333333333333333333333333333", "label": "Seller", "reason": "contract of May" }))]

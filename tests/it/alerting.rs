@@ -268,14 +268,19 @@ async fn y8_figures_follow_what_is_in_the_database() {
     })
     .await;
 
-    place.succeed(&["threshold", "set", "--chain", "31337", "--blocks", "2", "--by", "test", "--reason", "test"]);
+    // As two officers and a day bring it about.
+    base.sql(
+        "insert into config_setting_history (key, old_value, new_value, changed_by, reason)
+         values ('confirmation_threshold:31337', 3, 2, 'test', 'test')",
+    )
+    .unwrap();
     let lowered = "amanatd_threshold_lowerings{chain=\"31337\"}";
     until(&mut daemon, "the lowering is counted", async |_| value(&scrape(&place).await, lowered) == Some(1)).await;
     // Nonce 4 is done, 6 and 8 are signed, 7 waits for its approval: 5 is nobody's. 9 is given up and above them all.
     base.sql(
         "insert into intents (id, kind, state, chain_id, from_address_id, from_address, to_address, asset, amount, nonce, gas_limit,
                               max_fee_per_gas, max_priority_fee_per_gas, digest, approvals_required, requested_by, updated_at)
-         select gen_random_uuid(), 'cancel', s.state::intent_state, 31337, d.id, d.address, d.address, d.address, 0, s.nonce, 21000, 1, 0,
+         select gen_random_uuid(), 'cancel', s.state::intent_state, 31337, d.id, d.address, d.address, decode(repeat('ee', 20), 'hex'), 0, s.nonce, 21000, 1, 0,
                 decode(repeat('00', 32), 'hex'), 1, 'test', now() - interval '1 hour'
          from trezor_derived_addresses d,
               (values ('settled', 4), ('broadcast', 6), ('planned', 7), ('uncertain', 8), ('void', 9)) s(state, nonce)

@@ -139,6 +139,9 @@ fn good(operation: &Operation, seeded: &Seeded) -> Vec<String> {
         vec![path.replace("{id}", &seeded.webhook)]
     } else if path.starts_with("/v1/webhook-deliveries/{id}") {
         vec![path.replace("{id}", "1")]
+    } else if path.starts_with("/v1/proposals/{id}") {
+        // The policy's, which is proposed before.
+        vec![path.replace("{id}", "1")]
     } else {
         match path.as_str() {
             "/v1/destinations" => vec![format!("{path}?payment={payment}")],
@@ -181,6 +184,9 @@ async fn ask(house: &ApiHouse, operation: &Operation, case: &Case, token: Option
     Some(Answer { status, content_type, body: response.text().await.unwrap() })
 }
 
+/// What these say rests on what the chain's node says now.
+const ASKS_THE_NODE: [&str; 3] = ["/v1/reconciliation", "/v1/intents/{id}/replacement", "/v1/intents/{id}/cancel"];
+
 #[tokio::test]
 async fn tp7_no_request_breaks_the_daemon_and_every_answer_is_documented() {
     let seeded = Seeded::start().await;
@@ -206,7 +212,7 @@ async fn tp7_no_request_breaks_the_daemon_and_every_answer_is_documented() {
             }
             let outcome = if answer.status == StatusCode::NOT_FOUND && answer.body.contains("no such route; the API is") {
                 Err("it went elsewhere".to_owned())
-            } else if answer.status.is_server_error() && (answer.status.as_u16(), operation.path.as_str()) != (503, "/v1/reconciliation") {
+            } else if answer.status.is_server_error() && !(answer.status == 503 && ASKS_THE_NODE.contains(&operation.path.as_str())) {
                 // The chain's node is away in this house, and nothing else is.
                 Err("the daemon failed".to_owned())
             } else {
@@ -225,14 +231,18 @@ async fn tp7_no_request_breaks_the_daemon_and_every_answer_is_documented() {
     }
     assert!(faults.is_empty(), "{} of {asked} answers are wrong:\n{}", faults.len(), faults.join("\n"));
     assert!(asked > 1_200, "only {asked} requests were tried");
-    // What these need is not in this house: an end of the stream, a node, an approved intent, a device.
+    // What these need is not in this house: an end of the stream, a node, an approved intent, a device, a second officer.
     let never: BTreeSet<String> =
         Operation::all().iter().map(|operation| operation.id().to_owned()).filter(|id| !succeeded.contains(id)).collect();
     let known = [
         "events_stream",
         "intents_approve",
+        "intents_cancel",
+        "intents_replace",
         "ledger_reconciliation",
         "payments_release",
+        "policy_confirm",
+        "policy_remove_destination",
         "signing_claim",
         "signing_decline",
         "signing_submit_signature",

@@ -364,7 +364,8 @@ async fn y8_a_real_prometheus_reads_the_daemon_and_every_expression_has_an_answe
     place.succeed(&["account", "enrol", "--label", "main", "--xpub-file", &place.path("xpub").display().to_string()]);
     let mut daemon = place.serve("log");
     // Two scrapes make a rate; the float comes last.
-    let last = "rate(amanatd_database_round_trip_seconds_count[5m]) and on (instance) amanatd_gas_float_gwei";
+    let last = "rate(amanatd_database_round_trip_seconds_count[5m]) and on (instance) amanatd_gas_float_gwei \
+         and on (instance) amanatd_chain_lag_seconds";
     until(&mut daemon, "Prometheus has rates", async |_| prometheus.count(last).await.is_some_and(|count| count > 0)).await;
     let mut silent = BTreeSet::new();
     for expr in dashboard_expressions() {

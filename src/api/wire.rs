@@ -969,7 +969,7 @@ pub struct FieldProblem {
 /// `POST /v1/webhooks`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"url": "https://192.0.2.7/hooks", "events": ["payment.*"], "description": "the shop"}))]
+#[schema(example = json!({"url": "https://shop.example/hooks", "events": ["payment.*"], "description": "the shop"}))]
 pub struct CreateWebhook {
     /// https, and an address of the public internet.
     pub url: String,

@@ -167,7 +167,7 @@ impl Metrics {
             &["invariant"],
         );
         let invariant_turns = gauges(
-            "amanatd_invariant_turns_total",
+            "amanatd_invariant_turns",
             "How often all rows were looked at for an invariant since the start; at a standstill nobody looks.",
             &["invariant"],
         );

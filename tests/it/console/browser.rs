@@ -94,7 +94,7 @@ async fn an_officer_follows_a_payment_and_approves_with_a_passkey() {
         }
     };
     let way = Way::start().await;
-    let user = way.api.user("Amina Guard", UserRole::Guard).await;
+    let user = way.api.user("First officer", UserRole::Guard).await;
     let mut driver = Driver::start(&chromium, &way.api.origin).await;
 
     // The door.

@@ -3,6 +3,7 @@
 //! Pure. RPC URLs are configuration and not here; thresholds in force are `settings`, the number in
 //! this book is only the value before anybody set one. What the price oracle knows is in [`prices`].
 
+pub mod planning;
 pub mod prices;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use alloy::primitives::Address;
 use serde::Deserialize;
 
+pub use planning::{PlanningSpec, ReleasePath};
+use planning::{RawPlanning, sweep_defaults};
 pub use prices::{FeedSpec, MarketSpec, PairKind, PairSpec, PriceBook, VenueSpec, base_of};
 use prices::{RawFeed, RawPair, RawVenue};
 
@@ -37,6 +40,10 @@ pub struct ChainSpec {
     /// The most that a transaction of this chain may pay per gas, in wei; the configuration's maximum alone
     /// where there is none.
     pub max_fee_per_gas_max: Option<u128>,
+    /// What a transaction pays besides its gas.
+    pub l1_fee: L1Fee,
+    /// What outflows are planned by before anybody set it.
+    pub planning: PlanningSpec,
     /// Where the chain's sanctions oracle answers `isSanctioned(address)`.
     pub sanctions_oracle: Option<Address>,
     pub tokens: Vec<TokenSpec>,
@@ -76,11 +83,27 @@ impl Finality {
     }
 }
 
+/// How a chain charges for its data on the chain below.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum L1Fee {
+    /// Nothing, or nothing apart: it has no chain below, or, as Arbitrum, counts the data in gas, of which its
+    /// node's estimate knows.
+    #[default]
+    InGas,
+    /// On top of gas, out of the sender's balance; the gas oracle at the predeployed address says how much.
+    OpStack,
+}
+
 #[derive(Clone, Debug)]
 pub struct TokenSpec {
     pub symbol: String,
     pub contract: Address,
     pub decimals: u8,
+    /// Less than this is not worth a sweep, where no price says so.
+    pub sweep_min_millionths: u64,
+    /// From this amount on a deposit is swept without waiting for others; 0: none is.
+    pub sweep_now_millionths: u64,
     /// How the contract says that its issuer has frozen an address; `None` where it cannot.
     pub freeze_check: Option<FreezeCheck>,
     /// The pair whose sources price this very token. A bridged token has its own or none: the original's
@@ -258,10 +281,14 @@ impl ChainSpec {
             if let Some(pair) = &token.price {
                 prices.require("token.price", pair)?;
             }
+            let (sweep_min_millionths, sweep_now_millionths) = sweep_defaults(token.sweep_min.as_deref(), token.sweep_now.as_deref())
+                .map_err(|(field, value)| bad(field, value, "use an amount of the token with at most 6 decimals, in quotes"))?;
             tokens.push(TokenSpec {
                 symbol: token.symbol,
                 contract,
                 decimals: token.decimals,
+                sweep_min_millionths,
+                sweep_now_millionths,
                 freeze_check: token.freeze_check,
                 price: token.price,
             });
@@ -269,6 +296,7 @@ impl ChainSpec {
         if let Some(pair) = &raw.native.price {
             prices.require("native.price", pair)?;
         }
+        let planning = PlanningSpec::check(raw.planning.clone()).map_err(|(field, value, remedy)| bad(field, value, remedy))?;
         let feeds = raw.feed.into_iter().map(|feed| feed.check(prices)).collect::<Result<Vec<_>, _>>()?;
         let sequencer = match &raw.sequencer {
             None => None,
@@ -289,6 +317,8 @@ impl ChainSpec {
             release_threshold,
             reorg_window: raw.reorg_window,
             max_fee_per_gas_max: raw.max_fee_per_gas_gwei.map(|gwei| u128::from(gwei) * WEI_PER_GWEI),
+            l1_fee: raw.l1_fee,
+            planning,
             sanctions_oracle,
             tokens,
             feeds,
@@ -335,6 +365,10 @@ struct RawChain {
     release_threshold: i64,
     reorg_window: u32,
     max_fee_per_gas_gwei: Option<u32>,
+    #[serde(default)]
+    l1_fee: L1Fee,
+    #[serde(default)]
+    planning: RawPlanning,
     sanctions_oracle: Option<String>,
     sequencer: Option<String>,
     #[serde(default)]
@@ -349,6 +383,8 @@ struct RawToken {
     symbol: String,
     contract: String,
     decimals: u8,
+    sweep_min: Option<String>,
+    sweep_now: Option<String>,
     freeze_check: Option<FreezeCheck>,
     price: Option<String>,
 }

@@ -7,6 +7,8 @@
 
 pub mod digest;
 mod dispute;
+pub mod economy;
+pub mod forecast;
 pub mod judge;
 pub mod plan;
 pub mod raise;
@@ -29,9 +31,11 @@ use crate::account::{AccountError, DerivedAddress};
 use crate::db::DbError;
 use crate::escrow::EscrowError;
 use crate::ledger::LedgerError;
+use crate::officer::OfficerError;
 use crate::payment::PaymentError;
 use crate::policy::PolicyError;
 use crate::rpc::RpcError;
+use crate::settings::SettingsError;
 use crate::units::{ChainId, Disposition, IntentId, PaymentId, PolicyId, TokenAmount};
 
 /// The most an intent may pay for gas: frozen with it, because a person takes longer than a fee market.
@@ -106,6 +110,12 @@ pub enum IntentError {
     Escrow(#[from] EscrowError),
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Officer(#[from] OfficerError),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Economy(#[from] economy::EconomyError),
     #[error("intent {intent} cannot pay more")]
     Raise { intent: IntentId, source: RaiseError },
     #[error("{what}: {source}")]
@@ -138,8 +148,10 @@ impl IntentError {
             Self::Payment(error) => error.disposition(),
             Self::Policy(error) => error.disposition(),
             Self::Escrow(error) => error.disposition(),
+            Self::Officer(error) => error.disposition(),
+            Self::Settings(error) => error.disposition(),
             Self::Item { source, .. } => source.disposition(),
-            Self::Raise { .. } | Self::Unknown(_) | Self::Illegal { .. } | Self::MayBeSigned(_) => Disposition::Skip,
+            Self::Raise { .. } | Self::Economy(_) | Self::Unknown(_) | Self::Illegal { .. } | Self::MayBeSigned(_) => Disposition::Skip,
             Self::ForeignNonce { .. } | Self::DigestMismatch(_) | Self::NoPayout(_) | Self::GasTooHigh { .. } => Disposition::Officer,
         }
     }

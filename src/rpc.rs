@@ -39,6 +39,6 @@ pub use endpoint::{EndpointLimits, ProviderLimits};
 pub use error::{Fault, RpcError, SendOutcome};
 pub use heads::{HeadError, HeadLimits, HeadNotices};
 pub use node::{CallRequest, EndpointStatus, Node, NodeError, NodeOptions, Usage};
-pub use questions::{EndpointHead, FinalityTag};
+pub use questions::{EndpointHead, FinalityTag, GAS_PRICE_ORACLE};
 pub use trace::{Call, CallKind};
 pub use verify::VerifyError;

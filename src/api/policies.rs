@@ -21,7 +21,8 @@ use super::wire::{
     ProposeDestination, ProposePolicy, RefusalView, ReplayView, VerdictView, WithReason,
 };
 use crate::chains::ChainBook;
-use crate::intent::{self, IntentKind, judge};
+use crate::intent::economy::EconomyChange;
+use crate::intent::{self, IntentKind, economy, judge};
 use crate::officer::proposal::{self, Proposal, Subject};
 use crate::officer::{OfficerError, Scope};
 use crate::policy::{self, Destination, DestinationAsked, Evaluation, Outflow, Policy, PolicyRow, Refusal, Verdict};
@@ -291,6 +292,7 @@ pub(super) async fn confirm(
                     Subject::Policy => drop(policy::store::confirm(connection, id, asked.digest, &caller).await?),
                     Subject::Destination => drop(policy::store::confirm_destination(connection, id, asked.digest, &caller).await?),
                     Subject::Threshold => drop(settings::store::confirm(connection, id, asked.digest, &caller).await?),
+                    Subject::Planning => drop(economy::store::confirm(connection, id, asked.digest, &caller).await?),
                 }
                 confirmed_view(connection, id, &book).await
             })
@@ -476,6 +478,8 @@ fn lines_of(proposal: &Proposal, book: &ChainBook) -> Vec<String> {
             let hours = settings::LOWERING_DELAY.whole_hours();
             vec![format!("lower {} to {to}, {hours} hours after it is confirmed", lowering.key)]
         }),
+        Subject::Planning => EconomyChange::from_canonical(&proposal.body)
+            .map_or_else(as_it_is, |change| vec![format!("set {} to {}: {}", change.key, change.value, change.key.spec().help)]),
     }
 }
 

@@ -165,14 +165,14 @@ pub async fn list_payouts(connection: &mut PgConnection, payment: PaymentId) -> 
 }
 
 /// Orders of a chain that wait to be planned, after an id: nothing credited at the payment's address waits for
-/// the release gate, and the address is not in quarantine. A release is paid from the treasury, so its deposit
-/// has been swept: what was not swept is not there to be paid out.
+/// the release gate, and the address is neither in quarantine nor being swept. From where one is paid is decided
+/// then: from the treasury only what was swept, for what was not swept is not there to be paid out.
 pub async fn list_ordered(connection: &mut PgConnection, chain: ChainId, after: Uuid, limit: i64) -> Result<Vec<Uuid>, DbError> {
     let rows = sqlx::query_scalar!(
         r#"
         select y.id from payment_payouts y join derived_destinations d on d.payment_id = y.payment_id
         where y.state = 'ordered' and y.chain_id = $1::bigint and y.id > $2
-          and (d.status = 'swept' or (d.status = 'active' and y.kind = 'refund'))
+          and d.status in ('swept', 'active')
           and not exists (
               select from transfer_observations o
               where o.derived_address_id = d.derived_address_id and o.gate_passed = 'credit' and o.chain_id = y.chain_id

@@ -5,16 +5,45 @@ use std::collections::BTreeSet;
 use alloy::primitives::U256;
 
 use super::FeeTerms;
+use super::economy::FuelRule;
+
+/// What a transaction may cost at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    pub terms: FeeTerms,
+    /// What the chain charges for the transaction's data besides gas, at most, in wei.
+    pub l1_fee: U256,
+}
+
+impl Cost {
+    /// Where gas is all that is paid.
+    pub const fn of_gas(terms: FeeTerms) -> Self {
+        Self { terms, l1_fee: U256::ZERO }
+    }
+
+    /// Native coin that a transaction can cost at most: a node takes none whose sender holds less.
+    pub fn ceiling(self) -> U256 {
+        gas_ceiling(self.terms).saturating_add(self.l1_fee)
+    }
+}
+
+/// Native coin that gas can cost at most under these terms.
+pub fn gas_ceiling(terms: FeeTerms) -> U256 {
+    U256::from(terms.gas_limit) * U256::from(terms.max_fee_per_gas)
+}
 
 /// A deposit address that waits to be swept.
 #[derive(Clone, Copy, Debug)]
 pub struct SweepSituation {
-    /// Token at the address, as the ledger has it.
-    pub token_units: U256,
+    /// What is swept, as the ledger has it.
+    pub units: U256,
+    /// Whether that is the coin that gas is paid in.
+    pub is_native: bool,
     /// Native coin at the address, as the ledger has it.
     pub native_units: U256,
     /// What the sweep may cost.
-    pub terms: FeeTerms,
+    pub cost: Cost,
+    pub fuel: FuelRule,
 }
 
 /// The next step for a deposit address.
@@ -22,31 +51,46 @@ pub struct SweepSituation {
 pub enum SweepStep {
     Nothing,
     /// The address cannot pay for its own sweep: send it this much first.
-    Fuel {
-        units: U256,
-    },
+    Fuel(Fuel),
     Sweep {
         units: U256,
     },
 }
 
-/// Native coin that a transaction under these terms can cost at most.
-pub fn cost_ceiling(terms: FeeTerms) -> U256 {
-    U256::from(terms.gas_limit) * U256::from(terms.max_fee_per_gas)
+/// Native coin for an address that cannot pay for its own transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fuel {
+    /// Without so much it is of no use.
+    pub least: U256,
+    pub wanted: U256,
 }
 
-/// A sweep takes the whole token balance. Fuel brings the native balance to what the sweep may cost,
-/// times two, so that a fee rise between fuelling and sweeping does not call the officer twice.
+/// Fuel for an address that is to pay `own` of its coin and a transaction; `None` where it has enough.
+fn fuel(rule: FuelRule, held: U256, own: U256, ceiling: U256) -> Option<Fuel> {
+    if held >= rule.enough(own, ceiling) {
+        return None;
+    }
+    let least = own.saturating_add(ceiling).saturating_sub(held);
+    Some(Fuel { least, wanted: rule.full(own, ceiling).saturating_sub(held).max(least) })
+}
+
+/// A sweep takes all of the token; of the native coin all but what the sweep itself may cost. Fuel brings the
+/// native balance to what the sweep may cost, times two where no setting says otherwise, so that a fee rise
+/// between fuelling and sweeping does not call the officer twice.
 pub fn next_sweep_step(situation: SweepSituation) -> SweepStep {
-    if situation.token_units.is_zero() {
+    let ceiling = situation.cost.ceiling();
+    if situation.is_native {
+        // No more than what is there beside the fee ever leaves.
+        let units = situation.units.min(situation.native_units.saturating_sub(ceiling));
+        return if units.is_zero() { SweepStep::Nothing } else { SweepStep::Sweep { units } };
+    }
+    if situation.units.is_zero() {
         return SweepStep::Nothing;
     }
-    let ceiling = cost_ceiling(situation.terms);
-    if situation.native_units >= ceiling {
-        SweepStep::Sweep { units: situation.token_units }
-    } else {
-        let wanted = ceiling.saturating_mul(U256::from(2));
-        SweepStep::Fuel { units: wanted - situation.native_units }
+    // With the ceiling alone it can pay, but a threshold above that was set to leave room for a rise.
+    match fuel(situation.fuel, situation.native_units, U256::ZERO, ceiling) {
+        Some(fuel) => SweepStep::Fuel(fuel),
+        None => SweepStep::Sweep { units: situation.units },
     }
 }
 
@@ -61,7 +105,7 @@ pub struct ReleaseSituation {
     pub treasury_native_units: U256,
     /// Of that, the most that transactions on their way can cost.
     pub promised_native_units: U256,
-    pub terms: FeeTerms,
+    pub cost: Cost,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +125,7 @@ pub fn next_release_step(situation: ReleaseSituation) -> ReleaseStep {
         return ReleaseStep::WaitForSweep;
     }
     let native = situation.treasury_native_units.saturating_sub(situation.promised_native_units);
-    let ceiling = cost_ceiling(situation.terms);
+    let ceiling = situation.cost.ceiling();
     if native < ceiling { ReleaseStep::WaitForGas { missing: ceiling - native } } else { ReleaseStep::Release }
 }
 
@@ -95,7 +139,8 @@ pub struct DirectSituation {
     pub free_units: U256,
     /// Native coin there and not promised.
     pub free_native_units: U256,
-    pub terms: FeeTerms,
+    pub cost: Cost,
+    pub fuel: FuelRule,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,9 +148,7 @@ pub enum DirectStep {
     /// The address does not hold it.
     Elsewhere,
     /// The address cannot pay for gas: send it this much first.
-    Fuel {
-        units: U256,
-    },
+    Fuel(Fuel),
     Pay,
 }
 
@@ -115,13 +158,11 @@ pub fn next_direct_step(situation: DirectSituation) -> DirectStep {
     if situation.free_units < situation.units {
         return DirectStep::Elsewhere;
     }
-    let ceiling = cost_ceiling(situation.terms);
+    let ceiling = situation.cost.ceiling();
     let own = if situation.is_native { situation.units } else { U256::ZERO };
-    if situation.free_native_units >= own.saturating_add(ceiling) {
-        DirectStep::Pay
-    } else {
-        let wanted = own.saturating_add(ceiling.saturating_mul(U256::from(2)));
-        DirectStep::Fuel { units: wanted - situation.free_native_units }
+    match fuel(situation.fuel, situation.free_native_units, own, ceiling) {
+        Some(fuel) => DirectStep::Fuel(fuel),
+        None => DirectStep::Pay,
     }
 }
 
@@ -152,35 +193,70 @@ mod tests {
 
     const TERMS: FeeTerms = FeeTerms { gas_limit: 100, max_fee_per_gas: 10, max_priority_fee_per_gas: 1 };
 
-    fn sweep(token: u64, native: u64) -> SweepStep {
-        next_sweep_step(SweepSituation { token_units: U256::from(token), native_units: U256::from(native), terms: TERMS })
+    const COST: Cost = Cost::of_gas(TERMS);
+
+    fn sweep(token: u64, native: u64, l1_fee: u64) -> SweepStep {
+        next_sweep_step(SweepSituation {
+            units: U256::from(token),
+            is_native: false,
+            native_units: U256::from(native),
+            cost: Cost { l1_fee: U256::from(l1_fee), ..COST },
+            fuel: FuelRule::default(),
+        })
+    }
+
+    fn fuel_of(least: u64, wanted: u64) -> Fuel {
+        Fuel { least: U256::from(least), wanted: U256::from(wanted) }
     }
 
     #[test]
     fn sweep_steps() {
-        assert_eq!(sweep(0, 5_000), SweepStep::Nothing);
-        assert_eq!(sweep(7, 0), SweepStep::Fuel { units: U256::from(2_000) });
-        assert_eq!(sweep(7, 999), SweepStep::Fuel { units: U256::from(1_001) });
-        assert_eq!(sweep(7, 1_000), SweepStep::Sweep { units: U256::from(7) });
+        assert_eq!(sweep(0, 5_000, 0), SweepStep::Nothing);
+        assert_eq!(sweep(7, 0, 0), SweepStep::Fuel(fuel_of(1_000, 2_000)));
+        assert_eq!(sweep(7, 999, 0), SweepStep::Fuel(fuel_of(1, 1_001)));
+        assert_eq!(sweep(7, 1_000, 0), SweepStep::Sweep { units: U256::from(7) });
+    }
+
+    #[test]
+    fn t10_what_the_chain_below_charges_is_part_of_every_ceiling() {
+        assert_eq!(sweep(7, 1_000, 1), SweepStep::Fuel(fuel_of(1, 1_002)), "gas alone is not enough");
+        assert_eq!(sweep(7, 1_001, 1), SweepStep::Sweep { units: U256::from(7) });
+        let native = |units: u64, held: u64, l1_fee: u64| {
+            next_sweep_step(SweepSituation {
+                units: U256::from(units),
+                is_native: true,
+                native_units: U256::from(held),
+                cost: Cost { l1_fee: U256::from(l1_fee), ..COST },
+                fuel: FuelRule::default(),
+            })
+        };
+        // All of it but what it may cost: amount and ceiling never exceed what is there.
+        assert_eq!(native(5_000, 5_000, 0), SweepStep::Sweep { units: U256::from(4_000) });
+        assert_eq!(native(5_000, 5_000, 30), SweepStep::Sweep { units: U256::from(3_970) });
+        assert_eq!(native(1_030, 1_030, 30), SweepStep::Nothing);
+        assert_eq!(native(500, 5_000, 30), SweepStep::Sweep { units: U256::from(500) });
     }
 
     #[test]
     fn direct_steps() {
-        let direct = |units: u64, is_native, free: u64, native: u64| {
+        let direct = |units: u64, is_native, free: u64, native: u64, l1_fee: u64| {
             next_direct_step(DirectSituation {
                 units: U256::from(units),
                 is_native,
                 free_units: U256::from(free),
                 free_native_units: U256::from(native),
-                terms: TERMS,
+                cost: Cost { l1_fee: U256::from(l1_fee), ..COST },
+                fuel: FuelRule::default(),
             })
         };
-        assert_eq!(direct(8, false, 7, 5_000), DirectStep::Elsewhere);
-        assert_eq!(direct(7, false, 7, 0), DirectStep::Fuel { units: U256::from(2_000) });
-        assert_eq!(direct(7, false, 7, 999), DirectStep::Fuel { units: U256::from(1_001) });
-        assert_eq!(direct(7, false, 7, 1_000), DirectStep::Pay);
-        assert_eq!(direct(7, true, 7, 7), DirectStep::Fuel { units: U256::from(2_000) }, "what is paid pays no gas");
-        assert_eq!(direct(7, true, 1_007, 1_007), DirectStep::Pay);
+        assert_eq!(direct(8, false, 7, 5_000, 0), DirectStep::Elsewhere);
+        assert_eq!(direct(7, false, 7, 0, 0), DirectStep::Fuel(fuel_of(1_000, 2_000)));
+        assert_eq!(direct(7, false, 7, 999, 0), DirectStep::Fuel(fuel_of(1, 1_001)));
+        assert_eq!(direct(7, false, 7, 1_000, 0), DirectStep::Pay);
+        assert_eq!(direct(7, false, 7, 1_000, 9), DirectStep::Fuel(fuel_of(9, 1_018)));
+        assert_eq!(direct(7, true, 7, 7, 0), DirectStep::Fuel(fuel_of(1_000, 2_000)), "what is paid pays no gas");
+        assert_eq!(direct(7, true, 1_007, 1_007, 0), DirectStep::Pay);
+        assert_eq!(direct(7, true, 1_007, 1_007, 1), DirectStep::Fuel(fuel_of(1, 1_002)));
     }
 
     #[test]
@@ -191,7 +267,7 @@ mod tests {
             promised_token_units: U256::ZERO,
             treasury_native_units: U256::from(1_500),
             promised_native_units: U256::ZERO,
-            terms: TERMS,
+            cost: COST,
         };
         assert_eq!(next_release_step(base), ReleaseStep::Release);
         assert_eq!(next_release_step(ReleaseSituation { promised_token_units: U256::from(60), ..base }), ReleaseStep::WaitForSweep);

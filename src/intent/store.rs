@@ -346,7 +346,7 @@ pub async fn get_promised(connection: &mut PgConnection, asset: AssetId, from: A
     let row = sqlx::query!(
         r#"
         select coalesce(sum(amount) filter (where asset = $3::bytea), 0)::text as "units!",
-               coalesce(sum(gas_limit * max_fee_per_gas), 0)::text as "gas!"
+               coalesce(sum(gas_limit * max_fee_per_gas + l1_fee_max), 0)::text as "gas!"
         from intents
         where chain_id = $1::bigint and from_address = $2::bytea and state not in ('void', 'reverted', 'settled', 'replaced')
         "#,

@@ -11,25 +11,27 @@ use alloy::primitives::{Address, U256};
 use alloy::sol_types::SolCall;
 use uuid::Uuid;
 
+use super::economy::{Economy, PaidFrom, PathFacts, SweepVerdict, Sweepable, paid_from};
 use super::plan::{
-    DirectSituation, DirectStep, ForeignNonce, ReleaseSituation, ReleaseStep, SweepSituation, SweepStep, cost_ceiling, next_direct_step,
+    Cost, DirectSituation, DirectStep, ForeignNonce, Fuel, ReleaseSituation, ReleaseStep, SweepSituation, SweepStep, next_direct_step,
     next_nonce, next_release_step, next_sweep_step,
 };
-use super::{FeeTerms, Intent, IntentError, IntentKind, IntentState, digest, judge, store};
+use super::{FeeTerms, Intent, IntentError, IntentKind, IntentState, digest, economy, judge, store};
 use crate::account::{self, DerivedAddress, Purpose};
-use crate::chains::ChainSpec;
+use crate::chains::{ChainSpec, L1Fee, ReleasePath};
 use crate::confirm;
 use crate::db::Database;
 use crate::deposit::{self, Destination, DestinationStatus};
 use crate::escrow::{self, Payout, PayoutKind, PayoutState};
 use crate::event::{self, Event};
 use crate::ledger::{self, AccountKey};
+use crate::officer::proposal;
 use crate::payment::{self, Payment};
 use crate::policy::{APPROVALS_EXPIRE_MINUTES, PolicyError, Refusal};
 use crate::rpc::{CallRequest, Node};
 use crate::scan;
 use crate::screen;
-use crate::units::{Asset, IntentId, Outcomes, PaymentId, PolicyId, Progress, TokenAmount};
+use crate::units::{Asset, AssetId, IntentId, Outcomes, PaymentId, PolicyId, Progress, TokenAmount};
 
 alloy::sol! {
     function transfer(address to, uint256 amount) returns (bool);
@@ -60,6 +62,7 @@ pub struct Planner {
     /// Where the next page of each kind begins, so that items that cannot be planned hide no others.
     sweeps_after: Mutex<Uuid>,
     payouts_after: Mutex<Uuid>,
+    leftovers_after: Mutex<Uuid>,
 }
 
 /// An outflow that is due, before it has a nonce.
@@ -68,7 +71,7 @@ struct Due {
     from: DerivedAddress,
     to: Address,
     amount: TokenAmount,
-    terms: FeeTerms,
+    cost: Cost,
     payment: Payment,
     /// The order that it pays.
     payout: Option<Payout>,
@@ -79,7 +82,8 @@ struct Due {
 
 /// Fuel for a deposit address, before it has a price.
 struct FuelFor {
-    units: U256,
+    fuel: Fuel,
+    economy: Economy,
     gas: DerivedAddress,
     to: Address,
     payment: Payment,
@@ -93,6 +97,8 @@ enum Item {
     Unreserved(Uuid),
     Payout(Uuid),
     Sweep(Uuid),
+    /// Of a payment that is over.
+    Leftover(Uuid),
 }
 
 impl fmt::Display for Item {
@@ -100,13 +106,14 @@ impl fmt::Display for Item {
         match self {
             Self::Unreserved(id) | Self::Payout(id) => write!(f, "payout {id}"),
             Self::Sweep(id) => write!(f, "sweep of payment {id}"),
+            Self::Leftover(id) => write!(f, "sweep of what is left of payment {id}"),
         }
     }
 }
 
 impl Planner {
     pub fn new(db: Database, node: Arc<Node>, chain: Arc<ChainSpec>, policy: PlanPolicy) -> Self {
-        Self { db, node, chain, policy, sweeps_after: Mutex::default(), payouts_after: Mutex::default() }
+        Self { db, node, chain, policy, sweeps_after: Mutex::default(), payouts_after: Mutex::default(), leftovers_after: Mutex::default() }
     }
 
     /// Plans at most [`ITEMS_PER_TICK`] orders and as many sweeps. One that fails is told of and left;
@@ -128,14 +135,19 @@ impl Planner {
         turn_page(&self.sweeps_after, &sweeps);
         let ordered = store::list_sweepable_for_orders(&mut connection, self.chain.id, ITEMS_PER_TICK).await?;
         let sweeps = sweeps.into_iter().chain(ordered.into_iter().map(|id| id.0));
+        let after = PaymentId(page_start(&self.leftovers_after));
+        let leftovers = economy::store::list_leftovers(&mut connection, self.chain.id, after, ITEMS_PER_TICK).await?;
+        let leftovers: Vec<Uuid> = leftovers.into_iter().map(|id| id.0).collect();
+        turn_page(&self.leftovers_after, &leftovers);
         drop(connection);
         let mut outcomes = Outcomes::new();
         let steps = unreserved.into_iter().map(Item::Unreserved);
-        for item in steps.chain(payouts.into_iter().map(Item::Payout)).chain(sweeps.into_iter().map(Item::Sweep)) {
+        let sweeps = sweeps.map(Item::Sweep).chain(leftovers.into_iter().map(Item::Leftover));
+        for item in steps.chain(payouts.into_iter().map(Item::Payout)).chain(sweeps) {
             let planned = match item {
                 Item::Unreserved(payout) => self.drop_unreserved(payout).await,
                 Item::Payout(payout) => self.plan_payout(payout).await,
-                Item::Sweep(payment) => self.plan_sweep(PaymentId(payment)).await,
+                Item::Sweep(payment) | Item::Leftover(payment) => self.plan_sweep(PaymentId(payment)).await,
             };
             let planned = planned.map_err(|source| IntentError::Item { what: item.to_string(), source: Box::new(source) });
             if !outcomes.note(planned, IntentError::disposition) {
@@ -182,41 +194,130 @@ impl Planner {
         if screen::store::find_freeze(&mut connection, token.asset, &[from.address, treasury.address]).await?.is_some() {
             return Ok(Progress::Idle);
         }
+        let economy = self.economy(&mut connection).await?;
         drop(connection);
-        let Some(terms) = self.terms(from.address, treasury.address, token).await? else { return Ok(Progress::Idle) };
+        let Some(cost) = self.cost(from.address, treasury.address, token).await? else { return Ok(Progress::Idle) };
+        let there = AtDeposit { payment: &payment, destination, asset: token.asset, units: token.units, native_units: native.units, cost };
+        match self.orders_at(&economy, &there).await? {
+            // What an order takes from here is not swept away under it.
+            Orders::PaidFromHere => return Ok(Progress::Idle),
+            Orders::None if economy.release_path == ReleasePath::Direct && payment.state.is_in_escrow() => return Ok(Progress::Idle),
+            orders @ (Orders::None | Orders::WantIt) => {
+                let wanted = matches!(orders, Orders::WantIt);
+                if !matches!(economy.sweep(&self.sweepable(&there, wanted).await?), SweepVerdict::Now(_)) {
+                    return Ok(Progress::Idle);
+                }
+            }
+        }
         let gated_by = destination.derived_address;
-        let destination = Some(destination);
-        let due = match next_sweep_step(SweepSituation { token_units: token.units, native_units: native.units, terms }) {
+        let situation = SweepSituation {
+            units: token.units,
+            is_native: token.asset == self.chain.native_asset(),
+            native_units: native.units,
+            cost,
+            fuel: economy.fuel,
+        };
+        let due = match next_sweep_step(situation) {
             SweepStep::Nothing => return Ok(Progress::Idle),
             SweepStep::Sweep { units } => {
-                let amount = TokenAmount::new(token.asset, units);
-                Due { kind: IntentKind::Sweep, from, to: treasury.address, amount, terms, payment, payout: None, destination, gated_by }
+                let (amount, destination) = (TokenAmount::new(token.asset, units), Some(destination));
+                Due { kind: IntentKind::Sweep, from, to: treasury.address, amount, cost, payment, payout: None, destination, gated_by }
             }
-            SweepStep::Fuel { units } => {
-                return self.plan_fuel(FuelFor { units, gas, to: from.address, payment, destination, gated_by }).await;
+            SweepStep::Fuel(fuel) => {
+                let destination = Some(destination);
+                return self.plan_fuel(FuelFor { fuel, economy, gas, to: from.address, payment, destination, gated_by }).await;
             }
         };
         self.store(due).await
     }
 
-    /// Native coin for a deposit address, if the gas address has it.
+    /// What counts for the chain now.
+    async fn economy(&self, connection: &mut sqlx::PgConnection) -> Result<Economy, IntentError> {
+        let now = proposal::store::clock(connection).await?;
+        Ok(economy::store::get_book(connection).await?.economy(&self.chain, now))
+    }
+
+    /// Money at a deposit address as the planner weighs it. Gas for a fuel is reckoned like that of the sweep: it is
+    /// less, and a bound is enough.
+    async fn sweepable(&self, there: &AtDeposit<'_>, wanted: bool) -> Result<Sweepable, IntentError> {
+        let mut connection = self.db.connection().await?;
+        let ceiling = there.cost.ceiling();
+        let fuelled = there.native_units >= ceiling;
+        Ok(Sweepable {
+            asset: there.asset.asset,
+            decimals: there.payment.token_decimals,
+            units: there.units,
+            age_minutes: economy::store::get_age_minutes(&mut connection, there.payment.id, there.destination.id).await?,
+            wanted,
+            cost_units: if fuelled { ceiling } else { ceiling.saturating_mul(U256::from(2)) },
+            prices: economy::store::find_prices(&mut connection, &self.chain, there.asset).await?,
+        })
+    }
+
+    /// What the orders of a payment mean for the money at its address.
+    async fn orders_at(&self, economy: &Economy, there: &AtDeposit<'_>) -> Result<Orders, IntentError> {
+        let mut connection = self.db.connection().await?;
+        let orders = escrow::store::list_payouts(&mut connection, there.payment.id).await?;
+        drop(connection);
+        let mut wanted = Orders::None;
+        for order in orders {
+            if order.state != PayoutState::Ordered || order.gross.asset != there.asset {
+                continue;
+            }
+            match self.paid_from(economy, &order, there).await? {
+                PaidFrom::Deposit => return Ok(Orders::PaidFromHere),
+                PaidFrom::Treasury => wanted = Orders::WantIt,
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// From where an order is paid while its payment's deposit is not swept. A refund from where the money is, if
+    /// one address holds it: it may have been sent by a wallet that expects it from there.
+    async fn paid_from(&self, economy: &Economy, order: &Payout, there: &AtDeposit<'_>) -> Result<PaidFrom, IntentError> {
+        let due_units = order.net().units;
+        let path = match order.kind {
+            PayoutKind::Refund => ReleasePath::Direct,
+            PayoutKind::Release => economy.release_path,
+        };
+        let left = AtDeposit { units: there.units.saturating_sub(due_units), ..*there };
+        let facts = PathFacts {
+            free_units: there.units,
+            due_units,
+            needs_fuel: there.native_units < economy.fuel.enough(U256::ZERO, there.cost.ceiling()),
+            leftover_pays: matches!(economy.sweep(&self.sweepable(&left, false).await?), SweepVerdict::Now(_) | SweepVerdict::Wait { .. }),
+        };
+        Ok(paid_from(path, facts))
+    }
+
+    /// Native coin for a deposit address, if the gas address has it and the caps allow it.
     async fn plan_fuel(&self, fuel: FuelFor) -> Result<Progress, IntentError> {
-        let FuelFor { units, gas, to, payment, destination, gated_by } = fuel;
+        let FuelFor { fuel, economy, gas, to, payment, destination, gated_by } = fuel;
+        let mut connection = self.db.connection().await?;
+        let today = economy::store::get_fuel_of_day(&mut connection, self.chain.id).await?;
+        drop(connection);
+        let units = match economy.fuel.cap(fuel.wanted, fuel.least, today) {
+            Ok(units) => units,
+            Err(refusal) => {
+                tracing::warn!(chain.id = self.chain.id.get(), address = %to, payment.id = %payment.id, "no fuel is planned: {refusal}");
+                return Ok(Progress::Idle);
+            }
+        };
         let amount = TokenAmount::new(self.chain.native_asset(), units);
-        let Some(terms) = self.terms(gas.address, to, amount).await? else { return Ok(Progress::Idle) };
-        if !self.gas_suffices(&gas, amount, terms).await? {
+        let Some(cost) = self.cost(gas.address, to, amount).await? else { return Ok(Progress::Idle) };
+        if !self.gas_suffices(&gas, amount, cost).await? {
             return Ok(Progress::Idle);
         }
-        self.store(Due { kind: IntentKind::Fuel, from: gas, to, amount, terms, payment, payout: None, destination, gated_by }).await
+        self.store(Due { kind: IntentKind::Fuel, from: gas, to, amount, cost, payment, payout: None, destination, gated_by }).await
     }
 
     /// Whether the gas address holds the fuel and its fee, beyond what is promised already.
-    async fn gas_suffices(&self, gas: &DerivedAddress, fuel: TokenAmount, terms: FeeTerms) -> Result<bool, IntentError> {
+    async fn gas_suffices(&self, gas: &DerivedAddress, fuel: TokenAmount, cost: Cost) -> Result<bool, IntentError> {
         let mut connection = self.db.connection().await?;
         let held = ledger::store::balance(&mut connection, fuel.asset, AccountKey::Custody(gas.address)).await?;
         let promised = store::get_promised(&mut connection, fuel.asset, gas.address).await?;
         let free = held.units.saturating_sub(promised.units).saturating_sub(promised.gas_units);
-        let wanted = fuel.units.saturating_add(cost_ceiling(terms));
+        let wanted = fuel.units.saturating_add(cost.ceiling());
         if free < wanted {
             tracing::warn!(
                 chain.id = self.chain.id.get(), address = %gas.address, %free, %wanted,
@@ -226,8 +327,8 @@ impl Planner {
         Ok(free >= wanted)
     }
 
-    /// A refund is paid from the address that holds the money, if one address does; a release always from the
-    /// treasury, where its deposit was swept to.
+    /// A refund is paid from the address that holds the money, if one address does. A release from there, too,
+    /// where that saves a signature; else from the treasury, where its deposit was swept to.
     async fn plan_payout(&self, payout: Uuid) -> Result<Progress, IntentError> {
         let mut connection = self.db.connection().await?;
         let payout = escrow::store::get_payout(&mut connection, payout).await?;
@@ -237,6 +338,9 @@ impl Planner {
         let at_deposit = ledger::store::balance(&mut connection, payout.gross.asset, AccountKey::Custody(deposit_address.address)).await?;
         drop(connection);
         match payout.kind {
+            PayoutKind::Release if destination.status == DestinationStatus::Active => {
+                self.release_from_deposit(payment, payout, destination, deposit_address).await
+            }
             PayoutKind::Release => self.pay_from_treasury(payment, payout, destination, &deposit_address).await,
             PayoutKind::Refund if at_deposit.units >= payout.net().units => {
                 self.pay_from_deposit(payment, payout, destination, deposit_address).await
@@ -262,6 +366,38 @@ impl Planner {
         }
     }
 
+    /// Pays a release from the address that holds its payment's money, if that is cheaper; else it waits for the
+    /// sweep.
+    async fn release_from_deposit(
+        &self,
+        payment: Payment,
+        payout: Payout,
+        destination: Destination,
+        from: DerivedAddress,
+    ) -> Result<Progress, IntentError> {
+        let (asset, native) = (payout.gross.asset, self.chain.native_asset());
+        let custody = AccountKey::Custody(from.address);
+        let mut connection = self.db.connection().await?;
+        let held = ledger::store::balance(&mut connection, asset, custody).await?;
+        let coin = ledger::store::balance(&mut connection, native, custody).await?;
+        let promised = store::get_promised(&mut connection, asset, from.address).await?;
+        let economy = self.economy(&mut connection).await?;
+        let treasury = account::store::get_operator_address(&mut connection, from.account, Purpose::Treasury).await?;
+        drop(connection);
+        let units = held.units.saturating_sub(promised.units);
+        if economy.release_path == ReleasePath::Treasury || units < payout.net().units {
+            return Ok(Progress::Idle);
+        }
+        // Weighed with the sweep's cost, as the sweep is: both must come to the same end, or neither would happen.
+        let whole = TokenAmount::new(asset, held.units);
+        let Some(cost) = self.cost(from.address, treasury.address, whole).await? else { return Ok(Progress::Idle) };
+        let there = AtDeposit { payment: &payment, destination, asset, units, native_units: coin.units, cost };
+        match self.paid_from(&economy, &payout, &there).await? {
+            PaidFrom::Deposit => self.pay_from_deposit(payment, payout, destination, from).await,
+            PaidFrom::Treasury => Ok(Progress::Idle),
+        }
+    }
+
     async fn pay_from_deposit(
         &self,
         payment: Payment,
@@ -280,25 +416,32 @@ impl Planner {
         let promised = store::get_promised(&mut connection, asset, from.address).await?;
         let promised_coin = store::get_promised(&mut connection, native, from.address).await?;
         let gas = account::store::get_operator_address(&mut connection, from.account, Purpose::Gas).await?;
+        // No fuel either for a payout that would revert.
+        if screen::store::find_freeze(&mut connection, asset, &[from.address, payout.to]).await?.is_some() {
+            return Ok(Progress::Idle);
+        }
+        let economy = self.economy(&mut connection).await?;
         drop(connection);
         let amount = payout.net();
-        let Some(terms) = self.terms(from.address, payout.to, amount).await? else { return Ok(Progress::Idle) };
+        let Some(cost) = self.cost(from.address, payout.to, amount).await? else { return Ok(Progress::Idle) };
         let situation = DirectSituation {
             units: amount.units,
             is_native: asset == native,
             free_units: held.units.saturating_sub(promised.units),
             free_native_units: coin.units.saturating_sub(promised_coin.units).saturating_sub(promised_coin.gas_units),
-            terms,
+            cost,
+            fuel: economy.fuel,
         };
         let gated_by = destination.derived_address;
         match next_direct_step(situation) {
             DirectStep::Elsewhere => Ok(Progress::Idle),
-            DirectStep::Fuel { units } => {
-                self.plan_fuel(FuelFor { units, gas, to: from.address, payment, destination: Some(destination), gated_by }).await
+            DirectStep::Fuel(fuel) => {
+                let destination = Some(destination);
+                self.plan_fuel(FuelFor { fuel, economy, gas, to: from.address, payment, destination, gated_by }).await
             }
             DirectStep::Pay => {
                 let (kind, to) = (kind_of(&payout), payout.to);
-                self.store(Due { kind, from, to, amount, terms, payment, payout: Some(payout), destination: None, gated_by }).await
+                self.store(Due { kind, from, to, amount, cost, payment, payout: Some(payout), destination: None, gated_by }).await
             }
         }
     }
@@ -321,14 +464,14 @@ impl Planner {
             return Ok(Progress::Idle);
         }
         drop(connection);
-        let Some(terms) = self.terms(treasury.address, payout.to, amount).await? else { return Ok(Progress::Idle) };
+        let Some(cost) = self.cost(treasury.address, payout.to, amount).await? else { return Ok(Progress::Idle) };
         let situation = ReleaseSituation {
             due_units: amount.units,
             treasury_token_units: token.units,
             promised_token_units: promised.units,
             treasury_native_units: native.units,
             promised_native_units: promised.gas_units,
-            terms,
+            cost,
         };
         match next_release_step(situation) {
             ReleaseStep::WaitForSweep => Ok(Progress::Idle),
@@ -341,14 +484,15 @@ impl Planner {
             }
             ReleaseStep::Release => {
                 let (kind, to, gated_by) = (kind_of(&payout), payout.to, destination.derived_address);
-                self.store(Due { kind, from: treasury, to, amount, terms, payment, payout: Some(payout), destination: None, gated_by })
+                self.store(Due { kind, from: treasury, to, amount, cost, payment, payout: Some(payout), destination: None, gated_by })
                     .await
             }
         }
     }
 
-    /// Gas limit and fee caps for a transfer; `None` while gas is dearer than the operator allows.
-    async fn terms(&self, from: Address, to: Address, amount: TokenAmount) -> Result<Option<FeeTerms>, IntentError> {
+    /// Gas limit and fee caps for a transfer, and what its data may cost besides; `None` while gas is dearer than the
+    /// operator allows.
+    async fn cost(&self, from: Address, to: Address, amount: TokenAmount) -> Result<Option<Cost>, IntentError> {
         let fees = self.node.fees().await?;
         let max_fee_per_gas = fees.base_fee.saturating_mul(2).saturating_add(fees.priority).max(1);
         let allowed = self.chain.fee_cap(self.policy.max_fee_per_gas_max);
@@ -375,7 +519,13 @@ impl Planner {
         // A quarter on top: the state may change between now and the block that includes it.
         let gas_limit = estimate.saturating_add(estimate / 4).max(21_000);
         let priority = fees.priority.min(max_fee_per_gas);
-        Ok(Some(FeeTerms { gas_limit, max_fee_per_gas, max_priority_fee_per_gas: priority }))
+        let terms = FeeTerms { gas_limit, max_fee_per_gas, max_priority_fee_per_gas: priority };
+        let l1_fee = match self.chain.l1_fee {
+            L1Fee::InGas => U256::ZERO,
+            // Twice, as with the base fee: it may rise while officers read.
+            L1Fee::OpStack => self.node.l1_fee_upper_bound(unsigned_len(&call)).await?.saturating_mul(U256::from(2)),
+        };
+        Ok(Some(Cost { terms, l1_fee }))
     }
 
     /// Stores the intent, its nonce and its reservation in one transaction.
@@ -421,6 +571,9 @@ impl Planner {
                         outcome => outcome?,
                     };
                     reserve(connection, &due, &intent).await?;
+                    if !due.cost.l1_fee.is_zero() {
+                        economy::store::set_l1_fee(connection, intent.id, due.cost.l1_fee).await?;
+                    }
                     let detail = serde_json::json!({
                         "kind": intent.kind.name(), "nonce": nonce, "digest": intent.digest, "policy": intent.policy,
                         "approvals_required": intent.approvals_required,
@@ -468,6 +621,35 @@ impl Planner {
     }
 }
 
+/// Bytes of the unsigned transaction that makes a call, at most: what a rollup charges data by. Everything that is a
+/// number takes its longest form.
+fn unsigned_len(call: &CallRequest) -> u64 {
+    // Type, list header, chain id 9, nonce 9, two fees 17 each, gas limit 9, recipient 21, value 33, empty access list.
+    const WITHOUT_DATA: u64 = 1 + 4 + 9 + 9 + 17 + 17 + 9 + 21 + 33 + 1;
+    // And the header of the data.
+    WITHOUT_DATA.saturating_add(4).saturating_add(u64::try_from(call.data.len()).unwrap_or(u64::MAX))
+}
+
+/// Money of a payment at its deposit address, not promised, and what a transaction from there may cost.
+#[derive(Clone, Copy)]
+struct AtDeposit<'p> {
+    payment: &'p Payment,
+    destination: Destination,
+    asset: AssetId,
+    units: U256,
+    native_units: U256,
+    cost: Cost,
+}
+
+/// What orders mean for money that is not swept.
+enum Orders {
+    None,
+    /// One is paid from where it is.
+    PaidFromHere,
+    /// One waits for it to be swept.
+    WantIt,
+}
+
 /// What became of something due.
 enum Planned {
     Not,
@@ -486,7 +668,7 @@ fn draft(due: &Due, nonce: u64, approvals_required: u8) -> Intent {
         to: due.to,
         amount: due.amount,
         nonce,
-        fees: due.terms,
+        fees: due.cost.terms,
         payment: Some(due.payment.id),
         destination: due.destination.map(|destination| destination.id),
         digest: Default::default(),
@@ -532,7 +714,8 @@ async fn still_due(connection: &mut sqlx::PgConnection, due: &Due) -> Result<boo
     let destination = deposit::store::get_by_payment(connection, payment.id).await?;
     let reachable = match destination.status {
         DestinationStatus::Swept => true,
-        DestinationStatus::Active => payout.kind == PayoutKind::Refund,
+        // What is not swept is where it was paid to, and nowhere else.
+        DestinationStatus::Active => due.from.address == destination.address,
         DestinationStatus::Sweeping | DestinationStatus::Quarantined => false,
     };
     Ok(reachable && payout.state == PayoutState::Ordered && ledger::store::is_standing(connection, &payout.reservation_key).await?)

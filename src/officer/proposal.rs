@@ -19,6 +19,7 @@ pub enum Subject {
     Policy,
     Destination,
     Threshold,
+    Planning,
 }
 
 impl Subject {
@@ -27,6 +28,7 @@ impl Subject {
             Self::Policy => "policy",
             Self::Destination => "destination",
             Self::Threshold => "threshold",
+            Self::Planning => "planning",
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
+use alloy::primitives::{Address, B256, Bytes, U256, address, keccak256};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -308,6 +308,21 @@ impl Node {
         Ok(FeeEstimate { base_fee, priority })
     }
 
+    /// The most that an OP-stack chain would charge now for the data of a transaction of so many unsigned bytes, in
+    /// wei: `getL1FeeUpperBound(uint256)` of its gas oracle (Fjord), which adds the signature and takes the worst
+    /// compression. It differs from block to block, so one endpoint is asked, like for fees.
+    pub async fn l1_fee_upper_bound(&self, unsigned_len: u64) -> Result<U256, RpcError> {
+        let selector = &keccak256("getL1FeeUpperBound(uint256)")[..4];
+        let data = Bytes::from([selector, U256::from(unsigned_len).to_be_bytes::<32>().as_slice()].concat());
+        self.ask("eth_call", &json!([{ "to": GAS_PRICE_ORACLE, "data": data }, "latest"]), |text| {
+            let answer = read_json::<Data>(text)?.0;
+            let word = <[u8; 32]>::try_from(answer.as_ref());
+            word.map(U256::from_be_bytes)
+                .map_err(|_| Fault::malformed(format!("{} bytes from the gas oracle at {GAS_PRICE_ORACLE}; is it an OP-stack chain?", answer.len())))
+        })
+        .await
+    }
+
     /// How much gas a call would use. A call that would fail is [`Fault::Reverted`].
     pub async fn estimate_gas(&self, call: &CallRequest) -> Result<u64, RpcError> {
         self.ask("eth_estimateGas", &json!([call.as_json()]), |text| {
@@ -328,6 +343,8 @@ impl CallRequest {
     }
 }
 
+/// The gas oracle of every OP-stack chain, predeployed.
+pub const GAS_PRICE_ORACLE: Address = address!("0x420000000000000000000000000000000000000F");
 /// How many blocks the fee estimate looks at.
 const FEE_BLOCKS: u64 = 5;
 

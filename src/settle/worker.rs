@@ -222,12 +222,30 @@ async fn finish(
         }
         IntentKind::Release | IntentKind::Refund => {
             if let Some((payment, payout)) = payout {
-                escrow::settled(connection, &payment, &payout, &format!("tx:{tx_hash}")).await?;
+                let payment = escrow::settled(connection, &payment, &payout, &format!("tx:{tx_hash}")).await?;
+                close_emptied(connection, &payment, intent).await?;
             }
         }
         IntentKind::Fuel | IntentKind::Cancel => {}
     }
     note(connection, intent, "intent.settled", tx_hash).await
+}
+
+/// The address of a payment that is over and was paid out from there holds nothing more: it is done with, as if it
+/// had been swept. What stays there, such as fees, keeps it active until it is worth a sweep.
+async fn close_emptied(connection: &mut PgConnection, payment: &Payment, intent: &Intent) -> Result<(), SettleError> {
+    if payment.state.is_in_escrow() || payment.state.is_open() {
+        return Ok(());
+    }
+    let destination = deposit::store::get_by_payment(connection, payment.id).await?;
+    if destination.status != DestinationStatus::Active || destination.address != intent.from.address {
+        return Ok(());
+    }
+    let left = ledger::store::balance(connection, payment.due.asset, ledger::AccountKey::Custody(destination.address)).await?;
+    if left.units.is_zero() {
+        deposit::store::advance(connection, destination.id, DestinationStatus::Active, DestinationStatus::Swept).await?;
+    }
+    Ok(())
 }
 
 /// The chain refused the transfer: gas is gone, the money is not. What was reserved goes back, and

@@ -19,7 +19,7 @@ pub async fn raise_fees(connection: &mut PgConnection, id: IntentId, offer: Offe
     let at_nonce = store::list_at_nonce(connection, &intent).await?;
     let fees = next_fees(&intent, &at_nonce, offer).map_err(|source| IntentError::Raise { intent: id, source })?;
     let native_units = if intent.amount.asset.asset == Asset::Native { intent.amount.units } else { U256::ZERO };
-    refuse_when_poor(connection, &intent, most(&intent, fees, native_units)).await?;
+    refuse_when_poor(connection, &intent, id, most(&intent, fees, native_units)).await?;
     let revised = intent::store::revise(connection, &intent, IntentEvent::FeesRaised, Some((fees, by))).await?;
     let detail = serde_json::json!({
         "by": by, "revision": revised.revision, "digest": revised.digest, "max_fee_per_gas": fees.max_fee_per_gas.to_string(),
@@ -70,7 +70,8 @@ pub async fn cancel(connection: &mut PgConnection, id: IntentId, asked: &CancelA
         ..intent.clone()
     };
     let wanted = U256::from(cancel.fees.gas_limit).saturating_mul(U256::from(fees.max_fee_per_gas));
-    refuse_when_poor(connection, &cancel, wanted).await?;
+    // A cancel has less data than anything it takes the place of.
+    refuse_when_poor(connection, &cancel, id, wanted).await?;
     cancel.digest = intent::digest::digest_of(&cancel);
     let cancel = intent::store::insert(connection, &cancel).await?;
     let detail = serde_json::json!({ "by": asked.by, "reason": asked.reason, "cancel": cancel.id, "digest": cancel.digest });
@@ -81,9 +82,11 @@ pub async fn cancel(connection: &mut PgConnection, id: IntentId, asked: &CancelA
     Ok(cancel)
 }
 
-async fn refuse_when_poor(connection: &mut PgConnection, intent: &Intent, wanted: U256) -> Result<(), BroadcastError> {
+async fn refuse_when_poor(connection: &mut PgConnection, intent: &Intent, of: IntentId, wanted: U256) -> Result<(), BroadcastError> {
     let native = AssetId { chain: intent.chain(), asset: Asset::Native };
     let held = ledger::store::balance(connection, native, AccountKey::Custody(intent.from.address)).await.map_err(IntentError::from)?;
+    // What its data may cost on the chain below does not rise with the fees of gas, and is paid too.
+    let wanted = wanted.saturating_add(intent::economy::store::get_l1_fee(connection, of).await?);
     if held.units < wanted {
         return Err(BroadcastError::CannotPay { address: intent.from.address, held: held.units, wanted });
     }

@@ -35,6 +35,7 @@ mod intents;
 mod ledger;
 mod limit;
 mod payments;
+mod planning;
 mod policies;
 mod problem;
 mod quotes;
@@ -53,6 +54,7 @@ pub use client::{Client, ClientError};
 pub use code::{CODES, CodeFacts};
 pub use document::document;
 pub use limit::Rate;
+pub use planning::plan_view;
 pub use problem::Problem;
 pub use server::router;
 

@@ -14,6 +14,7 @@ mod intents;
 mod oracle;
 mod payment;
 mod people;
+mod plan;
 mod policy;
 mod quote;
 mod rescan;
@@ -108,6 +109,11 @@ pub enum Command {
     /// Listed destinations: list, add, remove.
     #[command(subcommand)]
     Destination(policy::DestinationCommand),
+    /// What the queue takes: confirmations on the device and fees, with and without each way of having fewer.
+    Plan(plan::PlanArgs),
+    /// Numbers that outflows are planned by: show, history, propose another. Changes take two officers.
+    #[command(subcommand)]
+    Planning(plan::PlanningCommand),
     /// Intents: list those that wait, approve one, give one up; replace or cancel what is stuck.
     #[command(subcommand)]
     Intent(intents::IntentCommand),
@@ -193,6 +199,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Policy(command) => policy::run(command).await,
         Command::Proposal(command) => policy::run_proposal(command).await,
         Command::Destination(command) => policy::run_destination(command).await,
+        Command::Plan(args) => plan::run(args).await,
+        Command::Planning(command) => plan::run_planning(command).await,
         Command::Intent(command) => intents::run(command).await,
         Command::Webhook(command) => webhook::run(command, &config()?).await,
         Command::Sign(args) => sign::run(args).await,

@@ -13,9 +13,9 @@ use uuid::Uuid;
 use super::wire::{
     AcceptPayment, ApproveIntent, CancelIntent, ChainView, CheckPolicy, CheckedPolicy, ClaimIntent, ConfirmProposal, CreatePayment,
     DecideScreening, DeclineIntent, DisputeView, EndQuarantine, EntryPage, ExplainedIntent, FindingPage, IntentView, ListedDestination,
-    OpenDispute, PaymentPage, PaymentView, PolicyView, ProblemView, ProposalView, ProposeDestination, ProposePolicy, Reconciliation,
-    RefundPayment, RefusalView, ReleasePayment, ReplaceIntent, ResolveDispute, ScreeningPage, ScreeningView, SetThreshold, SigningQueue,
-    SubmitSignature, ThresholdOutcome, ThresholdsView, VoidIntent, WithReason,
+    OpenDispute, PaymentPage, PaymentView, PlanView, PlanningNumberView, PolicyView, ProblemView, ProposalView, ProposeDestination,
+    ProposePlanning, ProposePolicy, Reconciliation, RefundPayment, RefusalView, ReleasePayment, ReplaceIntent, ResolveDispute,
+    ScreeningPage, ScreeningView, SetThreshold, SigningQueue, SubmitSignature, ThresholdOutcome, ThresholdsView, VoidIntent, WithReason,
 };
 use crate::units::{ChainId, IntentId, PaymentId, ProposalId};
 
@@ -242,6 +242,24 @@ impl Client {
 
     pub async fn set_threshold(&self, chain: ChainId, change: &SetThreshold, key: &str) -> Result<ThresholdOutcome, ClientError> {
         self.write(&format!("/v1/chains/{chain}/thresholds"), change, key).await
+    }
+
+    /// What the queue takes, of one chain or of all.
+    pub async fn plan(&self, chain: Option<ChainId>) -> Result<Vec<PlanView>, ClientError> {
+        match chain {
+            None => self.read("/v1/plan").await,
+            Some(chain) => self.read(&format!("/v1/plan?chain_id={chain}")).await,
+        }
+    }
+
+    /// The numbers that outflows of a chain are planned by; or every change there was.
+    pub async fn planning(&self, chain: ChainId, history: bool) -> Result<Vec<PlanningNumberView>, ClientError> {
+        let more = if history { "/history" } else { "" };
+        self.read(&format!("/v1/chains/{chain}/planning{more}")).await
+    }
+
+    pub async fn propose_planning(&self, chain: ChainId, asked: &ProposePlanning) -> Result<ProposalView, ClientError> {
+        self.write(&format!("/v1/chains/{chain}/planning"), asked, &new_key()).await
     }
 
     pub async fn entries(&self, cursor: Option<&str>) -> Result<EntryPage, ClientError> {

@@ -20,8 +20,8 @@ use utoipa_axum::routes;
 use super::auth::Unauthenticated;
 use super::problem::Problem;
 use super::{
-    ApiState, document, escrow, feed, held, intents, ledger, payments, policies, quotes, replace, screenings, statements, thresholds,
-    webhooks,
+    ApiState, document, escrow, feed, held, intents, ledger, payments, planning, policies, quotes, replace, screenings, statements,
+    thresholds, webhooks,
 };
 
 /// Larger bodies are refused unread.
@@ -74,6 +74,9 @@ pub(super) fn routes(base: OpenApi) -> OpenApiRouter<ApiState> {
         .routes(routes!(ledger::chains))
         .routes(routes!(thresholds::list, thresholds::set))
         .routes(routes!(thresholds::history))
+        .routes(routes!(planning::plan))
+        .routes(routes!(planning::numbers, planning::propose))
+        .routes(routes!(planning::history))
         .routes(routes!(held::accounts))
         .routes(routes!(held::destinations))
         .routes(routes!(held::transfers))

@@ -482,7 +482,7 @@ pub struct CancelIntent {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ProposalView {
     pub id: i64,
-    /// policy, destination or threshold
+    /// policy, destination, threshold or planning
     pub subject: String,
     /// What it says, for people.
     pub lines: Vec<String>,
@@ -935,6 +935,93 @@ pub struct ThresholdView {
     pub created_at: OffsetDateTime,
     pub changed_by: String,
     pub reason: String,
+}
+
+/// `POST /v1/chains/{chain}/planning`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "sweep_after_minutes", "value": "720", "reason": "twice a day is enough"}))]
+pub struct ProposePlanning {
+    /// release_path, sweep_after_minutes, sweep_min_usd, sweep_cost_pct, fuel_below_pct, fuel_to_pct, fuel_max_gwei,
+    /// fuel_day_max_gwei, sweep_min_millionths or sweep_now_millionths
+    pub name: String,
+    /// Of the last two: the symbol of the coin or token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asset: Option<String>,
+    /// auto, direct or treasury; an amount of the asset; or a whole number.
+    pub value: String,
+    /// Once confirmed when absent. Never in the past.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub effective_at: Option<OffsetDateTime>,
+    pub reason: String,
+}
+
+/// A number that outflows are planned by.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PlanningNumberView {
+    pub key: String,
+    pub name: String,
+    pub asset: Option<String>,
+    pub value: String,
+    pub help: String,
+    /// Absent: chains.toml says it, and nobody has set another.
+    pub history_id: Option<i64>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub effective_at: Option<OffsetDateTime>,
+    pub changed_by: Option<String>,
+    pub reason: Option<String>,
+}
+
+/// What the queue of a chain takes.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PlanView {
+    pub chain_id: u64,
+    pub name: String,
+    pub native_symbol: String,
+    /// Base and priority fee that the fees below rest on.
+    pub gas_price_wei: String,
+    /// Payments with something to do now.
+    pub payments: u32,
+    /// Releases and refunds that wait.
+    pub orders: u32,
+    /// Deposits that wait for others, and those that are not worth a sweep.
+    pub waiting: u32,
+    pub dust: u32,
+    /// Planned and not signed yet; on top of each way.
+    pub standing: TallyView,
+    /// First without any, then with each and with several.
+    pub ways: Vec<PlanWayView>,
+}
+
+/// One way through the queue.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PlanWayView {
+    pub name: String,
+    /// Releases from the deposit address.
+    pub direct: bool,
+    /// Many addresses fuelled by one transaction.
+    pub disperse: bool,
+    /// Sweeps by EIP-3009 authorization.
+    pub authorized: bool,
+    pub tally: TallyView,
+}
+
+/// What something takes.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TallyView {
+    /// Signatures that the device is asked for.
+    pub confirmations: u32,
+    /// Presses of a Trezor One's button for all of them.
+    pub presses: u32,
+    pub transactions: u32,
+    pub gas: u64,
+    /// In wei.
+    pub fee_units: String,
+    /// In the chain's coin.
+    pub fee: String,
+    /// Coin moved to deposit addresses, which stays ours; in wei.
+    pub fuel_units: String,
+    pub fuel: String,
 }
 
 /// A write that says nothing but that it shall be done: `{}`.

@@ -218,7 +218,8 @@ impl EconomyBook {
         let gwei = |name: &str| number(name, None) * pow10(9);
         let assets = chain.tokens.iter().map(|token| {
             let asset = Asset::Token(token.contract);
-            let units = |name: &str| mul_div(number(name, Some(asset)), pow10(token.decimals.into()), pow10(6), Toward::Up).unwrap_or(U256::MAX);
+            let units =
+                |name: &str| mul_div(number(name, Some(asset)), pow10(token.decimals.into()), pow10(6), Toward::Up).unwrap_or(U256::MAX);
             (asset, AssetEconomy { min_units: units("sweep_min_millionths"), now_units: units("sweep_now_millionths") })
         });
         Economy {

@@ -1,10 +1,13 @@
 //! What a queue costs: confirmations on the device, transactions and fees, with and without each way of having
-//! fewer of them. Pure; `forecast::store` reads the queue.
+//! fewer of them. Pure; `forecast::store` reads the queue, and [`look`] puts it all together.
 //!
 //! Nothing is decided here, and nothing is asked of a node for each item: gas is what such a transaction takes on
 //! the local chain with a token like USDC, and its price is that of the moment.
 
 pub mod store;
+mod worker;
+
+pub use worker::{Look, look};
 
 use std::fmt;
 
@@ -99,11 +102,7 @@ pub struct Presses {
 impl Presses {
     /// Of a chain with fee markets, or of one without, whose transactions have two fee screens less.
     pub const fn of(legacy: bool) -> Self {
-        if legacy {
-            Self { transfer: 2, disperse: 8, authorization: 4 }
-        } else {
-            Self { transfer: 4, disperse: 10, authorization: 4 }
-        }
+        if legacy { Self { transfer: 2, disperse: 8, authorization: 4 } } else { Self { transfer: 4, disperse: 10, authorization: 4 } }
     }
 }
 
@@ -319,7 +318,9 @@ mod tests {
         let fees_stay = vec![queued(100, &[98], true, false); 200];
         let swept = vec![queued(0, &[100], false, false); 3];
         let mut table = String::new();
-        for (what, queue) in [("200 whole releases", whole), ("200 with a fee that is worth a sweep", fees_stay), ("3 at the treasury", swept)] {
+        for (what, queue) in
+            [("200 whole releases", whole), ("200 with a fee that is worth a sweep", fees_stay), ("3 at the treasury", swept)]
+        {
             writeln!(table, "{what}").unwrap();
             for Outlook { ways, tally } in forecast(&queue).outlooks {
                 writeln!(
@@ -340,7 +341,9 @@ mod tests {
 
     #[test]
     fn no_way_takes_more_confirmations_than_none() {
-        for queue in [vec![queued(100, &[60, 40], true, true)], vec![queued(100, &[], true, false); 3], vec![queued(100, &[90], false, true); 5]] {
+        for queue in
+            [vec![queued(100, &[60, 40], true, true)], vec![queued(100, &[], true, false); 3], vec![queued(100, &[90], false, true); 5]]
+        {
             let outlooks = forecast(&queue).outlooks;
             for outlook in &outlooks[1..] {
                 assert!(outlook.tally.confirmations <= outlooks[0].tally.confirmations, "{outlook:?}");

@@ -484,8 +484,7 @@ impl Planner {
             }
             ReleaseStep::Release => {
                 let (kind, to, gated_by) = (kind_of(&payout), payout.to, destination.derived_address);
-                self.store(Due { kind, from: treasury, to, amount, cost, payment, payout: Some(payout), destination: None, gated_by })
-                    .await
+                self.store(Due { kind, from: treasury, to, amount, cost, payment, payout: Some(payout), destination: None, gated_by }).await
             }
         }
     }

@@ -317,8 +317,9 @@ impl Node {
         self.ask("eth_call", &json!([{ "to": GAS_PRICE_ORACLE, "data": data }, "latest"]), |text| {
             let answer = read_json::<Data>(text)?.0;
             let word = <[u8; 32]>::try_from(answer.as_ref());
-            word.map(U256::from_be_bytes)
-                .map_err(|_| Fault::malformed(format!("{} bytes from the gas oracle at {GAS_PRICE_ORACLE}; is it an OP-stack chain?", answer.len())))
+            word.map(U256::from_be_bytes).map_err(|_| {
+                Fault::malformed(format!("{} bytes from the gas oracle at {GAS_PRICE_ORACLE}; is it an OP-stack chain?", answer.len()))
+            })
         })
         .await
     }

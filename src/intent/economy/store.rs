@@ -165,8 +165,7 @@ pub async fn set_l1_fee(connection: &mut PgConnection, intent: IntentId, units: 
 
 /// That fee; zero on most chains.
 pub async fn get_l1_fee(connection: &mut PgConnection, intent: IntentId) -> Result<U256, DbError> {
-    let units = sqlx::query_scalar!(r#"select l1_fee_max::text as "units!" from intents where id = $1"#, intent.0)
-        .fetch_one(connection)
-        .await?;
+    let units =
+        sqlx::query_scalar!(r#"select l1_fee_max::text as "units!" from intents where id = $1"#, intent.0).fetch_one(connection).await?;
     units_from_sql(&units)
 }

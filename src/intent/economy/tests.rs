@@ -87,12 +87,8 @@ fn what_is_swept_when() {
 
 #[test]
 fn how_much_fuel() {
-    let rule = |below_pct, to_pct, max: u64, day: u64| FuelRule {
-        below_pct,
-        to_pct,
-        max_units: U256::from(max),
-        day_max_units: U256::from(day),
-    };
+    let rule =
+        |below_pct, to_pct, max: u64, day: u64| FuelRule { below_pct, to_pct, max_units: U256::from(max), day_max_units: U256::from(day) };
     let mut table = String::new();
     for (what, rule, held, own, today) in [
         ("nothing there", rule(100, 200, 0, 0), 0, 0, 0),
@@ -149,7 +145,10 @@ fn the_newest_number_in_force_counts_and_chains_toml_before_it() {
     let least = EconomyKey::new("sweep_min_millionths", chain.id, Some(usdc(&chain))).unwrap();
     let book = EconomyBook::new(vec![row(2, path, 1, 10), row(1, path, 2, 0), row(3, least, 7_000_000, 0)]);
     let at = |minutes| book.economy(&chain, T0 + Duration::minutes(minutes));
-    assert_eq!((at(-1).release_path, at(9).release_path, at(10).release_path), (ReleasePath::Auto, ReleasePath::Treasury, ReleasePath::Direct));
+    assert_eq!(
+        (at(-1).release_path, at(9).release_path, at(10).release_path),
+        (ReleasePath::Auto, ReleasePath::Treasury, ReleasePath::Direct)
+    );
     assert_eq!(at(0).sweep(&money(6, 0)), SweepVerdict::Dust(Dust::Small));
     assert_eq!(at(-1).sweep(&money(6, 0)), SweepVerdict::Now(Ripe::Age));
     for (key, value, _) in book.standing(&chain, T0 + Duration::hours(1)) {

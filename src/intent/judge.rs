@@ -52,13 +52,14 @@ async fn decide(connection: &mut PgConnection, row: &PolicyRow, intent: &Intent)
 pub async fn facts(connection: &mut PgConnection, policy: &Policy, outflow: &Outflow, but: Option<IntentId>) -> Result<Facts, IntentError> {
     let now = officer::proposal::store::clock(connection).await?;
     let standing = policy::store::get_standing(connection, outflow.asset.chain, outflow.to).await?;
-    let mut left = Left::default();
+    let (mut left, mut left_to_recipient) = (Left::default(), Left::default());
     for hours in policy.windows(outflow.asset) {
-        for (kind, units) in store::list_left(connection, outflow.asset, hours, but).await? {
-            left.add(hours, kind, units);
+        for sums in store::list_left(connection, outflow, hours, but).await? {
+            left.add(hours, sums.kind, sums.units);
+            left_to_recipient.add(hours, sums.kind, sums.to_recipient_units);
         }
     }
-    Ok(Facts { now, standing, left })
+    Ok(Facts { now, standing, left, left_to_recipient })
 }
 
 /// One intent of the past, as a dry run looks at it.
@@ -77,7 +78,7 @@ pub struct Past {
 pub fn replay(policy: &Policy, past: &[Past], standings: &BTreeMap<(ChainId, Address), Standing>) -> Vec<Verdict> {
     let mut verdicts: Vec<Verdict> = Vec::with_capacity(past.len());
     for (place, one) in past.iter().enumerate() {
-        let mut left = Left::default();
+        let (mut left, mut left_to_recipient) = (Left::default(), Left::default());
         for hours in policy.windows(one.outflow.asset) {
             let since = one.at.saturating_sub(Duration::hours(i64::from(hours)));
             let counted = past[..place].iter().zip(&verdicts).filter(|(earlier, verdict)| {
@@ -88,11 +89,14 @@ pub fn replay(policy: &Policy, past: &[Past], standings: &BTreeMap<(ChainId, Add
             });
             for (earlier, _) in counted {
                 left.add(hours, earlier.outflow.kind, earlier.outflow.units);
+                if earlier.outflow.to == one.outflow.to {
+                    left_to_recipient.add(hours, earlier.outflow.kind, earlier.outflow.units);
+                }
             }
         }
         let standing = standings.get(&(one.outflow.asset.chain, one.outflow.to)).copied().unwrap_or(Standing::Unlisted);
         let at_least = if one.outflow.kind == IntentKind::Cancel { one.approvals_required } else { 1 };
-        verdicts.push(policy.evaluate(one.outflow, &Facts { now: one.at, standing, left }, at_least).verdict);
+        verdicts.push(policy.evaluate(one.outflow, &Facts { now: one.at, standing, left, left_to_recipient }, at_least).verdict);
     }
     verdicts
 }
@@ -140,6 +144,23 @@ mod tests {
         let allowed: Vec<bool> =
             replay(&policy, &rows, &BTreeMap::new()).iter().map(|verdict| matches!(verdict, Verdict::Allowed(_))).collect();
         assert_eq!(allowed, [true, false, false, true]);
+    }
+
+    #[test]
+    fn s6_a_limit_of_each_recipient_counts_only_what_went_there() {
+        let book = ChainBook::parse(include_str!("../../chains.toml")).unwrap();
+        let text = "[[rule]]\nname = \"r\"\nkinds = [\"release\"]\nchain = 1\nasset = \"USDC\"\napprovals = 1\ndestinations = \"any\"\n\
+             [[rule.limit]]\nhours = 24\nmax = \"100\"\nper_recipient = true\n[[rule.limit]]\nhours = 24\nmax = \"250\"";
+        let policy = policy::parse(text, &book).unwrap();
+        let to = |place: u8, minutes, units| {
+            let one = past(&policy, minutes, units, false);
+            Past { outflow: Outflow { to: Address::repeat_byte(place), ..one.outflow }, ..one }
+        };
+        // Each has a hundred of its own, and all together two hundred and fifty.
+        let rows = [to(1, 0, 60), to(1, 1, 41), to(2, 2, 100), to(1, 3, 40), to(3, 4, 51), to(3, 5, 50)];
+        let allowed: Vec<bool> =
+            replay(&policy, &rows, &BTreeMap::new()).iter().map(|verdict| matches!(verdict, Verdict::Allowed(_))).collect();
+        assert_eq!(allowed, [true, false, true, true, false, true]);
     }
 
     #[test]

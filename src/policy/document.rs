@@ -69,6 +69,8 @@ struct DraftRule {
 struct DraftLimit {
     hours: u32,
     max: String,
+    #[serde(default)]
+    per_recipient: bool,
 }
 
 /// Reads what a person wrote; the error names the rule, the field and what would do.
@@ -116,7 +118,11 @@ fn read_rule(draft: DraftRule, book: &ChainBook) -> Result<Rule, DocumentError> 
     };
     let mut limits = Vec::with_capacity(draft.limits.len());
     for limit in &draft.limits {
-        limits.push(Limit { hours: limit.hours, max_units: units("limit.max", &limit.max)? });
+        limits.push(Limit {
+            hours: limit.hours,
+            max_units: units("limit.max", &limit.max)?,
+            per_recipient: limit.per_recipient,
+        });
     }
     Ok(Rule {
         kinds,
@@ -232,6 +238,14 @@ struct StoredRule {
 struct StoredLimit {
     hours: u32,
     max_units: String,
+    /// Left out where it is not so, so that a policy from before it could be is the same text.
+    #[serde(default, skip_serializing_if = "is_off")]
+    per_recipient: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_off(on: &bool) -> bool {
+    !*on
 }
 
 impl StoredRule {
@@ -245,7 +259,15 @@ impl StoredRule {
             approvals: rule.approvals,
             listed_only: rule.destinations == Destinations::Listed,
             max_units: rule.max_units.map(|units| units.to_string()),
-            limits: rule.limits.iter().map(|limit| StoredLimit { hours: limit.hours, max_units: limit.max_units.to_string() }).collect(),
+            limits: rule
+                .limits
+                .iter()
+                .map(|limit| StoredLimit {
+                    hours: limit.hours,
+                    max_units: limit.max_units.to_string(),
+                    per_recipient: limit.per_recipient,
+                })
+                .collect(),
             approvals_expire_minutes: rule.approvals_expire_minutes,
         }
     }
@@ -265,7 +287,7 @@ impl StoredRule {
             limits: self
                 .limits
                 .iter()
-                .map(|limit| Ok(Limit { hours: limit.hours, max_units: units(&limit.max_units)? }))
+                .map(|limit| Ok(Limit { hours: limit.hours, max_units: units(&limit.max_units)?, per_recipient: limit.per_recipient }))
                 .collect::<Result<_, DocumentError>>()?,
             approvals_expire_minutes: self.approvals_expire_minutes,
             name: self.name.clone(),
@@ -297,6 +319,10 @@ mod tests {
             [[rule.limit]]
             hours = 24
             max = "20000"
+            [[rule.limit]]
+            hours = 24
+            max = "6000"
+            per_recipient = true
             [[rule]]
             name = "inside"
             kinds = ["sweep"]
@@ -310,6 +336,8 @@ mod tests {
         let policy = read(text).unwrap();
         assert_eq!(policy.rules[0].max_units, Some(U256::from(5_000_500_000_u64)));
         assert_eq!(policy.rules[1].from_units, U256::from(1), "18 decimals there");
+        assert_eq!(policy.rules[0].limits.iter().map(|limit| limit.per_recipient).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(policy.canonical().matches("per_recipient").count(), 1, "what is not so is not said");
         assert_eq!(policy.rules[0].destinations, Destinations::Listed, "the stricter is the default");
         assert_eq!(Policy::from_canonical(&policy.canonical()).unwrap(), policy);
         assert_eq!(read("").unwrap().rules, [], "a policy that lets nothing leave is one too");

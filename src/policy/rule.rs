@@ -93,6 +93,8 @@ pub enum Destinations {
 pub struct Limit {
     pub hours: u32,
     pub max_units: U256,
+    /// To each recipient, instead of to all together.
+    pub per_recipient: bool,
 }
 
 /// What is about to leave.
@@ -125,6 +127,8 @@ pub struct Facts {
     pub now: OffsetDateTime,
     pub standing: Standing,
     pub left: Left,
+    /// Of that, what went to the outflow's own recipient.
+    pub left_to_recipient: Left,
 }
 
 /// What an allowed outflow takes.
@@ -168,8 +172,10 @@ impl fmt::Display for Refusal {
             Self::OverMax { rule, max_units } => write!(f, "rule {rule:?} allows {max_units} base units at a time"),
             Self::OverLimit { rule, limit, left_units } => write!(
                 f,
-                "rule {rule:?} allows {} base units in {} hours, and {left_units} have left or are on their way",
-                limit.max_units, limit.hours
+                "rule {rule:?} allows {} base units in {} hours{}, and {left_units} have left or are on their way",
+                limit.max_units,
+                limit.hours,
+                if limit.per_recipient { " to one recipient" } else { "" }
             ),
         }
     }
@@ -227,7 +233,8 @@ impl Rule {
             refusals.push(Refusal::OverMax { rule: rule(), max_units });
         }
         for limit in &self.limits {
-            let left_units = facts.left.of(limit.hours, &self.kinds);
+            let left = if limit.per_recipient { &facts.left_to_recipient } else { &facts.left };
+            let left_units = left.of(limit.hours, &self.kinds);
             if left_units.saturating_add(outflow.units) > limit.max_units {
                 refusals.push(Refusal::OverLimit { rule: rule(), limit: *limit, left_units });
             }
@@ -290,7 +297,10 @@ impl Rule {
             Destinations::Listed => "to listed addresses".to_owned(),
         });
         words.extend(self.max_units.map(|max| format!("at most {} at a time", amount(max))));
-        words.extend(self.limits.iter().map(|limit| format!("at most {} in {} hours", amount(limit.max_units), limit.hours)));
+        words.extend(self.limits.iter().map(|limit| {
+            let whom = if limit.per_recipient { " to each recipient" } else { "" };
+            format!("at most {} in {} hours{whom}", amount(limit.max_units), limit.hours)
+        }));
         words.extend(self.approvals_expire_minutes.map(|minutes| format!("approvals count {minutes} minutes")));
         words.join("; ")
     }

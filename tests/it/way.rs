@@ -3,13 +3,17 @@
 //! again; what it would meet on a chain is done to the chain.
 
 mod deposits;
+mod direct;
 mod escrow;
 mod findings;
+mod kills;
 mod mending;
 mod outflows;
 mod policy;
 mod reorgs;
+mod queue;
 mod replacing;
+mod rollup;
 mod screening;
 
 use std::sync::Arc;

@@ -25,37 +25,50 @@ pub async fn lock_limits(connection: &mut PgConnection, chain: ChainId) -> Resul
     Ok(())
 }
 
-/// What has left of an asset in the last so many hours, by kind: what settled in that time, and everything on
-/// its way, however old: reserved, signed or uncertain, it may still leave.
+/// Sums of one kind of outflow.
+#[derive(Clone, Copy, Debug)]
+pub struct LeftSums {
+    pub kind: IntentKind,
+    pub units: U256,
+    /// Of them, to the recipient that was asked about.
+    pub to_recipient_units: U256,
+}
+
+/// What has left of an outflow's asset in the last so many hours, by kind: what settled in that time, and everything
+/// on its way, however old: reserved, signed or uncertain, it may still leave.
 pub async fn list_left(
     connection: &mut PgConnection,
-    asset: AssetId,
+    outflow: &Outflow,
     hours: u32,
     but: Option<IntentId>,
-) -> Result<Vec<(IntentKind, U256)>, DbError> {
-    let marker = asset.asset.marker();
+) -> Result<Vec<LeftSums>, DbError> {
+    let marker = outflow.asset.asset.marker();
     let rows = sqlx::query!(
         r#"
-        select kind as "kind!: IntentKind", sum(amount)::text as "units!"
+        select kind as "kind!: IntentKind", sum(amount)::text as "units!",
+               coalesce(sum(amount) filter (where to_address = $5::bytea), 0)::text as "to_recipient!"
         from (
-            select id, kind, amount from intents
+            select id, kind, amount, to_address from intents
             where chain_id = $1::bigint and asset = $2::bytea and state = 'settled' and updated_at > now() - make_interval(hours => $3)
             union all
-            select id, kind, amount from intents
+            select id, kind, amount, to_address from intents
             where chain_id = $1::bigint and asset = $2::bytea and state not in ('settled', 'void', 'reverted', 'replaced')
         ) leaving
         where id is distinct from $4
         group by kind
         "#,
-        asset.chain.as_i64(),
+        outflow.asset.chain.as_i64(),
         marker.as_slice(),
         hours.cast_signed(),
-        but.map(|intent| intent.0)
+        but.map(|intent| intent.0),
+        outflow.to.as_slice()
     )
     .fetch_all(connection)
     .await?;
     // A sum may be more than any amount; then it is more than any limit, too.
-    Ok(rows.into_iter().map(|row| (row.kind, units_from_sql(&row.units).unwrap_or(U256::MAX))).collect())
+    let units = |text: &str| units_from_sql(text).unwrap_or(U256::MAX);
+    let sums = |kind, all: &str, to_recipient: &str| LeftSums { kind, units: units(all), to_recipient_units: units(to_recipient) };
+    Ok(rows.into_iter().map(|row| sums(row.kind, &row.units, &row.to_recipient)).collect())
 }
 
 /// The newest intents, oldest first, with how their recipients stand now.

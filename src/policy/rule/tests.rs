@@ -41,13 +41,13 @@ fn release(units: U256) -> Outflow {
 }
 
 fn facts(standing: Standing) -> Facts {
-    Facts { now: NOW, standing, left: Left::default() }
+    Facts { now: NOW, standing, left: Left::default(), left_to_recipient: Left::default() }
 }
 
 /// A policy as an operator may write it.
 fn sample() -> Policy {
     policy(vec![
-        Rule { limits: vec![Limit { hours: 24, max_units: usdc(10_000) }], ..rule("releases", 1) },
+        Rule { limits: vec![Limit { hours: 24, max_units: usdc(10_000), per_recipient: false }], ..rule("releases", 1) },
         Rule { from_units: usdc(1_000), approvals_expire_minutes: Some(60), ..rule("large releases", 2) },
         Rule {
             from_units: usdc(5_000),
@@ -121,7 +121,10 @@ fn any_kind() -> impl Strategy<Value = IntentKind> {
 fn any_rule() -> impl Strategy<Value = Rule> {
     let kinds = proptest::collection::btree_set(any_kind(), 1..4);
     let limits =
-        proptest::collection::vec((1_u32..4, 0_u64..40).prop_map(|(hours, max)| Limit { hours, max_units: U256::from(max) }), 0..3);
+        proptest::collection::vec(
+            (1_u32..4, 0_u64..40, any::<bool>()).prop_map(|(hours, max, per_recipient)| Limit { hours, max_units: U256::from(max), per_recipient }),
+            0..3,
+        );
     (
         kinds,
         0_u64..30,

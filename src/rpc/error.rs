@@ -162,6 +162,24 @@ pub enum SendOutcome {
     Unclear(String),
 }
 
+impl SendOutcome {
+    /// What two endpoints' answers to the same bytes say together. Whoever took them decides: then they are out. After
+    /// an unclear answer they may be out, so a refusal elsewhere decides nothing.
+    pub(super) fn beside(self, other: Self) -> Self {
+        if other.rank() < self.rank() { other } else { self }
+    }
+
+    const fn rank(&self) -> u8 {
+        match self {
+            Self::Accepted => 0,
+            Self::AlreadyKnown => 1,
+            Self::NonceUsed => 2,
+            Self::Unclear(_) => 3,
+            Self::Conflict | Self::Ahead | Self::CannotPay => 4,
+        }
+    }
+}
+
 /// A JSON-RPC error object, read.
 pub(super) fn read_refusal(code: i64, message: String) -> Fault {
     let text = message.to_lowercase();

@@ -226,33 +226,24 @@ impl Node {
         Ok(found.is_some())
     }
 
-    /// Sends signed bytes. Never fails: whatever goes wrong leaves it unclear whether the bytes are out.
-    ///
-    /// While the outcome is unclear the same bytes go to the next endpoint, which can only help.
+    /// Sends signed bytes to every endpoint at the same time: one of them may keep to itself what it took. Never
+    /// fails: whatever goes wrong leaves it unclear whether the bytes are out.
     pub async fn send_raw(&self, bytes: &Bytes) -> SendOutcome {
         const METHOD: &str = "eth_sendRawTransaction";
         let expected = keccak256(bytes);
-        let mut unclear = None;
-        for endpoint in self.in_order(1) {
-            let answer = self.call(endpoint, METHOD, &json!([bytes]), read_json::<Fixed<32>>).await;
-            let outcome = match answer {
-                Ok(hash) if hash.0 == expected => SendOutcome::Accepted,
-                Ok(hash) => SendOutcome::Unclear(format!("{} answered with hash {} instead of {expected}", endpoint.name(), hash.0)),
-                Err(Fault::Refused { message, .. } | Fault::Reverted { message } | Fault::RateLimited { message, .. }) => {
-                    read_send_error(&message)
-                }
-                Err(fault) => SendOutcome::Unclear(format!("{} {fault}", endpoint.name())),
-            };
-            match outcome {
-                SendOutcome::Unclear(text) => unclear = Some(text),
-                SendOutcome::Accepted | SendOutcome::AlreadyKnown | SendOutcome::NonceUsed => return outcome,
-                // After an unclear answer the bytes may be in a pool, so a refusal elsewhere decides nothing.
-                SendOutcome::Conflict | SendOutcome::Ahead | SendOutcome::CannotPay => {
-                    return unclear.map_or(outcome, SendOutcome::Unclear);
-                }
+        let params = json!([bytes]);
+        // Those that rest are asked, too: it costs nothing, and they may be awake again.
+        let order = self.in_order(usize::MAX);
+        let answers = join_all(order.iter().map(|endpoint| self.call(endpoint, METHOD, &params, read_json::<Fixed<32>>))).await;
+        let outcomes = order.iter().zip(answers).map(|(endpoint, answer)| match answer {
+            Ok(hash) if hash.0 == expected => SendOutcome::Accepted,
+            Ok(hash) => SendOutcome::Unclear(format!("{} answered with hash {} instead of {expected}", endpoint.name(), hash.0)),
+            Err(Fault::Refused { message, .. } | Fault::Reverted { message } | Fault::RateLimited { message, .. }) => {
+                read_send_error(&message)
             }
-        }
-        SendOutcome::Unclear(unclear.unwrap_or_else(|| "no endpoint".to_owned()))
+            Err(fault) => SendOutcome::Unclear(format!("{} {fault}", endpoint.name())),
+        });
+        outcomes.reduce(SendOutcome::beside).unwrap_or_else(|| SendOutcome::Unclear("no endpoint".to_owned()))
     }
 
     // === state ===

@@ -164,12 +164,17 @@ async fn f28_t03_what_is_unclear_stays_unclear() {
         ("lost, and the other has it", lost(), refusal("already known"), SendOutcome::AlreadyKnown),
         ("lost, and the other says used", lost(), refusal("nonce too low"), SendOutcome::NonceUsed),
         ("lost, then accepted by the other", lost(), Reply::Result(hash.clone()), SendOutcome::Accepted),
-        ("refused", refusal("insufficient funds"), Reply::Result(hash.clone()), SendOutcome::CannotPay),
+        ("refused, and the other took it: every endpoint is sent it", refusal("insufficient funds"), Reply::Result(hash.clone()), SendOutcome::Accepted),
+        ("refused by both", refusal("insufficient funds"), refusal("insufficient funds"), SendOutcome::CannotPay),
     ];
     for (name, one, other, expected) in table {
         first.spoil("eth_sendRawTransaction", one);
         second.spoil("eth_sendRawTransaction", other);
+        let _ = (first.take_methods(), second.take_methods());
         assert_eq!(node_of(&[&first.url(), &second.url()]).send_raw(&bytes).await, expected, "{name}");
+        for node in [&first, &second] {
+            assert!(node.take_methods().contains(&"eth_sendRawTransaction".to_owned()), "{name}: each endpoint is sent the bytes");
+        }
     }
     let unclear = [
         ("lost twice", lost(), lost()),

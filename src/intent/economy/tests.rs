@@ -1,3 +1,5 @@
+//! Tables of what is swept, fuelled and paid from where, printed whole.
+
 use std::fmt::Write as _;
 
 use time::Duration;

@@ -1,6 +1,9 @@
 //! What a real Trezor One signed and asked, the signing room reproduces; and what the simulated one
 //! shows is what the room said it would.
 
+use alloy::consensus::transaction::SignerRecoverable;
+use alloy::consensus::{Transaction as _, TxEnvelope};
+use alloy::eips::eip2718::Decodable2718;
 use alloy::primitives::{U256, hex};
 use amanatd::account::{AccountIndex, DerivationPath};
 use amanatd::chains::{ChainBook, ChainSpec};
@@ -169,4 +172,30 @@ async fn d2_addresses_shown_by_the_device_equal_the_derived_ones() {
     assert_eq!(equal, 10);
     let one = within(device.account_xpub(AccountIndex::new(1).unwrap())).await.unwrap();
     assert_eq!(one.fingerprint().to_string(), "5fc3f0e4");
+}
+
+#[tokio::test]
+async fn s3_signatures_recover_to_the_sender_on_every_chain() {
+    let book = book();
+    let trezor = start(SimulatorOptions::default());
+    trezor.officer().confirm_all();
+    let device = open(&trezor, patient()).await;
+    let observed: Value = serde_json::from_str(include_str!("../../data/trezor/observed.json")).unwrap();
+    let first = request(&observed["transactions"][0], &book).unwrap().draft();
+    let mut recovered = Vec::new();
+    for id in [1, 56, 137, 8_453, 42_161, 31_337] {
+        let spec = book.get(ChainId::new(id).unwrap()).unwrap();
+        for asset in [Asset::Native, Asset::Token(spec.tokens[0].contract)] {
+            let transfer = Transfer { asset, ..first.transfer };
+            let request = TransactionRequest::check(TransactionDraft { chain: spec.id, transfer, ..first }, spec).unwrap();
+            let definitions = Definitions::load(None, spec, asset);
+            let signed = sign(&device, request, definitions).await.unwrap();
+            // Read back by code that knows nothing of ours.
+            let envelope = TxEnvelope::decode_2718(&mut signed.raw().as_ref()).unwrap();
+            assert_eq!((envelope.chain_id(), envelope.recover_signer().unwrap()), (Some(id), first.sender), "chain {id}");
+            recovered.push(id);
+        }
+    }
+    println!("signatures that recover to their sender: {} of 12, on 6 chains", recovered.len());
+    assert_eq!(recovered.len(), 12);
 }

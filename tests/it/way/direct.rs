@@ -1,7 +1,7 @@
 //! Releases from the deposit address, sweeps that wait, fuel that is capped, and the two officers who say so.
 
 use alloy::primitives::{Address, U256};
-use amanatd::api::wire::{CreatePayment, PaymentView, ProposePlanning};
+use amanatd::api::wire::{ClaimIntent, CreatePayment, PaymentView, ProposePlanning};
 use amanatd::ledger::AccountKey;
 use amanatd::units::ProposalId;
 
@@ -343,4 +343,24 @@ async fn the_plan_says_what_the_queue_takes_each_way() {
     way.rounds().await;
     let plan = &way.officer.plan(None).await.unwrap()[0];
     assert_eq!((plan.payments, plan.standing.confirmations), (0, 3));
+}
+
+#[tokio::test]
+async fn s6_s1_fifty_officers_and_fifty_stations_at_once_make_one_transaction() {
+    let way = Way::start().await;
+    way.releasable("40", 0).await;
+    let release = way.planned("release").await;
+    let mut officers = Vec::new();
+    for number in 0..50 {
+        officers.push(way.another(&format!("officer {number}")).await);
+    }
+    let clicks = futures_util::future::join_all(officers.iter().map(|officer| officer.approve(release.id, release.digest))).await;
+    assert_eq!(clicks.iter().filter(|click| click.is_ok()).count(), 1, "the one that was asked for");
+    assert_eq!(way.intent(release.id).await.state, "approved");
+    assert_eq!(way.api.count(&format!("select count(*) from intent_approvals where intent_id = '{}'", release.id)), 1);
+    let names: Vec<String> = (0..50).map(|number| format!("desk {number}")).collect();
+    let claims = names.iter().map(|name| async { way.station.claim(release.id, &ClaimIntent::of(name)).await });
+    let claimed = futures_util::future::join_all(claims).await.into_iter().filter(Result::is_ok).count();
+    assert_eq!(claimed, 1, "one station has it");
+    println!("50 approvals and 50 claims at once: {} approved it, {claimed} station has it", way.intent(release.id).await.state);
 }

@@ -118,11 +118,7 @@ fn read_rule(draft: DraftRule, book: &ChainBook) -> Result<Rule, DocumentError> 
     };
     let mut limits = Vec::with_capacity(draft.limits.len());
     for limit in &draft.limits {
-        limits.push(Limit {
-            hours: limit.hours,
-            max_units: units("limit.max", &limit.max)?,
-            per_recipient: limit.per_recipient,
-        });
+        limits.push(Limit { hours: limit.hours, max_units: units("limit.max", &limit.max)?, per_recipient: limit.per_recipient });
     }
     Ok(Rule {
         kinds,
@@ -262,11 +258,7 @@ impl StoredRule {
             limits: rule
                 .limits
                 .iter()
-                .map(|limit| StoredLimit {
-                    hours: limit.hours,
-                    max_units: limit.max_units.to_string(),
-                    per_recipient: limit.per_recipient,
-                })
+                .map(|limit| StoredLimit { hours: limit.hours, max_units: limit.max_units.to_string(), per_recipient: limit.per_recipient })
                 .collect(),
             approvals_expire_minutes: rule.approvals_expire_minutes,
         }

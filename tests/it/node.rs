@@ -164,7 +164,12 @@ async fn f28_t03_what_is_unclear_stays_unclear() {
         ("lost, and the other has it", lost(), refusal("already known"), SendOutcome::AlreadyKnown),
         ("lost, and the other says used", lost(), refusal("nonce too low"), SendOutcome::NonceUsed),
         ("lost, then accepted by the other", lost(), Reply::Result(hash.clone()), SendOutcome::Accepted),
-        ("refused, and the other took it: every endpoint is sent it", refusal("insufficient funds"), Reply::Result(hash.clone()), SendOutcome::Accepted),
+        (
+            "refused, and the other took it: every endpoint is sent it",
+            refusal("insufficient funds"),
+            Reply::Result(hash.clone()),
+            SendOutcome::Accepted,
+        ),
         ("refused by both", refusal("insufficient funds"), refusal("insufficient funds"), SendOutcome::CannotPay),
     ];
     for (name, one, other, expected) in table {

@@ -120,11 +120,14 @@ fn any_kind() -> impl Strategy<Value = IntentKind> {
 
 fn any_rule() -> impl Strategy<Value = Rule> {
     let kinds = proptest::collection::btree_set(any_kind(), 1..4);
-    let limits =
-        proptest::collection::vec(
-            (1_u32..4, 0_u64..40, any::<bool>()).prop_map(|(hours, max, per_recipient)| Limit { hours, max_units: U256::from(max), per_recipient }),
-            0..3,
-        );
+    let limits = proptest::collection::vec(
+        (1_u32..4, 0_u64..40, any::<bool>()).prop_map(|(hours, max, per_recipient)| Limit {
+            hours,
+            max_units: U256::from(max),
+            per_recipient,
+        }),
+        0..3,
+    );
     (
         kinds,
         0_u64..30,

@@ -96,8 +96,11 @@ async fn s4_l6_a_release_is_paid_from_the_deposit_address_with_one_signature_les
     assert_eq!(way.balance(asset, AccountKey::Payable(payment.id)).await, U256::ZERO);
     assert_eq!(way.balance(asset, AccountKey::Custody(payment.deposit_address)).await, U256::ZERO);
     // The entry of the release credits the address that paid.
-    let of = format!("select count(*) from funds_ledger_entries e join ledger_accounts a on a.id = e.credit_account_id \
-        where e.entry_type = 'release' and a.kind = 'custody' and a.address = '\\x{:x}'", payment.deposit_address);
+    let of = format!(
+        "select count(*) from funds_ledger_entries e join ledger_accounts a on a.id = e.credit_account_id \
+        where e.entry_type = 'release' and a.kind = 'custody' and a.address = '\\x{:x}'",
+        payment.deposit_address
+    );
     assert_eq!(way.api.count(&of), 1);
     // Another payment's money is where it was.
     assert_eq!(way.balance(asset, AccountKey::Custody(other.deposit_address)).await, units(90));
@@ -269,7 +272,7 @@ async fn fuel_keeps_to_its_caps() {
     let fuel = way.outflow("fuel").await;
     // Of the day so much is left that a second one of the same size does not fit.
     let gwei = fuel.amount_units.parse::<U256>().unwrap() / U256::from(1_000_000_000);
-    way.planning("fuel_day_max_gwei", None, &(gwei + U256::from(gwei / U256::from(4))).to_string()).await;
+    way.planning("fuel_day_max_gwei", None, &(gwei + gwei / U256::from(4)).to_string()).await;
     way.outflow("sweep").await;
     way.funded("USDC", "50", 1).await;
     assert!(way.intents("planned").await.is_empty());
@@ -314,7 +317,7 @@ async fn s6_numbers_of_planning_take_two_officers_and_keep_their_history() {
     ] {
         let error = way.officer.propose_planning(CHAIN, &bad).await.unwrap_err();
         assert_eq!(error.code(), Some("invalid_fields"), "{bad:?}");
-        assert!(error.to_string().contains(field), "{error}");
+        assert!(format!("{error:?}").contains(field), "{error:?}");
     }
 }
 
@@ -327,9 +330,12 @@ async fn the_plan_says_what_the_queue_takes_each_way() {
     // Three orders whose money waits, and nothing planned yet.
     way.planning("sweep_after_minutes", None, "600").await;
     way.planning("release_path", None, "treasury").await;
+    let mut payments = Vec::new();
     for (amount, seller) in [("50", 0), ("60", 1), ("70", 2)] {
-        let payment = way.funded("USDC", amount, seller).await;
-        way.marketplace.release(payment.id, &format!("release-{seller}")).await.unwrap();
+        payments.push(way.funded("USDC", amount, seller).await);
+    }
+    for payment in &payments {
+        way.marketplace.release(payment.id, &format!("release-{}", payment.id)).await.unwrap();
     }
     let plan = &way.officer.plan(Some(CHAIN)).await.unwrap()[0];
     assert_eq!((plan.payments, plan.orders), (3, 3));

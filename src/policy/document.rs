@@ -239,7 +239,7 @@ struct StoredLimit {
     per_recipient: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+/// Serde passes a reference.
 const fn is_off(on: &bool) -> bool {
     !*on
 }

@@ -35,7 +35,7 @@ pub(super) struct Which {
 ///
 /// Confirmations on the device and fees, with and without each way of having fewer.
 #[utoipa::path(
-    get, path = "/v1/plan", tag = "intents",
+    get, path = "/v1/plan", tag = "planning",
     params(Which),
     responses((status = 200, body = Vec<PlanView>), (status = 404, description = "not_found")),
     security(("token" = ["intents:read"]))
@@ -106,7 +106,7 @@ fn coin(spec: &ChainSpec, units: U256) -> String {
 ///
 /// What outflows of a chain are planned by: from where releases are paid, when deposits are swept, how much fuel.
 #[utoipa::path(
-    get, path = "/v1/chains/{chain}/planning", tag = "thresholds",
+    get, path = "/v1/chains/{chain}/planning", tag = "planning",
     responses((status = 200, body = Vec<PlanningNumberView>), (status = 404, description = "not_found")),
     security(("token" = ["intents:read"]))
 )]
@@ -126,7 +126,7 @@ pub(super) async fn numbers(
 
 /// Every change of a chain's numbers, newest first.
 #[utoipa::path(
-    get, path = "/v1/chains/{chain}/planning/history", tag = "thresholds",
+    get, path = "/v1/chains/{chain}/planning/history", tag = "planning",
     responses((status = 200, body = Vec<PlanningNumberView>), (status = 404, description = "not_found")),
     security(("token" = ["intents:read"]))
 )]
@@ -146,7 +146,7 @@ pub(super) async fn history(
 ///
 /// Another officer confirms it; then it counts at once, or when it was dated.
 #[utoipa::path(
-    post, path = "/v1/chains/{chain}/planning", tag = "thresholds",
+    post, path = "/v1/chains/{chain}/planning", tag = "planning",
     request_body = ProposePlanning,
     responses((status = 201, body = ProposalView), (status = 404, description = "not_found")),
     security(("officer" = ["intents:approve"]))

@@ -193,8 +193,8 @@ impl EconomyBook {
     /// Every number of a chain at an instant, in the order of [`SPECS`], assets in the order of the chain book.
     pub fn standing(&self, chain: &ChainSpec, at: OffsetDateTime) -> Vec<(EconomyKey, i64, Option<&NumberChange>)> {
         let mut standing = Vec::new();
-        for spec in 0..SPECS.len() {
-            let of: Vec<Option<Asset>> = match SPECS[spec].per_asset {
+        for (spec, number) in SPECS.iter().enumerate() {
+            let of: Vec<Option<Asset>> = match number.per_asset {
                 false => vec![None],
                 true => chain.tokens.iter().map(|token| Some(Asset::Token(token.contract))).collect(),
             };

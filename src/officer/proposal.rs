@@ -20,6 +20,8 @@ pub enum Subject {
     Destination,
     Threshold,
     Planning,
+    #[sqlx(rename = "nonce_baseline")]
+    NonceBaseline,
 }
 
 impl Subject {
@@ -29,6 +31,7 @@ impl Subject {
             Self::Destination => "destination",
             Self::Threshold => "threshold",
             Self::Planning => "planning",
+            Self::NonceBaseline => "nonce baseline",
         }
     }
 }

@@ -185,7 +185,7 @@ async fn ask(house: &ApiHouse, operation: &Operation, case: &Case, token: Option
 }
 
 /// What these say rests on what the chain's node says now.
-const ASKS_THE_NODE: [&str; 3] = ["/v1/reconciliation", "/v1/intents/{id}/replacement", "/v1/intents/{id}/cancel"];
+const ASKS_THE_NODE: [&str; 4] = ["/v1/reconciliation", "/v1/intents/{id}/replacement", "/v1/intents/{id}/cancel", "/v1/plan"];
 
 #[tokio::test]
 async fn tp7_no_request_breaks_the_daemon_and_every_answer_is_documented() {
@@ -245,11 +245,13 @@ async fn tp7_no_request_breaks_the_daemon_and_every_answer_is_documented() {
         "escrow_resolve_dispute",
         "escrow_withdraw",
         "events_stream",
+        "intents_adopt",
         "intents_approve",
         "intents_cancel",
         "intents_replace",
         "ledger_reconciliation",
         "policy_confirm",
+        "policy_propose_baseline",
         "policy_remove_destination",
         "quotes_requote",
         "screenings_decide",

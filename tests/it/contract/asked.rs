@@ -250,6 +250,7 @@ async fn tp7_no_request_breaks_the_daemon_and_every_answer_is_documented() {
         "intents_cancel",
         "intents_replace",
         "ledger_reconciliation",
+        "planning_plan",
         "policy_confirm",
         "policy_propose_baseline",
         "policy_remove_destination",

@@ -83,6 +83,8 @@ async fn s6_the_database_itself_refuses_an_approval_without_officers() {
 #[tokio::test]
 async fn l6_a_release_waits_for_its_own_deposit_to_be_swept() {
     let way = Way::start().await;
+    // Where releases are paid from the treasury; `direct.rs` has them paid from where the money is.
+    way.planning("release_path", None, "treasury").await;
     // The treasury holds another payment's money, more than enough.
     let rich = way.funded("USDC", "1000", 0).await;
     way.outflow("fuel").await;

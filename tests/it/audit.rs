@@ -180,7 +180,11 @@ const BREAKS: [(Invariant, &str, &str); 14] = [
         "update outbound_transactions set replaces = 2 where replaces = 1",
     ),
     // Less was approved than moved; and what moved is not in the books.
-    (Invariant::Settlement, "update intents set amount = 39 where nonce = 1", "update intents set amount = 40 where nonce = 1"),
+    (
+        Invariant::Settlement,
+        "alter table payment_payouts drop constraint payment_payouts_intent_fkey; update intents set amount = 39 where nonce = 1",
+        "update intents set amount = 40 where nonce = 1",
+    ),
     (
         Invariant::Settlement,
         "update funds_ledger_entries set idempotency_key = 'elsewhere' where idempotency_key = 'outbound:1:move'",

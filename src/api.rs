@@ -24,6 +24,7 @@
 //!    and the table of who may what; read the diff.
 
 mod adopt;
+mod adjustments;
 mod auth;
 mod client;
 mod code;

@@ -4,6 +4,7 @@
 //! line each and end the process with status 1; bad usage ends it with 2.
 
 mod account;
+mod adjust;
 mod books;
 mod chain;
 mod confirm;
@@ -78,6 +79,9 @@ pub enum Command {
     /// Thresholds of the credit and the release gate, with their history.
     #[command(subcommand)]
     Threshold(threshold::ThresholdCommand),
+    /// Money that came for nobody, and losses: what two officers decide.
+    #[command(subcommand)]
+    Adjust(adjust::AdjustCommand),
     /// What an amount would be in a token now, and why; `quote verify` computes every stored quote again.
     Quote(quote::QuoteArgs),
     /// The price oracle: thresholds with their history, status, acceptance vectors, replay of a past crisis.
@@ -186,6 +190,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::User(command) => people::run_user(command, &config()?).await,
         Command::Token(command) => people::run_token(command, &config()?).await,
         Command::Threshold(command) => threshold::run(command, &config()?).await,
+        Command::Adjust(command) => adjust::run(command).await,
         Command::Quote(args) => quote::run(args, &config()?).await,
         Command::Oracle(command) => oracle::run(command, config).await,
         Command::Confirm(command) => confirm::run(command, &config()?).await,

@@ -21,6 +21,7 @@ use super::wire::{
     ProposeDestination, ProposePolicy, RefusalView, ReplayView, VerdictView, WithReason,
 };
 use crate::chains::ChainBook;
+use crate::escrow::{self, Adjustment};
 use crate::intent::baseline::BaselineAsked;
 use crate::intent::{self, IntentKind, judge};
 use crate::officer::proposal::{self, Proposal, Subject};
@@ -270,7 +271,7 @@ pub(super) async fn proposal(
     responses(
         (status = 201, body = ProposalView),
         (status = 404, description = "not_found"),
-        (status = 409, description = "decided, stale_digest, proposal_dead, other_subject, no_base")
+        (status = 409, description = "decided, stale_digest, proposal_dead, other_subject, no_base, nothing_to_accept, not_enough, only_credited, held")
     ),
     security(("officer" = ["intents:approve"]))
 )]
@@ -293,6 +294,7 @@ pub(super) async fn confirm(
                     Subject::Destination => drop(policy::store::confirm_destination(connection, id, asked.digest, &caller).await?),
                     Subject::NonceBaseline => drop(intent::baseline::store::confirm(connection, id, asked.digest, &caller).await?),
                     Subject::Threshold => drop(settings::store::confirm(connection, id, asked.digest, &caller).await?),
+                    Subject::Adjustment => drop(escrow::adjust::confirm(connection, id, asked.digest, &caller, &book).await?),
                 }
                 confirmed_view(connection, id, &book).await
             })
@@ -481,6 +483,8 @@ fn lines_of(proposal: &Proposal, book: &ChainBook) -> Vec<String> {
             let hours = settings::LOWERING_DELAY.whole_hours();
             vec![format!("lower {} to {to}, {hours} hours after it is confirmed", lowering.key)]
         }),
+        Subject::Adjustment => Adjustment::from_canonical(&proposal.body)
+            .map_or_else(as_it_is, |adjustment| vec![super::adjustments::line_of(&adjustment, book)]),
     }
 }
 

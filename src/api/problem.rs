@@ -251,7 +251,14 @@ impl From<EscrowError> for Problem {
             EscrowError::Recipient { to, source } => Self::field("to", to.to_string(), source.to_string()),
             EscrowError::OwnAddress(to) => Self::field("to", to.to_string(), "is one of our own addresses"),
             EscrowError::Length { what, .. } => Self::field(what, "", said),
-            EscrowError::Ledger(_) | EscrowError::Unlisted(_) | EscrowError::Empty(_) => {
+            EscrowError::Officer(error) => error.into(),
+            EscrowError::NotSuspended(_) => Self::conflict(Code::NothingToAccept, said),
+            EscrowError::OnlyCredited(_) => Self::conflict(Code::OnlyCredited, said),
+            EscrowError::Screened { .. } => Self::conflict(Code::Held, said),
+            EscrowError::ForeignAddress(address) => Self::field("address", address.to_string(), "is no address of ours"),
+            EscrowError::Units(units) => Self::field("amount", units, "more than zero"),
+            EscrowError::AccountShort { .. } => Self::conflict(Code::NotEnough, said),
+            EscrowError::Ledger(_) | EscrowError::Unlisted(_) | EscrowError::Adjustment(_) | EscrowError::Empty(_) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "request failed in escrow");
                 Self::internal()
             }
@@ -320,8 +327,8 @@ impl From<ScreenError> for Problem {
         match error {
             ScreenError::Db(error) => error.into(),
             ScreenError::Payment(error) => error.into(),
-            ScreenError::Unknown(_) => Self::not_found(error.to_string()),
-            ScreenError::NotHeld(_) => Self::conflict(Code::NotHeld, error.to_string()),
+            ScreenError::Unknown(_) | ScreenError::UnknownRecipient(_) => Self::not_found(error.to_string()),
+            ScreenError::NotHeld(_) | ScreenError::RecipientNotHeld(_) => Self::conflict(Code::NotHeld, error.to_string()),
             ScreenError::NotResolver(_) => Self::forbidden(error.to_string()),
             ScreenError::Reason(ref reason) => {
                 Self::field("reason", reason.chars().take(100).collect::<String>(), "say why in 1 to 500 characters")

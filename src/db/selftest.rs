@@ -46,11 +46,13 @@ const APPEND_ONLY: &[&str] = &[
     "funds_ledger_entries",
     "intent_approvals",
     "ledger_accounts",
+    "ledger_adjustments",
     "ledger_seal_signatures",
     "ledger_seals",
     "outflow_destinations",
     "outflow_policies",
     "payment_quotes",
+    "recipient_verdicts",
     "screening_policies",
     "screening_verdicts",
     "webhook_attempts",
@@ -79,7 +81,7 @@ const CONSTRAINTS: [(&str, &str, &str); 4] = [
 const UNIQUE: [(&str, &str, &str); 8] = [
     ("funds_ledger_entries", "funds_ledger_entries_idempotency_key", "idempotency_key"),
     ("funds_ledger_entries", "funds_ledger_entries_reversed_once_key", "reverses_entry_id"),
-    ("ledger_accounts", "ledger_accounts_key", "kind, chain_id, asset, holder"),
+    ("ledger_accounts", "ledger_accounts_key", "kind, holder, chain_id, asset"),
     ("transfers", "transfers_economic_key", "chain_id, tx_hash, \"position\""),
     ("transfer_observations", "transfer_observations_one_canonical_key", "transfer_id"),
     ("transfer_verdicts", "transfer_verdicts_one_live_key", "transfer_id, gate"),
@@ -110,6 +112,10 @@ const STATE_TRIGGERS: &[(&str, &str, i16)] = &[
     ("outflow_destinations", "outflow_destinations_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
     ("intents", "intents_policy", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
     ("intent_approvals", "intent_approvals_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("intents", "intents_payout", Guard::INSERT | Guard::EACH_ROW),
+    ("ledger_adjustments", "ledger_adjustments_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("recipient_screenings", "recipient_screenings_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
+    ("payment_payouts", "payment_payouts_screen", Guard::INSERT | Guard::EACH_ROW),
     ("outbound_transactions", "outbound_transactions_link", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
 ];
 
@@ -135,6 +141,10 @@ const GUARD_FUNCTIONS: &[&str] = &[
     "intents_policy",
     "intent_approvals_guard",
     "outbound_transactions_link",
+    "intents_payout",
+    "ledger_adjustments_guard",
+    "recipient_screenings_guard",
+    "payment_payouts_screen",
 ];
 
 pub async fn self_test(connection: &mut PgConnection) -> Result<(), SelfTestError> {

@@ -292,7 +292,7 @@ pub async fn is_released(connection: &mut PgConnection, intent: &Intent) -> Resu
 }
 
 /// Why an intent may not leave although its money is released: the deposit that it spends is not screened or
-/// is held, or the token's issuer has frozen one of its ends. Screening of the deposit stands still until the
+/// is held, whom it would go to is, or the token's issuer has frozen one of its ends. Screening stands still until the
 /// caller's transaction ends.
 pub async fn find_hold(connection: &mut PgConnection, intent: &Intent) -> Result<Option<Hold>, DbError> {
     // It moves nothing.
@@ -303,6 +303,12 @@ pub async fn find_hold(connection: &mut PgConnection, intent: &Intent) -> Result
         return Ok(Some(Hold::Frozen(frozen)));
     }
     let Some(payment) = intent.payment else { return Ok(None) };
+    if matches!(intent.kind, IntentKind::Release | IntentKind::Refund) {
+        let held = screen::recipient::store::find_hold(connection, payment, intent.chain(), intent.to).await?;
+        if held.is_some() {
+            return Ok(held);
+        }
+    }
     let destination = deposit::store::get_by_payment(connection, payment).await?;
     screen::store::find_hold(connection, intent.chain(), destination.derived_address).await
 }

@@ -21,6 +21,8 @@ pub enum Subject {
     Threshold,
     #[sqlx(rename = "nonce_baseline")]
     NonceBaseline,
+    /// Money that came for nobody, and losses.
+    Adjustment,
 }
 
 impl Subject {
@@ -30,6 +32,7 @@ impl Subject {
             Self::Destination => "destination",
             Self::Threshold => "threshold",
             Self::NonceBaseline => "nonce baseline",
+            Self::Adjustment => "adjustment",
         }
     }
 }

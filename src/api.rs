@@ -67,6 +67,7 @@ use crate::db::Database;
 use crate::quote::Oracle;
 use crate::rpc::Node;
 use crate::units::ChainId;
+use crate::account::IssueLimit;
 use crate::webhook::Guard;
 
 use feed::Streams;
@@ -87,6 +88,8 @@ pub struct ApiState {
     pub doors: Arc<Doors>,
     /// Prices; without it only payments in their own token are taken.
     pub oracle: Option<Arc<Oracle>>,
+    /// How far deposit indices may be issued.
+    pub issue_limit: IssueLimit,
     /// The clock, read by the daemon's choice and not here.
     pub clock: fn() -> OffsetDateTime,
 }

@@ -6,13 +6,18 @@
 
 mod admin;
 mod heads;
+mod highwater;
 mod measure;
 mod notices;
 mod seals;
+mod share;
 mod start;
+mod steward;
 mod supervise;
 
+pub(crate) use highwater::{Adopt, meet};
 pub(crate) use seals::read_heads;
+pub(crate) use start::holder;
 pub use start::serve;
 
 use std::time::Duration;

@@ -62,12 +62,12 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
+use crate::account::IssueLimit;
 use crate::chains::ChainBook;
 use crate::db::Database;
 use crate::quote::Oracle;
 use crate::rpc::Node;
 use crate::units::ChainId;
-use crate::account::IssueLimit;
 use crate::webhook::Guard;
 
 use feed::Streams;

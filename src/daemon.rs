@@ -17,7 +17,6 @@ mod supervise;
 
 pub(crate) use highwater::{Adopt, meet};
 pub(crate) use seals::read_heads;
-pub(crate) use start::holder;
 pub use start::serve;
 
 use std::time::Duration;

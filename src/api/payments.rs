@@ -17,6 +17,7 @@ use super::problem::Problem;
 use super::quotes;
 use super::tagged::tagged;
 use super::wire::{ClaimView, CreatePayment, DisputeView, ExceptionView, PaymentPage, PaymentView, PayoutView, TermsView, TransferView};
+use crate::account::IssueLimit;
 use crate::chains::ChainBook;
 use crate::escrow::{self, Dispute, Payout};
 use crate::event::{self, Event};
@@ -26,7 +27,6 @@ use crate::payment::{self, FeeDraft, NewPayment, Payment, PaymentDraft};
 use crate::quote::store::NewQuote;
 use crate::quote::{self, Evidence, Quote};
 use crate::units::{PaymentId, UserId, format_units};
-use crate::account::IssueLimit;
 use crate::{account, confirm, deposit, scan, settings};
 
 /// Create a payment

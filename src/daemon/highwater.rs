@@ -103,16 +103,16 @@ impl Mark {
                 let system = |system: &Option<String>| system.clone().unwrap_or_else(|| "unknown".to_owned());
                 ("other_system", format!("system {} in place of {}", system(&identity.system), system(&self.system)))
             }
-            Found::Failover { behind: false } => (
-                "failover",
-                format!("timeline {} in place of {}; what this daemon wrote last is there", identity.timeline, self.timeline),
-            ),
+            Found::Failover { behind: false } => {
+                ("failover", format!("timeline {} in place of {}; what this daemon wrote last is there", identity.timeline, self.timeline))
+            }
             Found::Failover { behind: true } => {
                 ("failover", format!("timeline {} in place of {}, and it is behind: {lost}", identity.timeline, self.timeline))
             }
-            Found::SetBack => {
-                ("set_back", format!("an earlier state of timeline {}: {} bytes of log after {}, {lost}", self.timeline, identity.flushed, self.flushed))
-            }
+            Found::SetBack => (
+                "set_back",
+                format!("an earlier state of timeline {}: {} bytes of log after {}, {lost}", self.timeline, identity.flushed, self.flushed),
+            ),
         }
     }
 }
@@ -169,7 +169,10 @@ async fn judge(db: &Database, path: &Path, mark: &Mark, holder: &str, adopt: Ado
     let loss = NewLoss { found_at: now(), found_by: holder.to_owned(), cause, detail: detail.clone(), read_again };
     freeze(db, loss).await?;
     count_as_issued(db, mark).await?;
-    tracing::error!(cause, "the database is not what it was: {detail}; nothing leaves any chain until an officer reconciles it (`amanatd failover status`)");
+    tracing::error!(
+        cause,
+        "the database is not what it was: {detail}; nothing leaves any chain until an officer reconciles it (`amanatd failover status`)"
+    );
     Ok(Some(detail))
 }
 
@@ -201,7 +204,11 @@ async fn count_as_issued(db: &Database, mark: &Mark) -> anyhow::Result<()> {
         if before < below {
             let below = below.min(AddressIndex::MAX + 1);
             let inserted = account::worker::insert_missing(db, account, below, |_| {}).await?;
-            tracing::warn!(account = account.label, "deposit indices {before} to {} count as issued; {inserted} addresses are watched again", below - 1);
+            tracing::warn!(
+                account = account.label,
+                "deposit indices {before} to {} count as issued; {inserted} addresses are watched again",
+                below - 1
+            );
         }
     }
     for (name, below) in mark.issued_below.iter().filter(|(name, _)| !accounts.iter().any(|account| name_of(account) == **name)) {
@@ -231,7 +238,8 @@ async fn next(db: &Database, before: Option<&Mark>, installation: Uuid) -> Resul
         *below = (*below).max(account.next_deposit_index.saturating_add(AHEAD));
         limits.insert(account.id, *below);
     }
-    let scanned = scan::store::list_tips(&mut connection).await?.into_iter().map(|(chain, number, _)| (chain.to_string(), number.0)).collect();
+    let scanned =
+        scan::store::list_tips(&mut connection).await?.into_iter().map(|(chain, number, _)| (chain.to_string(), number.0)).collect();
     let Identity { system, timeline, flushed } = identity;
     Ok((Mark { version: VERSION, installation, system, timeline, flushed, number, token, issued_below, scanned }, limits))
 }
@@ -378,7 +386,12 @@ mod tests {
             ("a promoted replica that had everything", is("7", 3, 1_000), token, Found::Failover { behind: false }),
             ("a promoted replica that was behind", is("7", 3, 900), older, Found::Failover { behind: true }),
             ("behind, and written to since", is("7", 3, 9_000), older, Found::Failover { behind: true }),
-            ("behind, and another history with the same number", is("7", 3, 9_000), Some((10, Uuid::from_u128(6))), Found::Failover { behind: true }),
+            (
+                "behind, and another history with the same number",
+                is("7", 3, 9_000),
+                Some((10, Uuid::from_u128(6))),
+                Found::Failover { behind: true },
+            ),
             ("a restore from before this daemon's time", is("7", 3, 900), None, Found::Failover { behind: true }),
             ("the old primary came back", is("7", 1, 9_000), older, Found::Failover { behind: true }),
             ("an old data directory", is("7", 2, 900), older, Found::SetBack),

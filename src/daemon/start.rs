@@ -98,7 +98,9 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
     }
     let issue_limit = IssueLimit::default();
     if let Some(path) = &config.database.high_water_file {
-        highwater::meet(&db, path, &holder(), &issue_limit, Adopt::Never).await.context("the database, compared with what was known of it")?;
+        highwater::meet(&db, path, &holder(), &issue_limit, Adopt::Never)
+            .await
+            .context("the database, compared with what was known of it")?;
     } else {
         tracing::warn!("database.high_water_file is not set: a failover that loses something would not be noticed");
     }

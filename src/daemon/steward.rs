@@ -121,7 +121,9 @@ impl Steward {
                 }
             }
             // One at a time: what ends now still counts as ours.
-            if let Some((name, scope)) = give.filter(|_| scopes.values().all(|scope| !scope.given)).and_then(|name| scopes.get_key_value(&name)) {
+            if let Some((name, scope)) =
+                give.filter(|_| scopes.values().all(|scope| !scope.given)).and_then(|name| scopes.get_key_value(&name))
+            {
                 tracing::info!(lease = %name, "another daemon has less to do and takes it over");
                 scope.stop.cancel();
                 let name = *name;

@@ -155,8 +155,7 @@ pub async fn self_test(connection: &mut PgConnection) -> Result<(), SelfTestErro
 }
 
 async fn check_primary(connection: &mut PgConnection) -> Result<(), SelfTestError> {
-    let replica =
-        sqlx::query_scalar!(r#"select pg_is_in_recovery() as "replica!""#).fetch_one(connection).await.map_err(DbError::from)?;
+    let replica = sqlx::query_scalar!(r#"select pg_is_in_recovery() as "replica!""#).fetch_one(connection).await.map_err(DbError::from)?;
     if replica { Err(SelfTestError::Replica) } else { Ok(()) }
 }
 

@@ -326,7 +326,8 @@ impl PrivatePostgres {
         let (base, lock) = temporary_folder()?;
         self.account.own(&base)?;
         let data = base.join("data");
-        let script = format!("pg_basebackup --pgdata='{}' --write-recovery-conf --checkpoint=fast --wal-method=stream --no-sync", data.display());
+        let script =
+            format!("pg_basebackup --pgdata='{}' --write-recovery-conf --checkpoint=fast --wal-method=stream --no-sync", data.display());
         self.shell(&script, &[])?;
         let mut cluster = Self {
             child: None,

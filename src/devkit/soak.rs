@@ -91,14 +91,20 @@ pub async fn run(args: SoakArgs) -> anyhow::Result<()> {
     show(&last);
     samples.push(last);
     if created > 0 {
-        line(&format!("database: {} KiB more, {} bytes a payment", last.database_kib - first.database_kib, (last.database_kib - first.database_kib) * 1_024 / created));
+        line(&format!(
+            "database: {} KiB more, {} bytes a payment",
+            last.database_kib - first.database_kib,
+            (last.database_kib - first.database_kib) * 1_024 / created
+        ));
     }
     stage.run(&["verify"]).context("the books after the soak")?;
     let status = stage.stop_daemon()?;
     anyhow::ensure!(status.success(), "the daemon ended with {status}");
     let faults = judge(&samples, u64::from(args.rate));
     if faults.is_empty() {
-        line("flat: memory, connections, descriptors, lag and backlog stayed where they were; every payment is funded, and the books verify");
+        line(
+            "flat: memory, connections, descriptors, lag and backlog stayed where they were; every payment is funded, and the books verify",
+        );
         return Ok(());
     }
     anyhow::bail!("not flat: {}", faults.join("; "))
@@ -145,17 +151,13 @@ async fn settle(stage: &Stage, minute: u64, created: u64) -> anyhow::Result<Samp
 async fn sample(stage: &Stage, minute: u64, created: u64) -> anyhow::Result<Sample> {
     let pid = stage.daemon_pid().context("the daemon runs")?;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("the daemon's memory")?;
-    let rss_kib = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse().ok())
-        .context("VmRSS")?;
+    let rss_kib =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse().ok()).context("VmRSS")?;
     let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).context("the daemon's descriptors")?.count() as u64;
     let ask = |sql: &str| -> anyhow::Result<u64> { Ok(stage.postgres.sql("amanat", sql)?.trim().parse()?) };
     let metrics = reqwest::get(format!("{}/metrics", stage.metrics_url())).await?.text().await?;
-    let lag_blocks = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix("amanatd_chain_lag_blocks{chain=\"31337\"} ")?.parse().ok())
-        .unwrap_or(0);
+    let lag_blocks =
+        metrics.lines().find_map(|line| line.strip_prefix("amanatd_chain_lag_blocks{chain=\"31337\"} ")?.parse().ok()).unwrap_or(0);
     Ok(Sample {
         minute,
         rss_kib,
@@ -218,7 +220,16 @@ mod tests {
 
     fn flat(minute: u64) -> Sample {
         let created = minute * 200;
-        Sample { minute, rss_kib: 60_000, connections: 14, descriptors: 60, lag_blocks: 1, created, funded: created - created.min(10), database_kib: 9_000 }
+        Sample {
+            minute,
+            rss_kib: 60_000,
+            connections: 14,
+            descriptors: 60,
+            lag_blocks: 1,
+            created,
+            funded: created - created.min(10),
+            database_kib: 9_000,
+        }
     }
 
     #[test]

@@ -176,7 +176,10 @@ impl Operations {
     pub(super) fn collectors(&self) -> Vec<Box<dyn Collector>> {
         let gauges = self.gauges_of_chains().into_iter().chain([&self.lease_held]);
         let mut all: Vec<Box<dyn Collector>> = gauges.map(|gauge| Box::new(gauge.clone()) as Box<dyn Collector>).collect();
-        all.extend([&self.clock_skew, &self.started, &self.losses_open, &self.high_water].map(|gauge| Box::new(gauge.clone()) as Box<dyn Collector>));
+        all.extend(
+            [&self.clock_skew, &self.started, &self.losses_open, &self.high_water]
+                .map(|gauge| Box::new(gauge.clone()) as Box<dyn Collector>),
+        );
         all.push(Box::new(self.database_round_trip.clone()));
         all
     }

@@ -230,7 +230,8 @@ async fn y8_figures_follow_what_is_in_the_database() {
     until(&mut daemon, "the gas float is exported", async |_| scrape(&place).await.contains("amanatd_gas_float_sweeps{")).await;
     let text = scrape(&place).await;
     let of = |series: &str| value(&text, series).unwrap_or_else(|| panic!("no {series} in\n{text}"));
-    assert_eq!(of("amanatd_lease_held"), 1);
+    assert_eq!(of("amanatd_lease_held{lease=\"house\"}"), 1);
+    assert_eq!(of("amanatd_lease_held{lease=\"chain:31337\"}"), 1);
     assert_eq!(of("amanatd_ready"), 1);
     assert!(of("amanatd_clock_skew_seconds").abs() <= 1);
     assert!(of("amanatd_database_round_trip_seconds_count") >= 1);

@@ -88,9 +88,7 @@ async fn y3_y9_nothing_is_lost_or_done_twice_when_daemons_stop_die_and_the_datab
     troupe.point(&troupe.stage.postgres);
     // Started again before the replica is promoted, they wait for that.
     troupe.members.iter_mut().for_each(crate::troupe::Member::start);
-    troupe
-        .until("a replica is not written to", async |troupe| troupe.members[0].said("replica in recovery").then_some(()))
-        .await;
+    troupe.until("a replica is not written to", async |troupe| troupe.members[0].said("replica in recovery").then_some(())).await;
     assert!(troupe.members[0].readiness().await.contains("replica in recovery"), "{}", troupe.members[0].readiness().await);
     troupe.sql(&troupe.stage.postgres, "select pg_promote()");
     divided(&mut troupe).await;
@@ -168,7 +166,8 @@ async fn y9_f9_a_replica_that_is_behind_is_found_and_nothing_is_issued_or_credit
     assert!(index(&next.deposit_path) > index(&unpaid.deposit_path), "{} after {}", next.deposit_path, unpaid.deposit_path);
     troupe
         .until("what was paid to the forgotten address is found", async |troupe| {
-            let found = "select sum(b.balance) from ledger_accounts a join ledger_balances b on b.account_id = a.id where a.kind = 'suspense'";
+            let found =
+                "select sum(b.balance) from ledger_accounts a join ledger_balances b on b.account_id = a.id where a.kind = 'suspense'";
             (troupe.sql(&troupe.stage.postgres, found) == "1000000").then_some(())
         })
         .await;

@@ -85,14 +85,15 @@ async fn s7_w5_d1_f8_a_restore_rebuilds_every_credit_and_pays_nothing_again() {
     // W5: every credit is there again; what was paid to the forgotten payment is found where nobody can lose it.
     troupe.reached(0, archived.id, "funded").await;
     troupe.reached(0, paid_out.id, "funded").await;
-    let suspense = "select coalesce(sum(b.balance), 0) from ledger_accounts a join ledger_balances b on b.account_id = a.id where a.kind = 'suspense'";
+    let suspense =
+        "select coalesce(sum(b.balance), 0) from ledger_accounts a join ledger_balances b on b.account_id = a.id where a.kind = 'suspense'";
     troupe
         .until("the forgotten money is found", async |troupe| (troupe.sql(&troupe.stage.postgres, suspense) == "1000000").then_some(()))
         .await;
 
     // S7: the payment is held by these books, and its seller has been paid. Asked again, nothing is planned, neither
     // while the loss is open nor after, because the chain has used a nonce that the books do not know.
-    troupe.market(0).release(paid_out.id, "release again").await.unwrap();
+    troupe.market(0).release(paid_out.id, "release-again").await.unwrap();
     troupe
         .until("the loss is reconciled", async |troupe| {
             troupe.stage.run(&["failover", "reconcile", "--by", "test", "--reason", "restored to a point; read again"]).ok()

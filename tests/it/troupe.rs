@@ -187,7 +187,8 @@ impl Troupe {
     /// The operator's addresses get coin, and the books know it.
     pub(crate) async fn fund_operator(&self) {
         let market = self.market(0);
-        let chains = self.until("the chain is read", async |_| market.chains().await.ok().filter(|chains| chains[0].scanned_number.is_some())).await;
+        let chains =
+            self.until("the chain is read", async |_| market.chains().await.ok().filter(|chains| chains[0].scanned_number.is_some())).await;
         for address in &chains[0].operator_addresses {
             let sent = self.stage.chain.send_native(PAYERS[0], address.address, parse_units("10", 18).unwrap()).await.unwrap();
             self.stage.chain.mined(sent).await.unwrap();
@@ -245,10 +246,8 @@ impl Troupe {
         })
         .await;
         self.stage.chain.mine(6).await.unwrap();
-        self.until("it is settled", async |troupe| {
-            troupe.officer.intent(planned.id).await.ok().filter(|intent| intent.state == "settled")
-        })
-        .await
+        self.until("it is settled", async |troupe| troupe.officer.intent(planned.id).await.ok().filter(|intent| intent.state == "settled"))
+            .await
     }
 
     /// A session at the station, which signs whatever is approved.
@@ -256,8 +255,20 @@ impl Troupe {
         let file = |name: &str| self.stage.path(name).display().to_string();
         let (url, token, chains, definitions) = (&self.members[0].api, file("station.token"), file("chains.toml"), file("definitions"));
         let device = self.stage.trezor.endpoint();
-        let words =
-            ["sign", "--once", "--url", url, "--token-file", &token, "--chains", &chains, "--definitions", &definitions, "--device", &device];
+        let words = [
+            "sign",
+            "--once",
+            "--url",
+            url,
+            "--token-file",
+            &token,
+            "--chains",
+            &chains,
+            "--definitions",
+            &definitions,
+            "--device",
+            &device,
+        ];
         self.stage.run(&words).unwrap();
     }
 }
@@ -289,10 +300,6 @@ fn point(stage: &Stage, postgres: &PrivatePostgres) {
 }
 
 impl Troupe {
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.stage.path(name)
-    }
-
     /// Removes what the run left. What it was is no longer needed when it has passed.
     pub(crate) fn tidy(self) {
         let directory: PathBuf = Path::new(&self.stage.path("")).to_path_buf();

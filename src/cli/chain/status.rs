@@ -160,7 +160,8 @@ fn print(chains: &[ChainStatus]) {
             ]
         })
         .collect();
-    let head = ["chain", "name", "head", "scanned", "lag", "in time", "final", "not traced", "credit", "release", "outflow", "worked on by"];
+    let head =
+        ["chain", "name", "head", "scanned", "lag", "in time", "final", "not traced", "credit", "release", "outflow", "worked on by"];
     table(&head, &rows, &[0, 2, 3, 4, 5, 6, 7, 8, 9]);
     say("");
     let mut rows = Vec::new();

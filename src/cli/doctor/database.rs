@@ -50,7 +50,12 @@ async fn continuity(report: &mut Report, database: &Database) {
     match looked.await {
         Ok((losses, leases)) => {
             for loss in &losses {
-                report.fail(AREA, format!("loss {}", loss.id), loss.detail.clone(), "amanatd failover status says what has to happen first");
+                report.fail(
+                    AREA,
+                    format!("loss {}", loss.id),
+                    loss.detail.clone(),
+                    "amanatd failover status says what has to happen first",
+                );
             }
             if losses.is_empty() {
                 report.ok(AREA, "of the database", "nothing is to be reconciled");

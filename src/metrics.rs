@@ -44,6 +44,8 @@ pub struct Metrics {
     invariant_violations: IntGaugeVec,
     invariant_turns: IntGaugeVec,
     ledger_sealed: IntGauge,
+    ledger_sealed_at: IntGauge,
+    station_asked: IntGaugeVec,
     webhook_pending: IntGauge,
     webhook_oldest: IntGauge,
     webhook_dead: IntGauge,
@@ -179,7 +181,13 @@ impl Metrics {
         );
         let ledger_sealed = IntGauge::new("amanatd_ledger_seal_number", "Number of the last seal whose head was exported.")
             .expect("metric names and labels are constants of this file");
+        let station_asked = gauges(
+            "amanatd_station_last_asked_timestamp_seconds",
+            "Unix time, to the minute, at which a signing station last asked for work. It asks while it has its device, every 15 seconds at least, and ends without.",
+            &["station"],
+        );
         let gauge = |name: &str, help: &str| IntGauge::new(name, help).expect("metric names are constants of this file");
+        let ledger_sealed_at = gauge("amanatd_ledger_seal_timestamp_seconds", "Unix time at which that seal was made.");
         let webhook_pending = gauge("amanatd_webhook_pending_deliveries", "Events that wait to be taken by an endpoint.");
         let webhook_oldest = gauge("amanatd_webhook_oldest_pending_seconds", "How long the oldest of them has waited; 0 if none does.");
         let webhook_dead =
@@ -215,7 +223,7 @@ impl Metrics {
             &head_notices_connected,
         ];
         let of_chains = own.into_iter().cloned().chain(operations.of_chains()).collect();
-        let all: [Box<dyn prometheus::core::Collector>; 32] = [
+        let all: [Box<dyn prometheus::core::Collector>; 34] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
             Box::new(chain_scanned.clone()),
@@ -239,6 +247,8 @@ impl Metrics {
             Box::new(invariant_violations.clone()),
             Box::new(invariant_turns.clone()),
             Box::new(ledger_sealed.clone()),
+            Box::new(ledger_sealed_at.clone()),
+            Box::new(station_asked.clone()),
             Box::new(webhook_pending.clone()),
             Box::new(webhook_oldest.clone()),
             Box::new(webhook_dead.clone()),
@@ -284,6 +294,8 @@ impl Metrics {
             invariant_violations,
             invariant_turns,
             ledger_sealed,
+            ledger_sealed_at,
+            station_asked,
             webhook_pending,
             webhook_oldest,
             webhook_dead,
@@ -388,8 +400,14 @@ impl Metrics {
         self.invariant_turns.with_label_values(&[invariant]).set(turns.cast_signed());
     }
 
-    pub fn seal_exported(&self, number: i64) {
+    pub fn seal_exported(&self, number: i64, sealed_at: i64) {
         self.ledger_sealed.set(number);
+        self.ledger_sealed_at.set(sealed_at);
+    }
+
+    /// `station` is the name of its token.
+    pub fn station_seen(&self, station: &str, asked_at: i64) {
+        self.station_asked.with_label_values(&[station]).set(asked_at);
     }
 
     pub fn webhooks_seen(&self, pending: u64, oldest_seconds: i64, dead: u64, disabled_endpoints: u64) {
@@ -456,6 +474,8 @@ impl Metrics {
     /// The same of what belongs to no chain.
     pub fn forget_house(&self) {
         self.deposit_indices.reset();
+        self.station_asked.reset();
+        self.seal_exported(0, 0);
         self.invariant_violations.reset();
         self.invariant_turns.reset();
         self.webhooks_seen(0, 0, 0, 0);

@@ -33,6 +33,8 @@ use crate::escrow::{EscrowError, Lapser};
 use crate::intent::{IntentError, PlanPolicy, Planner, judge};
 use crate::ledger::{Bookkeeper, LedgerError};
 use crate::metrics::{EndpointTotals, Metrics, ScreeningTotals};
+use crate::officer::store::TokenRow;
+use crate::officer::{self, Scope};
 use crate::quote::{self, Oracle, QuoteError};
 use crate::reconcile::invariants::Auditor;
 use crate::reconcile::{self, ReconcileError, Reconciler};
@@ -364,7 +366,7 @@ async fn unread(db: &Database, chains: &[ChainId]) -> Result<Option<ChainId>, Db
     Ok(chains.iter().copied().find(|chain| !tips.iter().any(|(read, ..)| read == chain)))
 }
 
-/// Exports how many deposit addresses are left, and says when an officer has to enrol the next account.
+/// Exports when stations last asked for work and how many deposit addresses are left, and says when an officer has to enrol the next account.
 fn account_metrics(workers: &mut Workers, db: &Database, metrics: &Metrics) {
     let (db, metrics) = (db.clone(), metrics.clone());
     // Told once when it changes, not at every tick.
@@ -372,7 +374,14 @@ fn account_metrics(workers: &mut Workers, db: &Database, metrics: &Metrics) {
     workers.tick("account_metrics", None, DbError::disposition, move || {
         let (db, metrics, told) = (db.clone(), metrics.clone(), Arc::clone(&told));
         async move {
-            let counters = account::store::list_counters(&mut *db.connection().await?).await?;
+            let mut connection = db.connection().await?;
+            let signs = |token: &TokenRow| token.revoked_at.is_none() && token.scopes.iter().any(|scope| scope == Scope::Signing.name());
+            for token in officer::store::list_tokens(&mut connection).await?.into_iter().filter(signs) {
+                if let Some(asked) = token.last_used_at {
+                    metrics.station_seen(&token.name, asked.unix_timestamp());
+                }
+            }
+            let counters = account::store::list_counters(&mut connection).await?;
             for counter in &counters {
                 metrics.account_seen(&counter.label, counter.remaining());
             }

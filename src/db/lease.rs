@@ -106,6 +106,8 @@ impl Leases {
     /// Connects; nothing is held yet. `holder` says to people who it is.
     pub async fn connect(url: &str, holder: &str) -> Result<Self, LeaseError> {
         let options = PgConnectOptions::from_str(url).map_err(LeaseError::Connect)?.application_name("amanatd lease");
+        // Whoever takes a lease over waits for units of a daemon that sleeps; the server ends those after 15 seconds.
+        let options = options.options([("lock_timeout", "40s"), ("statement_timeout", "45s")]);
         let mut connection = options.connect().await.map_err(LeaseError::Connect)?;
         let me = sqlx::query_scalar!(r#"select pg_backend_pid() as "pid!""#).fetch_one(&mut connection).await;
         let me = Holder(me.map_err(LeaseError::Connect)?);

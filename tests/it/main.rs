@@ -26,6 +26,7 @@ mod ledger;
 mod node;
 mod officers;
 mod package;
+mod pictures;
 mod process;
 mod quoting;
 mod requests;

@@ -8,8 +8,8 @@ create function lease_key(lease text, side text) returns bigint
     language sql immutable strict parallel safe set search_path = pg_catalog, pg_temp
     return hashtextextended('amanatd lease ' || side || ' ' || lease, 0);
 
--- As before, for one of several. `lease_check(bigint)` is of the time of a single lease, and nothing calls it now.
-create function lease_check(lease text, held bigint) returns void
+-- As `lease_check` before, which is of the time of a single lease and which nothing calls now, for one of several.
+create function lease_verify(lease text, held bigint) returns void
     language plpgsql volatile set search_path = pg_catalog, public, pg_temp
 as $$
 declare
@@ -28,4 +28,4 @@ update leases set number = number + 1, holder = 'nobody: leases are by chain', t
 
 grant insert (name, number, holder, taken_at) on leases to amanat_app;
 grant execute on function lease_key(text, text) to amanat_app, amanat_readonly;
-grant execute on function lease_check(text, bigint) to amanat_app;
+grant execute on function lease_verify(text, bigint) to amanat_app;

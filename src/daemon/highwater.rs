@@ -72,10 +72,10 @@ enum Found {
 
 impl Mark {
     fn compare(&self, identity: &Identity, written: Option<(i64, Uuid)>) -> Found {
-        if let (Some(before), Some(now)) = (&self.system, &identity.system) {
-            if before != now {
-                return Found::OtherSystem;
-            }
+        if let (Some(before), Some(now)) = (&self.system, &identity.system)
+            && before != now
+        {
+            return Found::OtherSystem;
         }
         // The row may be one ahead: it commits before the file is written.
         let behind = match written {

@@ -78,6 +78,8 @@ pub(super) struct Loop {
 
 /// A loop's name and when it last turned.
 type Pulse = (&'static str, Arc<AtomicU64>);
+/// The same, for as long as its loop is there.
+type WatchedPulse = (&'static str, Weak<AtomicU64>);
 
 /// The workers that run, and the signal that ends them.
 #[derive(Debug)]
@@ -87,7 +89,7 @@ pub(super) struct Workers {
     metrics: Metrics,
     poll: Duration,
     /// When each loop last turned, in milliseconds since the start; gone with the loop.
-    pulses: Arc<Mutex<Vec<(&'static str, Weak<AtomicU64>)>>>,
+    pulses: Arc<Mutex<Vec<WatchedPulse>>>,
     started: Instant,
     /// Workers whose figures end with them: those of a lease that may be given away.
     scoped: bool,

@@ -18,7 +18,7 @@ use tracing::Instrument;
 use super::DbError;
 use super::lease::Lease;
 
-/// What `lease_check` of the migrations raises.
+/// What `lease_verify` of the migrations raises.
 const FENCED: &str = "AM001";
 
 /// The future of a unit of work, borrowing the transaction's connection.
@@ -139,7 +139,7 @@ impl Database {
 
 /// Holds off whoever takes over until the transaction ends; fails when somebody has.
 async fn check_lease(transaction: &mut PgConnection, lease: Lease) -> Result<(), DbError> {
-    match sqlx::query!("select lease_check($1, $2)", lease.name.to_string(), lease.number).execute(transaction).await {
+    match sqlx::query!("select lease_verify($1, $2)", lease.name.to_string(), lease.number).execute(transaction).await {
         Ok(_) => Ok(()),
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(FENCED) => Err(DbError::Fenced(error.message().to_owned())),
         Err(error) => Err(error.into()),

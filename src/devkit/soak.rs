@@ -90,13 +90,9 @@ pub async fn run(args: SoakArgs) -> anyhow::Result<()> {
     let last = settle(&stage, minutes, created).await?;
     show(&last);
     samples.push(last);
-    if created > 0 {
-        line(&format!(
-            "database: {} KiB more, {} bytes a payment",
-            last.database_kib - first.database_kib,
-            (last.database_kib - first.database_kib) * 1_024 / created
-        ));
-    }
+    let grown = last.database_kib.saturating_sub(first.database_kib);
+    let each = (grown * 1_024).checked_div(created).unwrap_or(0);
+    line(&format!("database: {grown} KiB more, {each} bytes a payment"));
     stage.run(&["verify"]).context("the books after the soak")?;
     let status = stage.stop_daemon()?;
     anyhow::ensure!(status.success(), "the daemon ended with {status}");

@@ -96,23 +96,18 @@ async fn s7_w5_d1_f8_a_restore_rebuilds_every_credit_and_pays_nothing_again() {
         .until("the forgotten money is found", async |troupe| (troupe.sql(&troupe.stage.postgres, suspense) == "1000000").then_some(()))
         .await;
 
-    // S7: the payment is held by these books, and its seller has been paid. Asked again, nothing is planned, neither
-    // while the loss is open nor after, because the chain has used a nonce that the books do not know.
+    // S7: the payment is held by these books, and its seller has been paid. Ordered again, nothing is planned.
     troupe.market(0).release(paid_out.id, "release-again").await.unwrap();
-    troupe
-        .until("the loss is reconciled", async |troupe| {
-            troupe.stage.run(&["failover", "reconcile", "--by", "test", "--reason", "restored to a point; read again"]).ok()
-        })
-        .await;
-    troupe.stage.run(&["chain", "resume", "--chain", "31337", "--by", "test", "--reason", "reconciled"]).unwrap();
-    troupe
-        .until("the nonce is found", async |troupe| troupe.members[0].said("was used by a transaction that is not ours").then_some(()))
-        .await;
     troupe.stage.chain.mine(6).await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
     let planned = "select count(*) from intents where kind = 'release' and state not in ('void', 'reverted', 'replaced')";
     assert_eq!(troupe.sql(&troupe.stage.postgres, planned), "0", "{}", troupe.members[0].log());
     assert_eq!(troupe.stage.chain.balance_of(troupe.stage.usdc, seller).await.unwrap(), U256::from(1_000_000), "paid once");
+    troupe
+        .until("the loss is reconciled", async |troupe| {
+            troupe.stage.run(&["failover", "reconcile", "--by", "test", "--reason", "restored to a point; read again"]).ok()
+        })
+        .await;
     troupe.stage.run(&["verify"]).unwrap();
     troupe.members[0].stop();
     troupe.tidy();

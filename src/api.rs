@@ -64,6 +64,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
+use crate::account::IssueLimit;
 use crate::chains::ChainBook;
 use crate::db::Database;
 use crate::quote::Oracle;
@@ -89,6 +90,8 @@ pub struct ApiState {
     pub doors: Arc<Doors>,
     /// Prices; without it only payments in their own token are taken.
     pub oracle: Option<Arc<Oracle>>,
+    /// How far deposit indices may be issued.
+    pub issue_limit: IssueLimit,
     /// The clock, read by the daemon's choice and not here.
     pub clock: fn() -> OffsetDateTime,
 }

@@ -11,6 +11,7 @@ mod confirm;
 mod console;
 mod database;
 mod doctor;
+mod failover;
 mod intents;
 mod oracle;
 mod nonce;
@@ -57,7 +58,7 @@ pub struct Cli {
 pub enum Command {
     /// Run the daemon: watch, judge, post, plan, broadcast, settle, and serve the API.
     Serve {
-        /// Where another daemon serves the database, wait and take over when it ends.
+        /// Where other daemons serve the database, share nothing with them: wait, and take over when a lease is free.
         #[arg(long)]
         standby: bool,
     },
@@ -96,6 +97,9 @@ pub enum Command {
     /// The breaker of a chain: status, halt, resume.
     #[command(subcommand)]
     Chain(chain::ChainCommand),
+    /// A database that is not what it was: a failover, a restore. Status, and an officer's word that it is dealt with.
+    #[command(subcommand)]
+    Failover(failover::FailoverCommand),
     /// Read blocks of a chain again and store what is missing; or extend the stored blocks downwards.
     Rescan(rescan::RescanArgs),
     /// Payments: show one, cancel, release, refund, accept; and the terms of new ones.
@@ -139,6 +143,9 @@ pub enum Command {
     /// Show the whole way on this machine, with a simulated Trezor.
     #[cfg(feature = "devkit")]
     Demo(DemoArgs),
+    /// Take payments at a steady rate on a local chain, and see whether memory, connections and lag stay flat.
+    #[cfg(feature = "devkit")]
+    Soak(SoakArgs),
 }
 
 /// How `amanatd demo` runs.
@@ -153,6 +160,21 @@ pub struct DemoArgs {
     pub kill: bool,
     /// Where the demo keeps its database and configuration. Emptied at the start.
     #[arg(long, default_value = ".demo")]
+    pub directory: PathBuf,
+}
+
+/// How `amanatd soak` runs.
+#[cfg(feature = "devkit")]
+#[derive(Clone, Debug, Args)]
+pub struct SoakArgs {
+    /// For how long.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_080))]
+    pub minutes: u32,
+    /// Payments a minute.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=6_000))]
+    pub rate: u32,
+    /// Where it keeps its configuration and logs. Emptied at the start.
+    #[arg(long, default_value = ".soak")]
     pub directory: PathBuf,
 }
 
@@ -196,6 +218,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Confirm(command) => confirm::run(command, &config()?).await,
         Command::Screen(command) => screen::run(command).await,
         Command::Chain(command) => chain::run(command, &config()?).await,
+        Command::Failover(command) => failover::run(command, &config()?).await,
         Command::Rescan(args) => rescan::run(args, &config()?).await,
         Command::Payment(command) => payment::run(command, || Ok(config()?)).await,
         Command::Dispute(command) => payment::run_dispute(command).await,
@@ -213,5 +236,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Balances(args) => statement::balances(args, &config()?).await,
         #[cfg(feature = "devkit")]
         Command::Demo(_) => anyhow::bail!("the demo is dispatched by the binary"),
+        #[cfg(feature = "devkit")]
+        Command::Soak(_) => anyhow::bail!("the soak is dispatched by the binary"),
     }
 }

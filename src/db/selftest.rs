@@ -12,6 +12,8 @@ use super::migrator::MIGRATOR;
 pub enum SelfTestError {
     #[error(transparent)]
     Db(#[from] DbError),
+    #[error("this server is a replica in recovery, which takes no writes; point at the primary, or promote it")]
+    Replica,
     #[error("role {role} is a superuser; connect as amanat_app, which cannot change the ledger")]
     Superuser { role: String },
     #[error("role {role} owns the tables or may become their owner; connect as amanat_app")]
@@ -50,6 +52,7 @@ const APPEND_ONLY: &[&str] = &[
     "ledger_seal_signatures",
     "ledger_seals",
     "outflow_destinations",
+    "nonce_baselines",
     "outflow_policies",
     "payment_quotes",
     "recipient_verdicts",
@@ -116,7 +119,10 @@ const STATE_TRIGGERS: &[(&str, &str, i16)] = &[
     ("ledger_adjustments", "ledger_adjustments_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
     ("recipient_screenings", "recipient_screenings_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
     ("payment_payouts", "payment_payouts_screen", Guard::INSERT | Guard::EACH_ROW),
+    ("nonce_baselines", "nonce_baselines_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
     ("outbound_transactions", "outbound_transactions_link", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("database_losses", "database_losses_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
+    ("chain_cursors", "chain_cursors_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
 ];
 
 const GUARD_FUNCTIONS: &[&str] = &[
@@ -141,13 +147,17 @@ const GUARD_FUNCTIONS: &[&str] = &[
     "intents_policy",
     "intent_approvals_guard",
     "outbound_transactions_link",
+    "nonce_baselines_guard",
     "intents_payout",
     "ledger_adjustments_guard",
     "recipient_screenings_guard",
     "payment_payouts_screen",
+    "database_losses_guard",
+    "chain_cursors_guard",
 ];
 
 pub async fn self_test(connection: &mut PgConnection) -> Result<(), SelfTestError> {
+    check_primary(connection).await?;
     check_role(connection).await?;
     check_migrations(connection).await?;
     check_rights(connection).await?;
@@ -155,6 +165,11 @@ pub async fn self_test(connection: &mut PgConnection) -> Result<(), SelfTestErro
     check_constraints(connection).await?;
     check_unique(connection).await?;
     check_functions(connection).await
+}
+
+async fn check_primary(connection: &mut PgConnection) -> Result<(), SelfTestError> {
+    let replica = sqlx::query_scalar!(r#"select pg_is_in_recovery() as "replica!""#).fetch_one(connection).await.map_err(DbError::from)?;
+    if replica { Err(SelfTestError::Replica) } else { Ok(()) }
 }
 
 async fn check_role(connection: &mut PgConnection) -> Result<(), SelfTestError> {

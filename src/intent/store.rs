@@ -323,6 +323,15 @@ pub struct OpenTotals {
     pub since: OffsetDateTime,
 }
 
+/// How many intents ever were mined and failed, by chain. There are few of them, and an index of their own.
+pub async fn count_reverted(connection: &mut PgConnection) -> Result<Vec<(ChainId, u64)>, DbError> {
+    let rows =
+        sqlx::query!(r#"select chain_id as "chain!: i64", count(*) as "count!" from intents where state = 'reverted' group by chain_id"#)
+            .fetch_all(connection)
+            .await?;
+    rows.into_iter().map(|row| Ok((chain_from_sql(row.chain)?, count_from_sql("count", row.count)?))).collect()
+}
+
 /// Open intents of all chains in figures.
 pub async fn list_open_totals(connection: &mut PgConnection) -> Result<Vec<OpenTotals>, DbError> {
     let rows = sqlx::query!(

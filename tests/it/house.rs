@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use alloy::primitives::{Address, B256};
 use amanatd::account::store::DeviceHint;
-use amanatd::account::{self, AccountXpub};
+use amanatd::account::{self, AccountXpub, IssueLimit};
 use amanatd::api::wire::ProblemView;
 use amanatd::api::{self, ApiState, Client, DoorLimits, Doors};
 use amanatd::chains::ChainBook;
@@ -154,6 +154,7 @@ impl ApiHouse {
             webhook_guard: loopback(),
             doors: Arc::clone(&doors),
             oracle: oracle.clone(),
+            issue_limit: IssueLimit::default(),
             clock: pricing.clock,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

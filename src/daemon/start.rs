@@ -28,6 +28,7 @@ use crate::console::{self, Console, ConsoleOptions};
 use crate::db::{Database, DatabaseLimits, DbError, InstanceLease, LeaseError, SelfTestError, place_of};
 use crate::deposit::Watched;
 use crate::escrow::{EscrowError, Lapser};
+use crate::event;
 use crate::intent::{IntentError, Planner, judge};
 use crate::ledger::{Bookkeeper, LedgerError};
 use crate::metrics::{EndpointTotals, Metrics, ScreeningTotals};
@@ -127,7 +128,7 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
     if let Some((address, pages)) = apart {
         let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("the console cannot listen on {address}"))?;
         let ending = stop.clone();
-        workers.run(async move { serve_http(listener, pages, ending).await.context("the console ended") });
+        workers.run(async move { serve_remote(listener, pages, ending).await.context("the console ended") });
     }
     hold_lease(&mut workers, lease, &metrics);
     let sightings = Arc::new(Sightings::new(db.clone()));
@@ -141,7 +142,7 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
         async move { lapser.tick().await }
     });
     account_metrics(&mut workers, &db, &metrics);
-    door_metrics(&mut workers, doors, &metrics);
+    door_metrics(&mut workers, Arc::clone(&doors), &metrics);
     seals::seal(&mut workers, &db, &metrics, config.seal_heads_file);
     audit(&mut workers, &db, &metrics);
     measure::figures(&mut workers, &db, &nodes, &metrics);
@@ -150,7 +151,10 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
         prices(&mut workers, &db, &oracle, &metrics);
     }
     let settings_changed = Wake::new();
-    notices::forward(&mut workers, url.to_owned(), settings::CHANGED, settings_changed.clone(), stop.clone());
+    let wake = settings_changed.clone();
+    notices::forward(&mut workers, url.to_owned(), settings::CHANGED, move || wake.wake(), stop.clone());
+    let streams = Arc::clone(&doors);
+    notices::forward(&mut workers, url.to_owned(), event::WRITTEN, move || streams.knock(), stop.clone());
     let watched = Arc::new(Watched::default());
     let bookkeeper = Arc::new(Bookkeeper::new(db.clone(), Arc::clone(&book)));
     for (chain, node) in &nodes {

@@ -120,8 +120,8 @@ impl ApiHouse {
     }
 
     /// Over a node; nothing is read yet.
-    pub(crate) async fn over(rpc_url: &str, connections_max: u32) -> Self {
-        Self::built(rpc_url, connections_max, DoorLimits::default(), daemon::now).await
+    pub(crate) async fn over(rpc_url: &str, connections_max: u32, limits: DoorLimits) -> Self {
+        Self::built(rpc_url, connections_max, limits, daemon::now).await
     }
 
     async fn built(rpc_url: &str, connections_max: u32, limits: DoorLimits, clock: fn() -> OffsetDateTime) -> Self {

@@ -24,7 +24,7 @@ use super::ApiState;
 use super::auth::Authenticated;
 use super::payments::Page;
 use super::problem::Problem;
-use super::wire::{EventPage, EventView};
+use super::wire::{EventPage, EventView, StreamedEvent};
 use crate::db::{Database, DbError};
 use crate::event;
 use crate::event::store::{EventRow, Position};
@@ -75,7 +75,7 @@ pub(super) struct StreamAsked {
 #[utoipa::path(
     get, path = "/v1/events/stream", tag = "events",
     params(StreamAsked, ("Last-Event-ID" = Option<String>, Header, description = "the id of the last event that was taken")),
-    responses((status = 200, content_type = "text/event-stream", body = String)),
+    responses((status = 200, content_type = "text/event-stream", body = StreamedEvent)),
     security(("token" = ["events:read"]))
 )]
 pub(super) async fn stream(

@@ -1132,6 +1132,17 @@ pub struct EventPage {
     pub next_cursor: String,
 }
 
+/// One server-sent event, field by field.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct StreamedEvent {
+    /// Its place in the feed: what `Last-Event-ID` and `after` take.
+    pub id: String,
+    /// The kind.
+    pub event: String,
+    /// An `EventView`, as JSON text.
+    pub data: String,
+}
+
 // === reads of what is held where ===
 
 /// An account as everybody may know it: the xpub shows all its addresses and stays here.

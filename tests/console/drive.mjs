@@ -112,6 +112,9 @@ const orders = {
   async offline({ away }) {
     await context.setOffline(away);
   },
+  async shown({ place }) {
+    await page.waitForSelector(place, { state: 'visible', timeout: WAIT_MS });
+  },
   async gone({ place }) {
     await page.waitForSelector(place, { state: 'hidden', timeout: 40_000 });
   },

@@ -701,7 +701,7 @@ async fn z15_statements_are_drawn_and_downloaded_in_a_session_only() {
     let way = Way::start().await;
     let payment = way.funded("USDC", "40", 0).await;
     let (_, _, mut browser) = officer(&way.api, "officer").await;
-    for period in ["24h", "7d", "30d", "90d"] {
+    for period in ["1h", "24h", "7d", "30d", "90d"] {
         let page = browser.get(&format!("/console/statements?period={period}")).await;
         assert!(page.body.contains("class=\"series custody\"") && page.body.contains("class=\"part held\""), "{page:?}");
     }

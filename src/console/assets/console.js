@@ -252,7 +252,7 @@ function live() {
 // === the page ===
 
 // On a phone the navigation is wider than the screen: begin it where we are.
-const here = document.querySelector(".top [aria-current]");
+const here = document.querySelector(".top nav [aria-current]");
 if (here) here.closest("nav").scrollLeft = here.offsetLeft - (here.closest("nav").clientWidth - here.offsetWidth) / 2;
 
 document.addEventListener("click", (event) => {

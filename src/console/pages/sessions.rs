@@ -17,7 +17,6 @@ use crate::event;
 #[template(path = "sessions.html")]
 struct SessionsPage {
     frame: Frame,
-    name: String,
     role: &'static str,
     sessions: Vec<SessionLine>,
     passkeys: Vec<PasskeyLine>,
@@ -49,7 +48,6 @@ pub(in crate::console) async fn get(State(console): State<Console>, officer: Off
     let said = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "not known".to_owned());
     html(&SessionsPage {
         frame: Frame::of("Your sessions", "sessions", &console, &officer),
-        name: holder.name.clone(),
         role: holder.role.name(),
         sessions: sessions
             .into_iter()

@@ -15,7 +15,7 @@ use crate::api;
 use crate::console::chart;
 use crate::console::identity::session::Officer;
 use crate::console::page::{Frame, Refusal, html};
-use crate::console::show::{self, Moment, filters};
+use crate::console::show::{self, Moment};
 use crate::console::store::DeltaRow;
 use crate::console::{Console, store};
 use crate::ledger::statement::{self, Format};
@@ -29,8 +29,8 @@ const STEPS_I64: i64 = 96;
 const ASSETS_MAX: usize = 12;
 
 /// Periods to choose from: name, value, hours.
-const PERIODS: [(&str, &str, i64); 4] =
-    [("24 hours", "24h", 24), ("7 days", "7d", 7 * 24), ("30 days", "30d", 30 * 24), ("90 days", "90d", 90 * 24)];
+const PERIODS: [(&str, &str, i64); 5] =
+    [("1 hour", "1h", 1), ("24 hours", "24h", 24), ("7 days", "7d", 7 * 24), ("30 days", "30d", 30 * 24), ("90 days", "90d", 90 * 24)];
 
 #[derive(Debug, Deserialize)]
 pub(in crate::console) struct Asked {
@@ -117,7 +117,7 @@ pub(in crate::console) async fn get(
     let asked = given(asked.period);
     let chosen = asked.as_deref().unwrap_or("7d");
     let Some((_, period, hours)) = PERIODS.into_iter().find(|(_, value, _)| *value == chosen) else {
-        return Err(Refusal::Field("Statements are shown of 24 hours, 7, 30 or 90 days.".to_owned()));
+        return Err(Refusal::Field("Statements are shown of 1 hour, 24 hours, 7, 30 or 90 days.".to_owned()));
     };
     let step_seconds = hours * 3_600 / STEPS_I64;
     let since = now - Duration::hours(hours);

@@ -219,7 +219,7 @@ async fn an_officer_follows_a_payment_and_approves_with_a_passkey() {
         "ledger?account=custody",
         "plan",
         "statements",
-        "statements?period=24h",
+        "statements?period=1h",
         "sessions",
         "disputes?show=all",
         "settings",
@@ -237,6 +237,7 @@ async fn an_officer_follows_a_payment_and_approves_with_a_passkey() {
     driver.order(json!({ "do": "keyboard" })).await;
     // The daemon is away, and comes back.
     driver.order(json!({ "do": "offline", "away": true })).await;
+    driver.order(json!({ "do": "shown", "place": "#offline" })).await;
     driver.sees("#offline", "No connection to the daemon").await;
     driver.look("overview-offline").await;
     driver.order(json!({ "do": "offline", "away": false })).await;

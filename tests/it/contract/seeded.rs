@@ -25,7 +25,7 @@ use crate::way::Way;
 /// Whoever pays from here is on the list.
 const SUSPECT: Address = PAYERS[3];
 const LISTED: &str = "0x3333333333333333333333333333333333333333";
-const POLICY: &str = "[[rule]]\nname = \"inside\"\nkinds = [\"sweep\", \"fuel\"]\nchain = 31337\nasset = \"USDC\"\napprovals = 1\n";
+const POLICY: &str = "[[rule]]\nname = \"inside\"\nkinds = [\"sweep\"]\nchain = 31337\nasset = \"USDC\"\napprovals = 1\n";
 
 /// A request that succeeds once.
 #[derive(Clone, Debug)]
@@ -199,8 +199,8 @@ impl Intents {
         let mut planned = way.intents("planned").await;
         planned.retain(|intent| intent.kind == "fuel" && intent.payment_id.is_some_and(|payment| of.contains(&payment)));
         planned.sort_by_key(|intent| intent.nonce);
-        let [first, second, planned, given_up, approved, claimed, signed] =
-            planned.try_into().unwrap_or_else(|found: Vec<_>| panic!("{found:?}"));
+        let planned: [IntentView; 7] = planned.try_into().unwrap_or_else(|found: Vec<IntentView>| panic!("{found:?}"));
+        let [first, second, planned, given_up, approved, claimed, signed] = planned;
         for intent in [&first, &second] {
             way.approve(intent).await;
             let raw = way.sign(intent.id).await;

@@ -178,9 +178,9 @@ fn card(asset: AssetId, standing: &Standing, console: &Console) -> AssetCard {
     let top = series.iter().flat_map(|(_, _, values)| values).copied().max().unwrap_or_default();
     let lines: Vec<LineView> = series
         .iter()
-        .map(|(class, name, values)| LineView {
-            class: *class,
-            name: *name,
+        .map(|&(class, name, ref values)| LineView {
+            class,
+            name,
             path: chart::line(values, top),
             first: shown(values.first().copied().unwrap_or_default()),
             now: shown(values.last().copied().unwrap_or_default()),

@@ -122,10 +122,11 @@ fn input(random: &mut Random, pair: &str, kind: PairKind, middle: u64, names: &[
         toward: if stable { Toward::Down } else { Toward::Up },
         observations,
         sanity: Vec::new(),
+        needs_bound: !stable,
         memory: Memory {
             depeg: DepegState::Par,
             last_price_s: Some(NOW_S - 15),
-            jump: JumpMemory { accepted: Some(Mark { price: accepted, at_s: NOW_S - 15 }), candidate: None },
+            jump: JumpMemory { accepted: Some(Mark { price: accepted, at_s: NOW_S - 15 }), candidate: None, heard: None },
         },
         limits: Limits::default(),
     }

@@ -11,6 +11,7 @@ pub mod identity;
 mod options;
 mod page;
 mod pages;
+mod plot;
 mod qr;
 mod server;
 mod show;

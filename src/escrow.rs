@@ -8,12 +8,14 @@
 
 mod accept;
 mod dispute;
+mod late;
 mod order;
 pub mod store;
 mod worker;
 
 pub use accept::{Acceptance, QuarantineExit, accept, cancel, leave_quarantine};
 pub use dispute::{Verdict, freeze, resolve};
+pub use late::{Market, replace_quote};
 pub use order::{RefundOrder, planned, refund, release, restate, settled, withdraw, withdraw_ordered};
 pub use worker::{Lapser, lapse};
 
@@ -26,6 +28,7 @@ use crate::db::DbError;
 use crate::deposit::DestinationStatus;
 use crate::ledger::{AccountKey, AccountKind, LedgerError};
 use crate::payment::{Fees, PaymentError, PaymentState};
+use crate::quote::Refusal;
 use crate::units::{AssetId, Disposition, IntentId, PaymentId, TokenAmount};
 
 /// `payout_kind`.
@@ -224,6 +227,14 @@ pub enum EscrowError {
     Unlisted(AssetId),
     #[error("with all that there is, payment {payment} has {there} of {due} units; accept less than is due in so many words, or wait")]
     StillShort { payment: PaymentId, there: U256, due: U256 },
+    #[error(
+        "{there} units came late for payment {payment}, and {required} are required by what was agreed and by a fresh quote; quote it anew and ask for the rest, refund, or accept less than is due in so many words"
+    )]
+    WorthLess { payment: PaymentId, there: U256, required: U256 },
+    #[error(
+        "what came late for payment {payment} cannot be valued, there is no fresh quote; try again later, refund, or accept it in so many words: {refusal}"
+    )]
+    NoFreshQuote { payment: PaymentId, refusal: Box<Refusal> },
     #[error("nothing waits to be accepted for payment {0}")]
     NothingToAccept(PaymentId),
     #[error("no dispute {0}")]
@@ -258,6 +269,8 @@ impl EscrowError {
             | Self::OwnAddress(_)
             | Self::Unlisted(_)
             | Self::StillShort { .. }
+            | Self::WorthLess { .. }
+            | Self::NoFreshQuote { .. }
             | Self::NothingToAccept(_)
             | Self::UnknownDispute(_)
             | Self::Resolved(_)

@@ -4,6 +4,7 @@ pub(super) mod books;
 pub(super) mod events;
 pub(super) mod findings;
 pub(super) mod intents;
+pub(super) mod oracle;
 pub(super) mod overview;
 pub(super) mod payments;
 pub(super) mod settings;

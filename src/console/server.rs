@@ -13,7 +13,7 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use super::page::{self, Refusal};
-use super::pages::{books, events, findings, intents, overview, payments, settings, webhooks};
+use super::pages::{books, events, findings, intents, oracle, overview, payments, settings, webhooks};
 use super::{Console, assets, enter, step_up};
 
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -36,6 +36,7 @@ pub fn router(console: Console) -> Router {
         .route("/console/intents/{id}/approval/begin", post(step_up::begin))
         .route("/console/intents/{id}/approval/finish", post(step_up::finish))
         .route("/console/ledger", get(books::get))
+        .route("/console/prices", get(oracle::get))
         .route("/console/settings", get(settings::get))
         .route("/console/findings", get(findings::get))
         .route("/console/events", get(events::get))

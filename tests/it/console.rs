@@ -17,11 +17,12 @@ use crate::api::planned;
 use crate::house::ApiHouse;
 use passkey::{Fault, SoftKey};
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "/console",
     "/console/payments",
     "/console/intents",
     "/console/ledger",
+    "/console/prices",
     "/console/settings",
     "/console/findings",
     "/console/events",

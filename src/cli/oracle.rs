@@ -166,7 +166,7 @@ fn run_replay(args: &ReplayArgs) -> anyhow::Result<()> {
         let score = replay::score(&minutes);
         rows.push(row(method.name(), &score));
         if let Some(goal) = GOALS.iter().find(|goal| goal.method == method) {
-            pictures.push(Panel { caption: caption(method, &score), minutes });
+            pictures.push(Panel { caption: caption(method).to_owned(), figures: sentence(&score), minutes });
             if args.halt_bps == GOAL_HALT_BPS {
                 let met = goal.is_met(&score);
                 let (loss, overcharge) = (figures(goal.seller_loss), figures(goal.payer_overcharge));
@@ -211,13 +211,16 @@ fn row(name: &str, score: &Score) -> Vec<String> {
     ]
 }
 
-fn caption(method: Method, score: &Score) -> String {
-    let what = match method {
-        Method::OursWithoutReference => "Two families: without the venue that is also the reference",
-        _ => "Three families: Kraken, Binance x Coinbase, Chainlink",
-    };
+const fn caption(method: Method) -> &'static str {
+    match method {
+        Method::OursWithoutReference => "Two families: without Kraken, which is also the reference",
+        _ => "Three families: Kraken, Binance × Coinbase, Chainlink",
+    }
+}
+
+fn sentence(score: &Score) -> String {
     format!(
-        "{what}. Quoted {} %; seller's loss {}, payer's overcharge {} bps (mean / p95 / max)",
+        "quoted {} % of the minutes; seller's loss {} bps, payer's overcharge {} bps (mean / 95th percentile / maximum)",
         tenths(whole(score.availability_permille()), 1),
         figures(score.seller_loss),
         figures(score.payer_overcharge)

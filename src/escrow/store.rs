@@ -475,6 +475,7 @@ pub(super) async fn has_late_credit(
     asset: AssetId,
     after: OffsetDateTime,
 ) -> Result<bool, DbError> {
+    let marker = asset.asset.marker();
     let found = sqlx::query_scalar!(
         r#"
         select exists (
@@ -488,7 +489,7 @@ pub(super) async fn has_late_credit(
         "#,
         payment.0,
         asset.chain.as_i64(),
-        asset.asset.marker().as_slice(),
+        marker.as_slice(),
         after
     )
     .fetch_one(connection)

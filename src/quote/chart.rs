@@ -11,10 +11,11 @@ use time::OffsetDateTime;
 use super::replay::Minute;
 use crate::units::{Price, UsdRate, pow10};
 
-/// One plot: what it shows, and its minutes.
+/// One plot: what it shows, what it came to, and its minutes.
 #[derive(Clone, Debug)]
 pub struct Panel {
     pub caption: String,
+    pub figures: String,
     pub minutes: Vec<Minute>,
 }
 
@@ -22,8 +23,8 @@ pub struct Panel {
 const WIDTH: i64 = 12_000;
 const LEFT: i64 = 760;
 const RIGHT: i64 = 360;
-const HEAD: i64 = 1_340;
-const CAPTION: i64 = 420;
+const HEAD: i64 = 1_200;
+const CAPTION: i64 = 620;
 const PLOT: i64 = 3_000;
 const AXIS: i64 = 560;
 const FOOT: i64 = 100;
@@ -42,7 +43,7 @@ text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',sans
 .title{font-size:21px;font-weight:650}.soft{fill:var(--soft)}.caption{font-weight:600;font-size:13.5px}\
 .grid{stroke:var(--grid);stroke-width:1}.dollar{stroke:var(--blind);stroke-width:1.4;stroke-dasharray:7 5}\
 .true{fill:none;stroke:var(--true);stroke-width:4;stroke-linejoin:round}.ours{fill:none;stroke:var(--ours);stroke-width:1.5;stroke-linejoin:round}\
-.lost{fill:var(--blind);opacity:var(--wash)}.none{fill:url(#none)}.hatch{stroke:var(--none);stroke-width:2.6}\
+.lost{fill:var(--blind);opacity:var(--wash)}.none{fill:url(#none)}.veil{fill:var(--none);opacity:.28}.hatch{stroke:var(--none);stroke-width:2.6;opacity:.7}\
 .low{fill:var(--ground);stroke:var(--ink);stroke-width:1.5}";
 
 /// True price against the price that quotes used, one plot for each panel, with the minutes without a quote behind
@@ -53,7 +54,7 @@ pub fn draw(title: &str, subtitle: &str, panels: &[Panel]) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" role=\"img\">\n<title>{}</title>\n<style>{STYLE}</style>\n\
          <defs><pattern id=\"none\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\">\
-         <path class=\"hatch\" d=\"M0 0V6\" opacity=\".75\"/></pattern></defs>\n\
+         <rect class=\"veil\" width=\"6\" height=\"6\"/><path class=\"hatch\" d=\"M0 0V6\"/></pattern></defs>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"var(--ground)\"/>\n\
          <text class=\"title\" x=\"{}\" y=\"40\">{}</text>\n<text class=\"soft\" x=\"{}\" y=\"64\">{}</text>\n",
         px(WIDTH),
@@ -68,7 +69,15 @@ pub fn draw(title: &str, subtitle: &str, panels: &[Panel]) -> String {
     let mut top = HEAD;
     for (frame, panel) in &frames {
         let frame = Frame { top: top + CAPTION, ..*frame };
-        let _ = writeln!(svg, "<text class=\"caption\" x=\"{}\" y=\"{}\">{}</text>", px(LEFT), px(top + 230), escape(&panel.caption));
+        let _ = writeln!(
+            svg,
+            "<text class=\"caption\" x=\"{0}\" y=\"{1}\">{2}</text>\n<text class=\"soft\" x=\"{0}\" y=\"{3}\">{4}</text>",
+            px(LEFT),
+            px(top + 240),
+            escape(&panel.caption),
+            px(top + 440),
+            escape(&panel.figures)
+        );
         lost(&mut svg, &frame, &panel.minutes);
         refusals(&mut svg, &frame, &panel.minutes);
         grid(&mut svg, &frame);
@@ -269,7 +278,7 @@ mod tests {
         };
         let minutes =
             vec![minute(0, "1", Some("1")), minute(60, "0.9", None), minute(120, "0.9", None), minute(180, "0.88", Some("0.877"))];
-        let svg = draw("a < b", "c & d", &[Panel { caption: "e > f".to_owned(), minutes }]);
+        let svg = draw("a < b", "c & d", &[Panel { caption: "e > f".to_owned(), figures: "g & h".to_owned(), minutes }]);
         assert!(svg.contains("a &lt; b") && svg.contains("c &amp; d") && svg.contains("e &gt; f"));
         assert!(svg.contains("<title>depeg_halt: 2 min</title>") && svg.contains("$0.8800"));
         let ours = svg.lines().find(|line| line.starts_with("<path class=\"ours\"")).unwrap();

@@ -579,7 +579,7 @@ async fn arrive(shop: &Shop, payment: PaymentId, units: u64, at: OffsetDateTime,
     );
     shop.house.base.sql(&rows).unwrap();
     let bookkeeper = amanatd::ledger::Bookkeeper::new(shop.house.db.clone(), Arc::clone(&shop.house.book));
-    bookkeeper.tick(shop.at()).await.unwrap();
+    bookkeeper.tick(CHAIN, shop.at()).await.unwrap();
 }
 
 impl Shop {

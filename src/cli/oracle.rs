@@ -169,7 +169,7 @@ fn run_replay(args: &ReplayArgs) -> anyhow::Result<()> {
             pictures.push(Panel { caption: caption(method).to_owned(), figures: sentence(&score), minutes });
             if args.halt_bps == GOAL_HALT_BPS {
                 let met = goal.is_met(&score);
-                let (loss, overcharge) = (figures(goal.seller_loss), figures(goal.payer_overcharge));
+                let (loss, overcharge) = (goal_figures(goal.seller_loss), goal_figures(goal.payer_overcharge));
                 let quoted = format!("{} %", tenths(whole(goal.quoted_permille), 1));
                 let verdict = if met { "met" } else { "MISSED" };
                 rows.push(vec!["  its goal".to_owned(), loss, overcharge, quoted, String::new(), verdict.to_owned()]);
@@ -229,6 +229,15 @@ fn sentence(score: &Score) -> String {
 
 fn figures(Spread { mean, p95, max }: Spread) -> String {
     [mean, p95, max].map(|thousandths| tenths(thousandths, 100)).join(" / ")
+}
+
+/// With the digits that a goal was set with.
+fn goal_figures(Spread { mean, p95, max }: Spread) -> String {
+    let shown = |thousandths: u64| match thousandths.is_multiple_of(1_000) {
+        true => (thousandths / 1_000).to_string(),
+        false => tenths(thousandths, 100),
+    };
+    [mean, p95, max].map(shown).join(" / ")
 }
 
 fn whole(count: usize) -> u64 {

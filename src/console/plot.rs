@@ -19,6 +19,8 @@ const STRIP: (i64, i64) = (244, 12);
 const HEIGHT: i64 = 284;
 /// Two samples that are further apart than this have a gap between them.
 const GAP_S: i64 = 150;
+/// The height of a line of words.
+const WORDS: i64 = 14;
 
 /// One curve's part of the picture.
 struct Band {
@@ -93,7 +95,10 @@ fn limit(svg: &mut String, band: &Band, level: i64, tone: &str) {
     let y = band.y(level);
     let sign = if level < 0 { "−" } else { "" };
     let _ = write!(svg, "<line class=\"limit {tone}\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y}\" y2=\"{y}\"/>", WIDTH - RIGHT);
-    let _ = write!(svg, "<text class=\"tick\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{sign}{}</text>", LEFT - 8, y + 4, level.abs());
+    // Beside the line of zero there is no room for words.
+    if level == 0 || (y - band.y(0)).abs() >= WORDS {
+        let _ = write!(svg, "<text class=\"tick\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{sign}{}</text>", LEFT - 8, y + 4, level.abs());
+    }
 }
 
 /// One line, interrupted where there is no value or nothing was heard.

@@ -12,6 +12,7 @@ mod database;
 mod doctor;
 mod intents;
 mod oracle;
+mod nonce;
 mod payment;
 mod people;
 mod policy;
@@ -111,6 +112,9 @@ pub enum Command {
     /// Intents: list those that wait, approve one, give one up; replace or cancel what is stuck.
     #[command(subcommand)]
     Intent(intents::IntentCommand),
+    /// Used nonces that nothing here is signed for: list them, adopt a forgotten transaction, state an address's past.
+    #[command(subcommand)]
+    Nonce(nonce::NonceCommand),
     /// Webhooks: who is told of events, what was delivered, sending again.
     #[command(subcommand)]
     Webhook(webhook::WebhookCommand),
@@ -191,6 +195,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Payment(command) => payment::run(command, || Ok(config()?)).await,
         Command::Dispute(command) => payment::run_dispute(command).await,
         Command::Policy(command) => policy::run(command).await,
+        Command::Nonce(command) => nonce::run(command).await,
         Command::Proposal(command) => policy::run_proposal(command).await,
         Command::Destination(command) => policy::run_destination(command).await,
         Command::Intent(command) => intents::run(command).await,

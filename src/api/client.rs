@@ -11,11 +11,12 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::wire::{
-    AcceptPayment, ApproveIntent, CancelIntent, ChainView, CheckPolicy, CheckedPolicy, ClaimIntent, ConfirmProposal, CreatePayment,
-    DecideScreening, DeclineIntent, DisputeView, EndQuarantine, EntryPage, ExplainedIntent, FindingPage, IntentView, ListedDestination,
-    OpenDispute, PaymentPage, PaymentView, PolicyView, ProblemView, ProposalView, ProposeDestination, ProposePolicy, QuoteView,
-    Reconciliation, RefundPayment, RefusalView, ReleasePayment, ReplaceIntent, RequoteView, ResolveDispute, ScreeningPage, ScreeningView,
-    SetThreshold, SigningQueue, SubmitSignature, ThresholdOutcome, ThresholdsView, VoidIntent, WithReason,
+    AcceptPayment, AdoptTransaction, ApproveIntent, CancelIntent, ChainView, CheckPolicy, CheckedPolicy, ClaimIntent, ConfirmProposal,
+    CreatePayment, DecideScreening, DeclineIntent, DisputeView, EndQuarantine, EntryPage, ExplainedIntent, FindingPage, ForeignNonceView,
+    IntentView, ListedDestination, OpenDispute, PaymentPage, PaymentView, PolicyView, ProblemView, ProposalView, ProposeBaseline,
+    ProposeDestination, ProposePolicy, QuoteView, Reconciliation, RefundPayment, RefusalView, ReleasePayment, ReplaceIntent, RequoteView,
+    ResolveDispute, ScreeningPage, ScreeningView, SetThreshold, SigningQueue, SubmitSignature, ThresholdOutcome, ThresholdsView,
+    VoidIntent, WithReason,
 };
 use crate::units::{ChainId, IntentId, PaymentId, ProposalId};
 
@@ -177,6 +178,18 @@ impl Client {
     /// The cancel, which is an intent of its own.
     pub async fn cancel_intent(&self, id: IntentId, asked: &CancelIntent) -> Result<IntentView, ClientError> {
         self.write(&format!("/v1/intents/{id}/cancel"), asked, &new_key()).await
+    }
+
+    pub async fn adopt(&self, asked: &AdoptTransaction) -> Result<IntentView, ClientError> {
+        self.write("/v1/intents/adopted", asked, &new_key()).await
+    }
+
+    pub async fn foreign_nonces(&self) -> Result<Vec<ForeignNonceView>, ClientError> {
+        self.read("/v1/nonces/foreign").await
+    }
+
+    pub async fn propose_baseline(&self, asked: &ProposeBaseline) -> Result<ProposalView, ClientError> {
+        self.write("/v1/nonces/baselines", asked, &new_key()).await
     }
 
     pub async fn explain_policy(&self, id: IntentId) -> Result<ExplainedIntent, ClientError> {

@@ -21,6 +21,7 @@ use super::wire::{
     ProposeDestination, ProposePolicy, RefusalView, ReplayView, VerdictView, WithReason,
 };
 use crate::chains::ChainBook;
+use crate::intent::baseline::BaselineAsked;
 use crate::intent::{self, IntentKind, judge};
 use crate::officer::proposal::{self, Proposal, Subject};
 use crate::officer::{OfficerError, Scope};
@@ -290,6 +291,7 @@ pub(super) async fn confirm(
                 match proposal::store::get(connection, id).await?.subject {
                     Subject::Policy => drop(policy::store::confirm(connection, id, asked.digest, &caller).await?),
                     Subject::Destination => drop(policy::store::confirm_destination(connection, id, asked.digest, &caller).await?),
+                    Subject::NonceBaseline => drop(intent::baseline::store::confirm(connection, id, asked.digest, &caller).await?),
                     Subject::Threshold => drop(settings::store::confirm(connection, id, asked.digest, &caller).await?),
                 }
                 confirmed_view(connection, id, &book).await
@@ -471,6 +473,9 @@ fn lines_of(proposal: &Proposal, book: &ChainBook) -> Vec<String> {
                 )]
             },
         ),
+        Subject::NonceBaseline => BaselineAsked::from_canonical(&proposal.body).map_or_else(as_it_is, |asked| {
+            vec![format!("nonces of {} on chain {} below {} need no transaction of ours", asked.address, asked.chain, asked.nonce)]
+        }),
         Subject::Threshold => Lowering::from_canonical(&proposal.body).map_or_else(as_it_is, |lowering| {
             let to = lowering.blocks.map_or_else(|| "off".to_owned(), |blocks: Confirmations| format!("{blocks} blocks"));
             let hours = settings::LOWERING_DELAY.whole_hours();

@@ -14,6 +14,7 @@ use crate::broadcast::BroadcastError;
 use crate::db::DbError;
 use crate::escrow::EscrowError;
 use crate::intent::IntentError;
+use crate::intent::baseline::BaselineError;
 use crate::officer::OfficerError;
 use crate::officer::proposal::ProposalError;
 use crate::payment::{FieldError, PaymentError};
@@ -343,6 +344,7 @@ impl From<BroadcastError> for Problem {
             BroadcastError::NonceUsed { .. } => Self::conflict(Code::NonceUsed, error.to_string()),
             BroadcastError::BeingCancelled { .. } => Self::conflict(Code::BeingCancelled, error.to_string()),
             BroadcastError::NotReplaceable { .. } => Self::conflict(Code::NotReplaceable, error.to_string()),
+            BroadcastError::Adopt { .. } => Self::conflict(Code::NotAdoptable, error.to_string()),
             BroadcastError::CannotPay { .. } => Self::conflict(Code::CannotPay, error.to_string()),
             BroadcastError::Halted { .. } => Self::conflict(Code::OutflowHalted, error.to_string()),
             BroadcastError::OnlyCredited { .. } => Self::conflict(Code::OnlyCredited, error.to_string()),
@@ -415,6 +417,22 @@ impl From<PolicyError> for Problem {
             PolicyError::NotListed(_) => Self::not_found(said),
             PolicyError::Own(address) => Self::field("address", address.to_string(), said),
             PolicyError::Label { found } => Self::field("label", format!("{found} characters"), said),
+        }
+    }
+}
+
+impl From<BaselineError> for Problem {
+    fn from(error: BaselineError) -> Self {
+        let said = error.to_string();
+        match error {
+            BaselineError::Db(error) => error.into(),
+            BaselineError::Officer(error) => error.into(),
+            BaselineError::NotOurs(address) => Self::field("address", address.to_string(), said),
+            BaselineError::NotHigher { .. } => Self::conflict(Code::Baseline, said),
+            BaselineError::Stored(_) => {
+                tracing::error!(error = said, "a stored proposal cannot be read");
+                Self::internal()
+            }
         }
     }
 }

@@ -478,11 +478,57 @@ pub struct CancelIntent {
     pub max_priority_fee_per_gas: Option<String>,
 }
 
+/// `POST /v1/intents/adopted`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "chain_id": 1, "tx_hash": "0x1111111111111111111111111111111111111111111111111111111111111111", "reason": "restored from the backup of Monday"
+}))]
+pub struct AdoptTransaction {
+    pub chain_id: u64,
+    #[schema(value_type = HashText)]
+    pub tx_hash: B256,
+    /// The signed bytes, where the node does not give them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BytesText>)]
+    pub raw: Option<Bytes>,
+    /// The order that it paid, where several pay the same to the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payout_id: Option<Uuid>,
+    pub reason: String,
+}
+
+/// A nonce of one of our addresses that the chain used for what is not known here.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ForeignNonceView {
+    pub chain_id: u64,
+    #[serde(serialize_with = "checksummed")]
+    #[schema(value_type = AddressText)]
+    pub address: Address,
+    pub nonce: u64,
+    /// Where the address's past ends; 0 where nothing is stated.
+    pub baseline: u64,
+    #[serde(with = "time::serde::rfc3339")]
+    pub seen_at: OffsetDateTime,
+}
+
+/// `POST /v1/nonces/baselines`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "chain_id": 1, "address": "0x3333333333333333333333333333333333333333", "nonce": 7, "reason": "used by hand before the enrolment" }))]
+pub struct ProposeBaseline {
+    pub chain_id: u64,
+    pub address: String,
+    /// The first nonce that needs a transaction of ours.
+    pub nonce: u64,
+    pub reason: String,
+}
+
 /// A change that takes two officers.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ProposalView {
     pub id: i64,
-    /// policy, destination or threshold
+    /// policy, destination, threshold or nonce baseline
     pub subject: String,
     /// What it says, for people.
     pub lines: Vec<String>,

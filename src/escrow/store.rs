@@ -188,6 +188,23 @@ pub async fn list_ordered(connection: &mut PgConnection, chain: ChainId, after: 
     Ok(rows)
 }
 
+/// Orders that wait and pay one asset to one recipient, oldest first.
+pub async fn list_ordered_to(connection: &mut PgConnection, asset: AssetId, to: Address) -> Result<Vec<Uuid>, DbError> {
+    let marker = asset.asset.marker();
+    Ok(sqlx::query_scalar!(
+        r#"
+        select id from payment_payouts
+        where state = 'ordered' and chain_id = $1::bigint and asset = $2::bytea and to_address = $3::bytea
+        order by id
+        "#,
+        asset.chain.as_i64(),
+        marker.as_slice(),
+        to.as_slice()
+    )
+    .fetch_all(connection)
+    .await?)
+}
+
 /// Orders of a chain whose reservation was reversed together with a credit that left the chain.
 pub async fn list_unreserved(connection: &mut PgConnection, chain: ChainId, limit: i64) -> Result<Vec<Uuid>, DbError> {
     let rows = sqlx::query_scalar!(

@@ -19,6 +19,8 @@ pub enum Subject {
     Policy,
     Destination,
     Threshold,
+    #[sqlx(rename = "nonce_baseline")]
+    NonceBaseline,
 }
 
 impl Subject {
@@ -27,6 +29,7 @@ impl Subject {
             Self::Policy => "policy",
             Self::Destination => "destination",
             Self::Threshold => "threshold",
+            Self::NonceBaseline => "nonce baseline",
         }
     }
 }

@@ -10,6 +10,7 @@ mod outflows;
 mod policy;
 mod reorgs;
 mod replacing;
+mod restoring;
 mod screening;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::sol_types::SolCall;
 use amanatd::account::AccountXpub;
 use amanatd::api::Client;
-use amanatd::api::wire::{ClaimIntent, CreatePayment, IntentView, PaymentView, ProposePolicy};
+use amanatd::api::wire::{ClaimIntent, CreatePayment, IntentView, PaymentView, ProposeBaseline, ProposePolicy};
 use amanatd::broadcast::{BroadcastError, Broadcaster};
 use amanatd::chains::ChainSpec;
 use amanatd::confirm::{Confirmer, Sightings};
@@ -276,6 +277,14 @@ impl Way {
         let proposal = self.officer.propose_policy(&asked).await.unwrap();
         other.confirm(ProposalId(proposal.id), proposal.digest).await.unwrap();
         other
+    }
+
+    /// Says with two officers that an address's nonces below this one are past.
+    pub(crate) async fn baseline(&self, address: Address, nonce: u64) {
+        let other = self.another(&format!("baseline-{nonce}")).await;
+        let asked = ProposeBaseline { chain_id: CHAIN.get(), address: address.to_string(), nonce, reason: "looked into".to_owned() };
+        let proposal = self.officer.propose_baseline(&asked).await.unwrap();
+        other.confirm(ProposalId(proposal.id), proposal.digest).await.unwrap();
     }
 
     pub(crate) async fn approve(&self, intent: &IntentView) {

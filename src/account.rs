@@ -5,6 +5,7 @@
 //! cannot be expressed.
 
 mod capacity;
+mod limit;
 mod path;
 mod rebuild;
 mod second;
@@ -13,6 +14,7 @@ pub mod worker;
 mod xpub;
 
 pub use capacity::{Capacity, Counter, Room};
+pub use limit::IssueLimit;
 pub use path::{AccountIndex, AddressIndex, Branch, DerivationPath, PathError};
 pub use rebuild::{Comparison, Difference, StoredAddress};
 pub use second::{SecondDeriver, TwoDerivers};

@@ -4,12 +4,14 @@
 //! line each and end the process with status 1; bad usage ends it with 2.
 
 mod account;
+mod adjust;
 mod books;
 mod chain;
 mod confirm;
 mod console;
 mod database;
 mod doctor;
+mod failover;
 mod intents;
 mod oracle;
 mod nonce;
@@ -57,7 +59,7 @@ pub struct Cli {
 pub enum Command {
     /// Run the daemon: watch, judge, post, plan, broadcast, settle, and serve the API.
     Serve {
-        /// Where another daemon serves the database, wait and take over when it ends.
+        /// Where other daemons serve the database, share nothing with them: wait, and take over when a lease is free.
         #[arg(long)]
         standby: bool,
     },
@@ -79,6 +81,9 @@ pub enum Command {
     /// Thresholds of the credit and the release gate, with their history.
     #[command(subcommand)]
     Threshold(threshold::ThresholdCommand),
+    /// Money that came for nobody, and losses: what two officers decide.
+    #[command(subcommand)]
+    Adjust(adjust::AdjustCommand),
     /// What an amount would be in a token now, and why; `quote verify` computes every stored quote again.
     Quote(quote::QuoteArgs),
     /// The price oracle: thresholds with their history, status, acceptance vectors, replay of a past crisis.
@@ -93,6 +98,9 @@ pub enum Command {
     /// The breaker of a chain: status, halt, resume.
     #[command(subcommand)]
     Chain(chain::ChainCommand),
+    /// A database that is not what it was: a failover, a restore. Status, and an officer's word that it is dealt with.
+    #[command(subcommand)]
+    Failover(failover::FailoverCommand),
     /// Read blocks of a chain again and store what is missing; or extend the stored blocks downwards.
     Rescan(rescan::RescanArgs),
     /// Payments: show one, cancel, release, refund, accept; and the terms of new ones.
@@ -141,6 +149,9 @@ pub enum Command {
     /// Show the whole way on this machine, with a simulated Trezor.
     #[cfg(feature = "devkit")]
     Demo(DemoArgs),
+    /// Take payments at a steady rate on a local chain, and see whether memory, connections and lag stay flat.
+    #[cfg(feature = "devkit")]
+    Soak(SoakArgs),
 }
 
 /// How `amanatd demo` runs.
@@ -155,6 +166,21 @@ pub struct DemoArgs {
     pub kill: bool,
     /// Where the demo keeps its database and configuration. Emptied at the start.
     #[arg(long, default_value = ".demo")]
+    pub directory: PathBuf,
+}
+
+/// How `amanatd soak` runs.
+#[cfg(feature = "devkit")]
+#[derive(Clone, Debug, Args)]
+pub struct SoakArgs {
+    /// For how long.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_080))]
+    pub minutes: u32,
+    /// Payments a minute.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=6_000))]
+    pub rate: u32,
+    /// Where it keeps its configuration and logs. Emptied at the start.
+    #[arg(long, default_value = ".soak")]
     pub directory: PathBuf,
 }
 
@@ -192,11 +218,13 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::User(command) => people::run_user(command, &config()?).await,
         Command::Token(command) => people::run_token(command, &config()?).await,
         Command::Threshold(command) => threshold::run(command, &config()?).await,
+        Command::Adjust(command) => adjust::run(command).await,
         Command::Quote(args) => quote::run(args, &config()?).await,
         Command::Oracle(command) => oracle::run(command, config).await,
         Command::Confirm(command) => confirm::run(command, &config()?).await,
         Command::Screen(command) => screen::run(command).await,
         Command::Chain(command) => chain::run(command, &config()?).await,
+        Command::Failover(command) => failover::run(command, &config()?).await,
         Command::Rescan(args) => rescan::run(args, &config()?).await,
         Command::Payment(command) => payment::run(command, || Ok(config()?)).await,
         Command::Dispute(command) => payment::run_dispute(command).await,
@@ -216,5 +244,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Balances(args) => statement::balances(args, &config()?).await,
         #[cfg(feature = "devkit")]
         Command::Demo(_) => anyhow::bail!("the demo is dispatched by the binary"),
+        #[cfg(feature = "devkit")]
+        Command::Soak(_) => anyhow::bail!("the soak is dispatched by the binary"),
     }
 }

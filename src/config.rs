@@ -89,6 +89,8 @@ pub struct OracleConfig {
 pub struct DatabaseSource {
     pub url: SecretString,
     pub migrator_url: Option<SecretString>,
+    /// Where the daemon keeps, outside of the database, how far the database had come.
+    pub high_water_file: Option<PathBuf>,
 }
 
 /// How one chain is reached.
@@ -166,6 +168,9 @@ struct RawDatabase {
     /// For amanat_migrator, used by `amanatd migrate` only. Credential: migrator-url.
     migrator_url: Option<String>,
     migrator_url_file: Option<PathBuf>,
+    /// Where it is kept, outside of the database, how far the database had come; high-water.json in systemd's state
+    /// directory if absent.
+    high_water_file: Option<PathBuf>,
 }
 
 #[derive(Default, Deserialize)]
@@ -191,7 +196,7 @@ impl RawApi {
             Some(value) => Ok(value),
             None => Ok(default),
         };
-        let DoorLimits { token, address, streams_max } = DoorLimits::default();
+        let DoorLimits { token, address, streams_max, .. } = DoorLimits::default();
         let streams_max = match self.streams_max {
             Some(max) if max > 10_000 => return Err(field("api.streams_max", max, "use 0 (no streams) to 10000")),
             Some(max) => usize::try_from(max).unwrap_or(streams_max),
@@ -207,6 +212,7 @@ impl RawApi {
                 burst: checked("api.address_burst", self.address_burst, address.burst)?,
             },
             streams_max,
+            ..DoorLimits::default()
         })
     }
 }
@@ -597,7 +603,8 @@ fn database(raw: RawDatabase, folder: &Path) -> Result<DatabaseSource, ConfigErr
         credential: "database-url".to_owned(),
     })?;
     let migrator_url = secret(raw.migrator_url, raw.migrator_url_file, "migrator-url", folder)?;
-    Ok(DatabaseSource { url: url.into(), migrator_url: migrator_url.map(SecretString::from) })
+    let high_water_file = high_water_file(raw.high_water_file, folder);
+    Ok(DatabaseSource { url: url.into(), migrator_url: migrator_url.map(SecretString::from), high_water_file })
 }
 
 fn screening(raw: RawScreening, folder: &Path) -> Result<ScreeningConfig, ConfigError> {
@@ -713,6 +720,14 @@ fn secret(inline: Option<String>, file: Option<PathBuf>, credential: &str, folde
     let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY") else { return Ok(None) };
     let path = Path::new(&directory).join(credential);
     if path.exists() { Ok(Some(read(&path)?.trim().to_owned())) } else { Ok(None) }
+}
+
+/// The file that is named; else the one in the directory that systemd made for us.
+fn high_water_file(named: Option<PathBuf>, folder: &Path) -> Option<PathBuf> {
+    match named {
+        Some(path) => Some(folder.join(path)),
+        None => std::env::var_os("STATE_DIRECTORY").map(|directory| PathBuf::from(directory).join("high-water.json")),
+    }
 }
 
 /// The socket that is named; else the one in the directory that systemd made for us.

@@ -6,12 +6,16 @@
 
 mod admin;
 mod heads;
+mod highwater;
 mod measure;
 mod notices;
 mod seals;
+mod share;
 mod start;
+mod steward;
 mod supervise;
 
+pub(crate) use highwater::{Adopt, meet};
 pub(crate) use seals::read_heads;
 pub use start::serve;
 

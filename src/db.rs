@@ -1,16 +1,17 @@
-//! The database: a guarded pool, units of work, migrations, the start-up self-test, and the lease
-//! that keeps a second daemon out.
+//! The database: a guarded pool, units of work, migrations, the start-up self-test, and the leases
+//! that divide the work between daemons.
 //!
 //! The only room that begins and commits. Rooms above hand in the work; their stores hold the SQL.
 //! Absent on purpose: a repository trait. The database is Postgres, also in tests.
 
 pub mod codec;
+pub mod continuity;
 mod lease;
 mod migrator;
 mod pool;
 mod selftest;
 
-pub use lease::{InstanceLease, LeaseError, LeaseNumber};
+pub use lease::{Holder, Lease, LeaseError, LeaseName, LeaseRow, Leases, Standing, list_leases};
 pub use migrator::{MigrateError, may_migrate, migrate};
 pub use pool::{Database, DatabaseLimits, Work, place_of};
 pub use selftest::{SelfTestError, self_test};

@@ -7,6 +7,7 @@ pub mod contracts;
 pub mod demo;
 pub mod postgres;
 pub mod schema;
+pub mod soak;
 pub mod stage;
 pub mod trezor;
 pub mod workload;

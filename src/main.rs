@@ -37,6 +37,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         #[cfg(feature = "devkit")]
         Command::Demo(args) => amanatd::devkit::demo::run(args).await,
+        #[cfg(feature = "devkit")]
+        Command::Soak(args) => amanatd::devkit::soak::run(args).await,
         _ => cli::run(cli).await,
     }
 }

@@ -9,8 +9,10 @@ mod oracle;
 pub use operations::{Operations, Standing, WaitingAtGate};
 pub use oracle::OracleMetrics;
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
 
+use prometheus::core::Collector;
 use prometheus::{Encoder, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::units::ChainId;
@@ -42,6 +44,8 @@ pub struct Metrics {
     invariant_violations: IntGaugeVec,
     invariant_turns: IntGaugeVec,
     ledger_sealed: IntGauge,
+    ledger_sealed_at: IntGauge,
+    station_asked: IntGaugeVec,
     webhook_pending: IntGauge,
     webhook_oldest: IntGauge,
     webhook_dead: IntGauge,
@@ -50,6 +54,10 @@ pub struct Metrics {
     api_streams: IntGauge,
     standby: IntGauge,
     ready: IntGauge,
+    /// Why this process is not ready, by topic; it is when there is none.
+    unready: Arc<RwLock<BTreeMap<&'static str, String>>>,
+    /// Those that have the label `chain`, but for the workers' own.
+    of_chains: Arc<Vec<IntGaugeVec>>,
     /// What is behind, waits, or is stuck.
     pub operations: Operations,
     described: Arc<Vec<Described>>,
@@ -173,7 +181,13 @@ impl Metrics {
         );
         let ledger_sealed = IntGauge::new("amanatd_ledger_seal_number", "Number of the last seal whose head was exported.")
             .expect("metric names and labels are constants of this file");
+        let station_asked = gauges(
+            "amanatd_station_last_asked_timestamp_seconds",
+            "Unix time, to the minute, at which a signing station last asked for work. It asks while it has its device, every 15 seconds at least, and ends without.",
+            &["station"],
+        );
         let gauge = |name: &str, help: &str| IntGauge::new(name, help).expect("metric names are constants of this file");
+        let ledger_sealed_at = gauge("amanatd_ledger_seal_timestamp_seconds", "Unix time at which that seal was made.");
         let webhook_pending = gauge("amanatd_webhook_pending_deliveries", "Events that wait to be taken by an endpoint.");
         let webhook_oldest = gauge("amanatd_webhook_oldest_pending_seconds", "How long the oldest of them has waited; 0 if none does.");
         let webhook_dead =
@@ -186,14 +200,30 @@ impl Metrics {
         )
         .expect("metric names and labels are constants of this file");
         let api_streams = gauge("amanatd_api_open_streams", "Open streams of events.");
-        let standby = gauge("amanatd_standby", "1 while another daemon holds the lease and this one waits for it.");
+        let standby = gauge("amanatd_standby", "1 while other daemons hold all leases and this one waits for one.");
         let ready = IntGauge::new("amanatd_ready", "1 once the database answered, the API listens and workers run.")
             .expect("metric names and labels are constants of this file");
         let build = gauges("amanatd_build_info", "Always 1; the label is the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let operations = Operations::new();
         let oracle = OracleMetrics::new();
-        let all: [Box<dyn prometheus::core::Collector>; 32] = [
+        let own = [
+            &chain_scanned,
+            &outflow_halted,
+            &chain_final,
+            &chain_internal_unread,
+            &open_findings,
+            &policy_refusals,
+            &stuck,
+            &nonce_holes,
+            &screening_held,
+            &screening_waiting,
+            &frozen_addresses,
+            &endpoint_resting,
+            &head_notices_connected,
+        ];
+        let of_chains = own.into_iter().cloned().chain(operations.of_chains()).collect();
+        let all: [Box<dyn prometheus::core::Collector>; 34] = [
             Box::new(worker_last_tick.clone()),
             Box::new(worker_errors.clone()),
             Box::new(chain_scanned.clone()),
@@ -217,6 +247,8 @@ impl Metrics {
             Box::new(invariant_violations.clone()),
             Box::new(invariant_turns.clone()),
             Box::new(ledger_sealed.clone()),
+            Box::new(ledger_sealed_at.clone()),
+            Box::new(station_asked.clone()),
             Box::new(webhook_pending.clone()),
             Box::new(webhook_oldest.clone()),
             Box::new(webhook_dead.clone()),
@@ -262,6 +294,8 @@ impl Metrics {
             invariant_violations,
             invariant_turns,
             ledger_sealed,
+            ledger_sealed_at,
+            station_asked,
             webhook_pending,
             webhook_oldest,
             webhook_dead,
@@ -270,6 +304,8 @@ impl Metrics {
             api_streams,
             standby,
             ready,
+            unready: Arc::new(RwLock::new(BTreeMap::from([("start", "it has not come so far yet".to_owned())]))),
+            of_chains: Arc::new(of_chains),
             operations,
             described: Arc::new(described),
         }
@@ -364,8 +400,14 @@ impl Metrics {
         self.invariant_turns.with_label_values(&[invariant]).set(turns.cast_signed());
     }
 
-    pub fn seal_exported(&self, number: i64) {
+    pub fn seal_exported(&self, number: i64, sealed_at: i64) {
         self.ledger_sealed.set(number);
+        self.ledger_sealed_at.set(sealed_at);
+    }
+
+    /// `station` is the name of its token.
+    pub fn station_seen(&self, station: &str, asked_at: i64) {
+        self.station_asked.with_label_values(&[station]).set(asked_at);
     }
 
     pub fn webhooks_seen(&self, pending: u64, oldest_seconds: i64, dead: u64, disabled_endpoints: u64) {
@@ -388,12 +430,55 @@ impl Metrics {
         self.standby.set(i64::from(standby));
     }
 
-    pub fn set_ready(&self, ready: bool) {
-        self.ready.set(i64::from(ready));
+    /// Notes why this process is not ready, on a topic of its own.
+    pub fn not_ready(&self, topic: &'static str, reason: String) {
+        self.unready.write().unwrap_or_else(PoisonError::into_inner).insert(topic, reason);
+        self.ready.set(0);
     }
 
-    pub fn is_ready(&self) -> bool {
-        self.ready.get() == 1
+    /// The topic holds it up no more.
+    pub fn ready_as_to(&self, topic: &'static str) {
+        let mut unready = self.unready.write().unwrap_or_else(PoisonError::into_inner);
+        unready.remove(topic);
+        self.ready.set(i64::from(unready.is_empty()));
+    }
+
+    /// Why this process is not ready: `topic: reason`; none when it is.
+    pub fn unready(&self) -> Vec<String> {
+        let unready = self.unready.read().unwrap_or_else(PoisonError::into_inner);
+        unready.iter().map(|(topic, reason)| format!("{topic}: {reason}")).collect()
+    }
+
+    /// A worker that ended because its lease went to another daemon, which has that worker now.
+    pub fn worker_ended(&self, worker: &str, chain: Option<ChainId>) {
+        // It may have been forgotten before.
+        let _ = self.worker_last_tick.remove_label_values(&[worker, &label(chain)]);
+    }
+
+    /// Takes back what was exported of a chain: another daemon does that now.
+    pub fn forget_chain(&self, chain: ChainId) {
+        let chain = chain.to_string();
+        for gauges in self.of_chains.iter() {
+            for family in gauges.collect() {
+                for metric in family.get_metric() {
+                    let labels: HashMap<&str, &str> = metric.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
+                    if labels.get("chain") == Some(&chain.as_str()) {
+                        // Nobody else removes it.
+                        let _ = gauges.remove(&labels);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The same of what belongs to no chain.
+    pub fn forget_house(&self) {
+        self.deposit_indices.reset();
+        self.station_asked.reset();
+        self.seal_exported(0, 0);
+        self.invariant_violations.reset();
+        self.invariant_turns.reset();
+        self.webhooks_seen(0, 0, 0, 0);
     }
 
     /// All metrics in Prometheus' text format.

@@ -11,12 +11,12 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::wire::{
-    AcceptPayment, AdoptTransaction, ApproveIntent, CancelIntent, ChainView, CheckPolicy, CheckedPolicy, ClaimIntent, ConfirmProposal,
-    CreatePayment, DecideScreening, DeclineIntent, DisputeView, EndQuarantine, EntryPage, ExplainedIntent, FindingPage, ForeignNonceView,
-    IntentView, ListedDestination, OpenDispute, PaymentPage, PaymentView, PlanView, PlanningNumberView, PolicyView, ProblemView,
-    ProposalView, ProposeBaseline, ProposeDestination, ProposePlanning, ProposePolicy, Reconciliation, RefundPayment, RefusalView,
-    ReleasePayment, ReplaceIntent, ResolveDispute, ScreeningPage, ScreeningView, SetThreshold, SigningQueue, SubmitSignature,
-    ThresholdOutcome, ThresholdsView, VoidIntent, WithReason,
+    AcceptPayment, AdjustmentAsked, AdoptTransaction, ApproveIntent, CancelIntent, ChainView, CheckPolicy, CheckedPolicy, ClaimIntent,
+    ConfirmProposal, CreatePayment, DecideScreening, DeclineIntent, DisputeView, EndQuarantine, EntryPage, ExplainedIntent, FindingPage,
+    ForeignNonceView, IntentView, ListedDestination, OpenDispute, PaymentPage, PaymentView, PlanView, PlanningNumberView, PolicyView,
+    ProblemView, ProposalView, ProposeBaseline, ProposeDestination, ProposePlanning, ProposePolicy, QuoteView, RecipientPage,
+    RecipientView, Reconciliation, RefundPayment, RefusalView, ReleasePayment, ReplaceIntent, RequoteView, ResolveDispute, ScreeningPage,
+    ScreeningView, SetThreshold, SigningQueue, SubmitSignature, SuspendedPage, ThresholdOutcome, ThresholdsView, VoidIntent, WithReason,
 };
 use crate::units::{ChainId, IntentId, PaymentId, ProposalId};
 
@@ -111,6 +111,16 @@ impl Client {
 
     pub async fn accept(&self, id: PaymentId, acceptance: &AcceptPayment, key: &str) -> Result<PaymentView, ClientError> {
         self.write(&format!("/v1/payments/{id}/accept"), acceptance, key).await
+    }
+
+    /// A fresh quote for a payment whose quote has ended.
+    pub async fn requote(&self, id: PaymentId, key: &str) -> Result<RequoteView, ClientError> {
+        self.write(&format!("/v1/payments/{id}/requote"), &serde_json::json!({}), key).await
+    }
+
+    /// All quotes of a payment with their evidence, oldest first.
+    pub async fn quotes(&self, id: PaymentId) -> Result<Vec<QuoteView>, ClientError> {
+        self.read(&format!("/v1/payments/{id}/quotes")).await
     }
 
     pub async fn cancel(&self, id: PaymentId, key: &str) -> Result<PaymentView, ClientError> {
@@ -300,6 +310,28 @@ impl Client {
 
     pub async fn screening(&self, id: i64) -> Result<ScreeningView, ClientError> {
         self.read(&format!("/v1/screenings/{id}")).await
+    }
+
+    pub async fn suspended(&self, cursor: Option<&str>) -> Result<SuspendedPage, ClientError> {
+        match cursor {
+            None => self.read("/v1/suspense?limit=200").await,
+            Some(cursor) => self.read(&format!("/v1/suspense?limit=200&cursor={cursor}")).await,
+        }
+    }
+
+    pub async fn adjust(&self, asked: &AdjustmentAsked, key: &str) -> Result<ProposalView, ClientError> {
+        self.write("/v1/adjustments", asked, key).await
+    }
+
+    pub async fn recipients(&self, state: &str, cursor: Option<&str>) -> Result<RecipientPage, ClientError> {
+        match cursor {
+            None => self.read(&format!("/v1/recipients?limit=200&state={state}")).await,
+            Some(cursor) => self.read(&format!("/v1/recipients?limit=200&state={state}&cursor={cursor}")).await,
+        }
+    }
+
+    pub async fn decide_recipient(&self, id: i64, decision: &DecideScreening, key: &str) -> Result<RecipientView, ClientError> {
+        self.write(&format!("/v1/recipients/{id}/decision"), decision, key).await
     }
 
     pub async fn decide_screening(&self, id: i64, decision: &DecideScreening, key: &str) -> Result<ScreeningView, ClientError> {

@@ -1,6 +1,5 @@
 //! Payments: create and read.
 
-use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -12,11 +11,12 @@ use uuid::Uuid;
 
 use super::ApiState;
 use super::auth::Authenticated;
-use super::idempotency::read_write;
+use super::idempotency::Writing;
 use super::problem::Problem;
 use super::quotes;
 use super::tagged::tagged;
 use super::wire::{ClaimView, CreatePayment, DisputeView, ExceptionView, PaymentPage, PaymentView, PayoutView, TermsView, TransferView};
+use crate::account::IssueLimit;
 use crate::chains::ChainBook;
 use crate::escrow::{self, Dispute, Payout};
 use crate::event::{self, Event};
@@ -35,14 +35,9 @@ use crate::{account, confirm, deposit, scan, settings};
     responses((status = 201, body = PaymentView)),
     security(("token" = ["payments:write"]))
 )]
-pub(super) async fn create(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::PaymentsWrite)?;
-    let (write, asked) = read_write::<CreatePayment>(caller, "POST /v1/payments".to_owned(), &headers, &body)?;
+pub(super) async fn create(State(state): State<ApiState>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require(Scope::PaymentsWrite)?;
+    let (write, asked) = call.read::<CreatePayment>(caller, "POST /v1/payments".to_owned())?;
     let defaults = settings::store::get_payment_defaults(&mut *state.db.connection().await?).await?;
     let draft = PaymentDraft {
         amount: asked.amount,
@@ -63,7 +58,7 @@ pub(super) async fn create(
         provider_fee: FeeDraft { bps: asked.provider_fee_bps, min: asked.provider_fee_min },
         defaults,
     };
-    let (book, now) = (state.book.clone(), (state.clock)());
+    let (book, now, limit) = (state.book.clone(), (state.clock)(), state.issue_limit.clone());
     if draft.is_priced() {
         let Some(oracle) = state.oracle.clone() else { return Err(quotes::disabled(draft, &state)) };
         let draft = draft.check_priced(&state.book, &state.watched(), now).map_err(Problem::fields)?;
@@ -72,7 +67,7 @@ pub(super) async fn create(
                 Box::pin(async move {
                     let (quote, evidence) = quotes::price(connection, &oracle, &draft.asked(), &book, now).await?;
                     let payment = draft.quoted(&quote).map_err(Problem::fields)?;
-                    create_one(connection, &payment, (&quote, Some(&evidence)), &book).await
+                    create_one(connection, &payment, (&quote, Some(&evidence)), &book, &limit).await
                 })
             })
             .await;
@@ -81,7 +76,7 @@ pub(super) async fn create(
     let quote = quotes::same_asset(&payment, now)?;
     write
         .once(&state, StatusCode::CREATED, move |connection| {
-            Box::pin(async move { create_one(connection, &payment, (&quote, None), &book).await })
+            Box::pin(async move { create_one(connection, &payment, (&quote, None), &book, &limit).await })
         })
         .await
 }
@@ -93,6 +88,7 @@ async fn create_one(
     new: &NewPayment,
     (quote, evidence): (&Quote, Option<&Evidence>),
     book: &ChainBook,
+    limit: &IssueLimit,
 ) -> Result<PaymentView, Problem> {
     let chain = new.due.asset.chain;
     let cursor = scan::store::find_cursor(connection, chain)
@@ -114,6 +110,10 @@ async fn create_one(
     let first = NewQuote { id: Uuid::now_v7(), payment: id, supersedes: None, quote, required_units, evidence };
     quote::store::insert(connection, &first).await?;
     let address = account::store::claim_deposit_address(connection).await?;
+    if !limit.allows(&address) {
+        // Not before it is noted outside of the database that it may have been issued.
+        return Err(Problem::unavailable("addresses are issued faster than that can be noted; ask again in a second".to_owned()));
+    }
     deposit::store::insert(connection, id, &address, chain, cursor.tip.number).await?;
     let detail = serde_json::json!({ "address": address.address, "path": address.path.to_string() });
     event::store::append(connection, &Event::of_payment("payment.created", id, detail)).await?;
@@ -149,6 +149,7 @@ pub(super) struct Page {
     pub(super) cursor: Option<String>,
     /// 1 to 200; 50 without it.
     #[serde(default)]
+    #[param(minimum = 1, maximum = 200)]
     pub(super) limit: Option<i64>,
 }
 

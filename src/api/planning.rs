@@ -1,16 +1,15 @@
 //! Planning: what the queue takes, each way, and the numbers that outflows are planned by.
 
 use alloy::primitives::U256;
-use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::ApiState;
 use super::auth::Authenticated;
-use super::idempotency::read_write;
+use super::idempotency::Writing;
 use super::policies::proposal_view;
 use super::problem::Problem;
 use super::thresholds::{chain_of, shorten};
@@ -151,16 +150,10 @@ pub(super) async fn history(
     responses((status = 201, body = ProposalView), (status = 404, description = "not_found")),
     security(("officer" = ["intents:approve"]))
 )]
-pub(super) async fn propose(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(chain): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
+pub(super) async fn propose(State(state): State<ApiState>, Path(chain): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require_officer(Scope::IntentsApprove)?.0.clone();
     let spec = chain_of(&state.book, &chain)?;
-    let (write, asked) = read_write::<ProposePlanning>(&caller, format!("POST /v1/chains/{}/planning", spec.id), &headers, &body)?;
+    let (write, asked) = call.read::<ProposePlanning>(&caller, format!("POST /v1/chains/{}/planning", spec.id))?;
     let change = read(&asked, spec)?;
     let book = state.book.clone();
     write

@@ -42,6 +42,11 @@ impl Problem {
         Self { code, detail: detail.into(), retryable: false, fields: Vec::new(), retry_after_seconds: None }
     }
 
+    /// What is wrong, in words for whoever asked.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// For codes of status 400.
     pub(super) fn bad_request(code: Code, detail: impl Into<String>) -> Self {
         Self::new(code, detail)
@@ -79,7 +84,7 @@ impl Problem {
             Refusal::DepegHalt { .. } => Code::DepegHalt,
             Refusal::JumpUnconfirmed { .. } => Code::JumpUnconfirmed,
             Refusal::MarketClosed { .. } => Code::MarketClosed,
-            Refusal::FxSanity { .. } | Refusal::FxUnbounded { .. } => Code::FxSanity,
+            Refusal::FxSanity { .. } | Refusal::FxReference { .. } | Refusal::FxUnbounded { .. } => Code::FxSanity,
             Refusal::AmountNotPositive => Code::AmountNotPositive,
             Refusal::RateNotPositive { .. } => Code::RateNotPositive,
             Refusal::SettleOverflow => Code::SettleOverflow,
@@ -241,7 +246,8 @@ impl From<EscrowError> for Problem {
             EscrowError::NotEnough { .. } => Self::conflict(Code::NotEnough, said),
             EscrowError::OnlyFees { .. } => Self::conflict(Code::OnlyFees, said),
             EscrowError::Disputed { .. } => Self::conflict(Code::Disputed, said),
-            EscrowError::StillShort { .. } => Self::conflict(Code::StillShort, said),
+            EscrowError::StillShort { .. } | EscrowError::WorthLess { .. } => Self::conflict(Code::StillShort, said),
+            EscrowError::NoFreshQuote { refusal, .. } => Self { detail: said, ..Self::refused(&refusal) },
             EscrowError::NothingToAccept(_) => Self::conflict(Code::NothingToAccept, said),
             EscrowError::Resolved(_) => Self::conflict(Code::DisputeResolved, said),
             EscrowError::Split { .. } => Self::conflict(Code::Split, said),
@@ -251,7 +257,14 @@ impl From<EscrowError> for Problem {
             EscrowError::Recipient { to, source } => Self::field("to", to.to_string(), source.to_string()),
             EscrowError::OwnAddress(to) => Self::field("to", to.to_string(), "is one of our own addresses"),
             EscrowError::Length { what, .. } => Self::field(what, "", said),
-            EscrowError::Ledger(_) | EscrowError::Unlisted(_) | EscrowError::Empty(_) => {
+            EscrowError::Officer(error) => error.into(),
+            EscrowError::NotSuspended(_) => Self::conflict(Code::NothingToAccept, said),
+            EscrowError::OnlyCredited(_) => Self::conflict(Code::OnlyCredited, said),
+            EscrowError::Screened { .. } => Self::conflict(Code::Held, said),
+            EscrowError::ForeignAddress(address) => Self::field("address", address.to_string(), "is no address of ours"),
+            EscrowError::Units(units) => Self::field("amount", units, "more than zero"),
+            EscrowError::AccountShort { .. } => Self::conflict(Code::NotEnough, said),
+            EscrowError::Ledger(_) | EscrowError::Unlisted(_) | EscrowError::Adjustment(_) | EscrowError::Empty(_) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "request failed in escrow");
                 Self::internal()
             }
@@ -323,8 +336,8 @@ impl From<ScreenError> for Problem {
         match error {
             ScreenError::Db(error) => error.into(),
             ScreenError::Payment(error) => error.into(),
-            ScreenError::Unknown(_) => Self::not_found(error.to_string()),
-            ScreenError::NotHeld(_) => Self::conflict(Code::NotHeld, error.to_string()),
+            ScreenError::Unknown(_) | ScreenError::UnknownRecipient(_) => Self::not_found(error.to_string()),
+            ScreenError::NotHeld(_) | ScreenError::RecipientNotHeld(_) => Self::conflict(Code::NotHeld, error.to_string()),
             ScreenError::NotResolver(_) => Self::forbidden(error.to_string()),
             ScreenError::Reason(ref reason) => {
                 Self::field("reason", reason.chars().take(100).collect::<String>(), "say why in 1 to 500 characters")

@@ -20,8 +20,8 @@ use utoipa_axum::routes;
 use super::auth::Unauthenticated;
 use super::problem::Problem;
 use super::{
-    ApiState, adopt, document, escrow, feed, held, intents, ledger, payments, planning, policies, quotes, replace, screenings, statements,
-    thresholds, webhooks,
+    ApiState, adjustments, adopt, document, escrow, feed, held, intents, ledger, payments, planning, policies, quotes, replace, screenings,
+    statements, thresholds, webhooks,
 };
 
 /// Larger bodies are refused unread.
@@ -89,6 +89,11 @@ pub(super) fn routes(base: OpenApi) -> OpenApiRouter<ApiState> {
         .routes(routes!(screenings::list))
         .routes(routes!(screenings::get))
         .routes(routes!(screenings::decide))
+        .routes(routes!(adjustments::list))
+        .routes(routes!(adjustments::propose))
+        .routes(routes!(screenings::recipients))
+        .routes(routes!(screenings::recipient))
+        .routes(routes!(screenings::decide_recipient))
         .routes(routes!(statements::statement))
         .routes(routes!(statements::balances_at))
         .routes(routes!(ledger::reconciliation))

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::rule::{Rule, Sighting, StoredVerdict};
 use super::verdict::Bar;
 use crate::db::codec::{address_from_sql, chain_from_sql, count_from_sql, hash_from_sql, units_from_sql};
-use crate::db::{DbError, expect_one};
+use crate::db::{DbError, continuity, expect_one};
 use crate::scan::{self, Cursor, Position};
 use crate::settings::{self, Gate, History};
 use crate::units::{Asset, AssetId, BlockNumber, BlockRef, ChainId, Confirmations, Depth, PaymentId, TokenAmount, TransferId, depth_of};
@@ -362,10 +362,14 @@ pub async fn list_broken_credits(connection: &mut PgConnection, chain: ChainId, 
 }
 
 /// Why nothing may leave a chain now, if so: an officer's or a breaker's halt, or a credit whose sighting
-/// a reorg has just taken away and that nobody has halted for yet.
+/// a reorg has just taken away and that nobody has halted for yet. A loss of the database halts all chains, also
+/// those that were never read.
 pub async fn find_halt(connection: &mut PgConnection, chain: ChainId) -> Result<Option<String>, DbError> {
     if let Some(reason) = scan::store::find_cursor(connection, chain).await?.and_then(|cursor| cursor.outflow_halted) {
         return Ok(Some(reason));
+    }
+    if let Some(loss) = continuity::list_open_losses(connection).await?.first() {
+        return Ok(Some(format!("the database lost something that nobody has reconciled: {}", loss.detail)));
     }
     let broken = list_broken_credits(connection, chain, 1).await?;
     Ok(broken.first().map(|verdict| format!("a reorg took away the credited transfer {}", verdict.transfer)))

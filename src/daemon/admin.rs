@@ -38,10 +38,14 @@ fn router(metrics: Metrics) -> Router {
     Router::new()
         .route("/metrics", get(async move || ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render())))
         .route("/livez", get(async || "alive\n"))
-        .route(
-            "/readyz",
-            get(
-                async move || if health.is_ready() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "starting\n") },
-            ),
-        )
+        .route("/readyz", get(async move || readiness(&health)))
+}
+
+/// 200 and `ready`, or 503 and each reason on a line of its own.
+fn readiness(metrics: &Metrics) -> (StatusCode, String) {
+    let reasons = metrics.unready();
+    if reasons.is_empty() {
+        return (StatusCode::OK, "ready\n".to_owned());
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, reasons.into_iter().map(|reason| reason + "\n").collect())
 }

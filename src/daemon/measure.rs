@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use alloy::primitives::{Address, U256};
 
 use super::now;
+use super::steward::Held;
 use super::supervise::Workers;
 use crate::account::{self, Purpose};
 use crate::db::{Database, DbError};
@@ -33,34 +34,36 @@ const WEI_PER_GWEI: u64 = 1_000_000_000;
 
 /// Lets a worker that is asked at every poll work at its own pace.
 #[derive(Debug)]
-struct Pace {
+pub(super) struct Pace {
     every: Duration,
     last: Mutex<Option<Instant>>,
 }
 
 impl Pace {
-    fn new(every: Duration) -> Arc<Self> {
+    pub(super) fn new(every: Duration) -> Arc<Self> {
         Arc::new(Self { every, last: Mutex::new(None) })
     }
 
-    fn is_due(&self) -> bool {
+    pub(super) fn is_due(&self) -> bool {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|last| last.elapsed() >= self.every)
     }
 
     /// A round that failed is tried again after the worker's own pause.
-    fn done(&self) {
+    pub(super) fn done(&self) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 }
 
-/// Exports figures of all chains.
-pub(super) fn figures(workers: &mut Workers, db: &Database, nodes: &BTreeMap<ChainId, Arc<Node>>, metrics: &Metrics) {
+/// Exports figures of all chains whose lease is ours.
+pub(super) fn figures(workers: &mut Workers, db: &Database, nodes: &BTreeMap<ChainId, Arc<Node>>, held: &Held, metrics: &Metrics) {
     let (db, nodes, metrics, pace) = (db.clone(), Arc::new(nodes.clone()), metrics.clone(), Pace::new(FIGURES_EVERY));
+    let held = held.clone();
     workers.tick("figures", None, DbError::disposition, move || {
         let (db, nodes, metrics, pace) = (db.clone(), Arc::clone(&nodes), metrics.clone(), Arc::clone(&pace));
+        let held = held.clone();
         async move {
             if pace.is_due() {
-                measure(&db, &nodes, &metrics).await?;
+                measure(&db, &nodes, &held, &metrics).await?;
                 pace.done();
             }
             Ok(Progress::Idle)
@@ -68,7 +71,7 @@ pub(super) fn figures(workers: &mut Workers, db: &Database, nodes: &BTreeMap<Cha
     });
 }
 
-async fn measure(db: &Database, nodes: &BTreeMap<ChainId, Arc<Node>>, metrics: &Metrics) -> Result<(), DbError> {
+async fn measure(db: &Database, nodes: &BTreeMap<ChainId, Arc<Node>>, ours: &Held, metrics: &Metrics) -> Result<(), DbError> {
     let figures = &metrics.operations;
     let asked = Instant::now();
     let theirs = db.clock().await?;
@@ -81,9 +84,10 @@ async fn measure(db: &Database, nodes: &BTreeMap<ChainId, Arc<Node>>, metrics: &
     let waiting = confirm::store::list_waiting_totals(&mut connection).await?;
     let held = deposit::store::count_held(&mut connection).await?;
     let intents = intent::store::list_open_totals(&mut connection).await?;
+    let reverted = intent::store::count_reverted(&mut connection).await?;
     let doubts = broadcast::store::list_doubts(&mut connection).await?;
     let lowerings = settings::store::count_lowerings(&mut connection).await?;
-    for (chain, node) in nodes {
+    for (chain, node) in nodes.iter().filter(|(chain, _)| ours.has_chain(**chain)) {
         let chain = *chain;
         if let Some((head, timestamp)) = node.last_head() {
             let head_timestamp = i64::try_from(timestamp).unwrap_or(i64::MAX);
@@ -120,6 +124,8 @@ async fn measure(db: &Database, nodes: &BTreeMap<ChainId, Arc<Node>>, metrics: &
             let total = intents.iter().find(|total| total.chain == chain && total.state == state);
             figures.intents_seen(chain, state.name(), total.map_or(0, |total| total.count), total.map_or(0, |total| since(total.since)));
         }
+        let reverted = reverted.iter().find(|(of, _)| *of == chain).map_or(0, |(_, count)| *count);
+        figures.reverted_seen(chain, reverted);
         let doubt = doubts.iter().find(|doubt| doubt.chain == chain);
         figures.doubts_seen(chain, doubt.map_or(0, |doubt| doubt.uncertain), doubt.map_or(0, |doubt| doubt.nonce_gaps));
     }

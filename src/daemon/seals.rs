@@ -74,7 +74,14 @@ impl Export {
             // The journal has those from before the start.
             (None, None) => seal::store::get_last_number(&mut connection).await?,
         };
-        self.exported = Some(exported);
+        if self.exported.replace(exported).is_none() {
+            // What was exported before the start counts too.
+            for last in
+                seal::store::list(&mut connection, exported.saturating_sub(1), 1).await?.iter().filter(|last| last.head.number == exported)
+            {
+                metrics.seal_exported(exported, last.head.sealed_at.unix_timestamp());
+            }
+        }
         let seals = seal::store::list(&mut connection, exported, HEADS_PER_TICK).await?;
         drop(connection);
         for seal in &seals {
@@ -84,7 +91,7 @@ impl Export {
             }
             tracing::info!(seal.number = seal.head.number, seal.hash = %seal.hash, seal.entries = seal.head.entries_total, "sealed: {line}");
             self.exported = Some(seal.head.number);
-            metrics.seal_exported(seal.head.number);
+            metrics.seal_exported(seal.head.number, seal.head.sealed_at.unix_timestamp());
         }
         Ok(Progress::of(!seals.is_empty()))
     }

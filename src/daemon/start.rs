@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -14,28 +14,33 @@ use secrecy::ExposeSecret;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::highwater::{self, Adopt};
+use super::steward::{Held, Steward};
 use super::supervise::{Loop, Wake, Woken, Workers, chain_of};
 use super::{admin, heads, measure, notices, now, seals, serve_http, serve_remote};
-use crate::account::{self, Capacity, Room};
+use crate::account::{self, Capacity, IssueLimit, Room};
 use crate::api::{self, ApiState, Doors};
 use crate::approval::{self, ApprovalError};
 use crate::broadcast::nonces::NonceWatch;
 use crate::broadcast::{self, BroadcastError, Broadcaster};
 use crate::chains::{ChainBook, ChainSpec, base_of};
-use crate::config::{Config, OracleConfig};
+use crate::config::{ChainConfig, Config, OracleConfig};
 use crate::confirm::{ConfirmError, Confirmer, Sightings};
 use crate::console::{self, Console, ConsoleOptions};
-use crate::db::{Database, DatabaseLimits, DbError, InstanceLease, LeaseError, SelfTestError, place_of};
+use crate::db::{Database, DatabaseLimits, DbError, Lease, LeaseError, LeaseName, Leases, SelfTestError, place_of};
 use crate::deposit::Watched;
 use crate::escrow::{EscrowError, Lapser};
-use crate::intent::{IntentError, Planner, judge};
+use crate::event;
+use crate::intent::{IntentError, PlanPolicy, Planner, judge};
 use crate::ledger::{Bookkeeper, LedgerError};
 use crate::metrics::{EndpointTotals, Metrics, ScreeningTotals};
+use crate::officer::store::TokenRow;
+use crate::officer::{self, Scope};
 use crate::quote::{self, Oracle, QuoteError};
 use crate::reconcile::invariants::Auditor;
 use crate::reconcile::{self, ReconcileError, Reconciler};
 use crate::rpc::{HeadNotices, Node, VerifyError};
-use crate::scan::{self, ScanError, ScanOptions, Scanner};
+use crate::scan::{self, ScanError, Scanner};
 use crate::screen::{self, FreezeWatch, ScreenError, ScreenOptions, ScreenWorker};
 use crate::settings::{self, ChangeNote, Gate, NewChange, SettingsError, ThresholdKey};
 use crate::settle::{SettleError, Settler};
@@ -45,10 +50,10 @@ use crate::webhook::{self, Courier, Guard, WebhookError};
 /// Pauses between two attempts to reach the database at start.
 const DATABASE_PAUSE_MIN: Duration = Duration::from_millis(500);
 const DATABASE_PAUSE_MAX: Duration = Duration::from_secs(10);
-/// How often a daemon that stands by asks for the lease.
+/// How often a daemon that stands by looks for a lease that is free.
 const STANDBY_PAUSE: Duration = Duration::from_secs(1);
-/// How long the server may take to show that it still holds our lease.
-const LEASE_LIMIT: Duration = Duration::from_secs(10);
+/// How long the server may take to say who holds what.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
 /// A transaction that has been out for so long counts as stuck.
 const STUCK_MINUTES: u32 = 15;
@@ -75,7 +80,7 @@ pub async fn serve(config: Config, standby: bool) -> anyhow::Result<()> {
         outcome = run(config, standby, metrics.clone(), stop.clone()) => outcome,
         () = past(&stop, END) => Err(anyhow::anyhow!("stopping took longer than {} s; what was left is cut off", END.as_secs())),
     };
-    metrics.set_ready(false);
+    metrics.not_ready("stop", "it is stopping".to_owned());
     stop.cancel();
     notify(&[sd_notify::NotifyState::Stopping]);
     if admin.join().is_err() {
@@ -88,16 +93,23 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
     // Before anything is waited for: a standby with a bad list would end when it is needed.
     let screening = config.screening.open().context("screening")?;
     let url = config.database.url.expose_secret();
-    let Some(db) = connect(url, &stop).await? else { return Ok(()) };
-    let Some(lease) = lease(url, standby, &metrics, &stop).await? else { return Ok(()) };
-    let db = db.under(lease.number());
-    metrics.operations.lease(true);
+    let Some(db) = connect(url, &metrics, &stop).await? else { return Ok(()) };
     let book = Arc::new(config.book);
     let mut nodes = BTreeMap::new();
     for (chain, settings) in &config.chains {
         nodes.insert(*chain, Arc::new(settings.node(*chain).with_context(|| format!("chain {chain}"))?));
     }
-    first_thresholds(&db, &book, nodes.keys().copied()).await?;
+    let issue_limit = IssueLimit::default();
+    if let Some(path) = &config.database.high_water_file {
+        highwater::meet(&db, path, &holder(), &issue_limit, Adopt::Never)
+            .await
+            .context("the database, compared with what was known of it")?;
+    } else {
+        tracing::warn!("database.high_water_file is not set: a failover that loses something would not be noticed");
+    }
+    let able: Vec<LeaseName> = std::iter::once(LeaseName::House).chain(nodes.keys().copied().map(LeaseName::Chain)).collect();
+    let Some(leases) = leases(url, standby.then_some(&able), &metrics, &stop).await? else { return Ok(()) };
+    metrics.not_ready("start", "the API and the workers are being started".to_owned());
 
     let listener = tokio::net::TcpListener::bind(config.api_listen)
         .await
@@ -114,6 +126,7 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
         webhook_guard: config.webhook_guard.clone(),
         doors: Arc::clone(&doors),
         oracle: oracle.clone(),
+        issue_limit: issue_limit.clone(),
         clock: now,
     };
     let mut workers = Workers::new(stop.clone(), metrics.clone(), config.poll);
@@ -127,64 +140,46 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
     if let Some((address, pages)) = apart {
         let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("the console cannot listen on {address}"))?;
         let ending = stop.clone();
-        workers.run(async move { serve_http(listener, pages, ending).await.context("the console ended") });
+        workers.run(async move { serve_remote(listener, pages, ending).await.context("the console ended") });
     }
-    hold_lease(&mut workers, lease, &metrics);
-    let sightings = Arc::new(Sightings::new(db.clone()));
-    workers.tick("sightings", None, ConfirmError::disposition, move || {
-        let sightings = Arc::clone(&sightings);
-        async move { sightings.tick().await }
-    });
-    let lapser = Arc::new(approval::Lapser { db: db.clone() });
-    workers.tick("approval", None, ApprovalError::disposition, move || {
-        let lapser = Arc::clone(&lapser);
-        async move { lapser.tick().await }
-    });
-    account_metrics(&mut workers, &db, &metrics);
-    door_metrics(&mut workers, doors, &metrics);
-    seals::seal(&mut workers, &db, &metrics, config.seal_heads_file);
-    audit(&mut workers, &db, &metrics);
-    measure::figures(&mut workers, &db, &nodes, &metrics);
-    webhooks(&mut workers, &db, config.webhook_guard, &metrics)?;
-    if let Some(oracle) = oracle {
-        prices(&mut workers, &db, &oracle, &metrics);
+    highwater::keep(&mut workers, &db, config.database.high_water_file, &issue_limit, &metrics);
+    let held = Held::default();
+    door_metrics(&mut workers, Arc::clone(&doors), &metrics);
+    measure::figures(&mut workers, &db, &nodes, &held, &metrics);
+    if let Some(oracle) = &oracle {
+        prices_beside(&mut workers, oracle, &held, &metrics);
     }
     let settings_changed = Wake::new();
-    notices::forward(&mut workers, url.to_owned(), settings::CHANGED, settings_changed.clone(), stop.clone());
-    let watched = Arc::new(Watched::default());
-    let bookkeeper = Arc::new(Bookkeeper::new(db.clone(), Arc::clone(&book)));
-    for (chain, node) in &nodes {
-        let spec = book.get(*chain).context("a configured chain is in the chain book")?;
-        let options = config.chains.get(chain).map_or_else(ScanOptions::default, |chain| chain.scan);
-        let scanner = Scanner::new(db.clone(), Arc::clone(node), Arc::clone(&watched), spec, options);
-        let new_head = Wake::new();
-        if let Some(url) = config.chains.get(chain).and_then(|chain| chain.websocket_url.clone()) {
-            let host = HeadNotices::host(&url).with_context(|| format!("chain {chain}"))?;
-            let heads = heads::Heads { chain: *chain, url, host, wake: new_head.clone(), metrics: metrics.clone() };
-            metrics.head_notices(*chain, false);
-            heads::forward(&mut workers, heads, stop.clone());
-        }
-        let planner = Planner::new(db.clone(), Arc::clone(node), Arc::new(spec.clone()), config.plan);
-        chain_workers(
-            &mut workers,
-            ChainWorkers {
-                db: db.clone(),
-                node: Arc::clone(node),
-                spec: Arc::new(spec.clone()),
-                scanner,
-                planner,
-                bookkeeper: Arc::clone(&bookkeeper),
-                metrics: metrics.clone(),
-                reconcile_every: config.reconcile,
-                screening: screening.clone(),
-                freeze_every: config.screening.freeze_every,
-                settings_changed: settings_changed.clone(),
-                new_head,
-            },
-        );
-    }
+    let wake = settings_changed.clone();
+    notices::forward(&mut workers, url.to_owned(), settings::CHANGED, move || wake.wake(), stop.clone());
+    notices::forward(&mut workers, url.to_owned(), event::WRITTEN, move || doors.knock(), stop.clone());
+    let staff = Arc::new(Staff {
+        db: db.clone(),
+        book,
+        nodes: nodes.clone(),
+        chains: config.chains,
+        watched: Arc::new(Watched::default()),
+        oracle,
+        plan: config.plan,
+        reconcile_every: config.reconcile,
+        screening,
+        freeze_every: config.screening.freeze_every,
+        webhook_guard: config.webhook_guard,
+        seal_heads_file: config.seal_heads_file,
+        settings_changed,
+        metrics: metrics.clone(),
+    });
+    let steward = Steward { leases, able, held, metrics: metrics.clone(), stop: stop.clone() };
+    let beside = workers.scope();
+    workers.run(async move {
+        steward
+            .run(&beside, move |lease, workers| {
+                let staff = Arc::clone(&staff);
+                async move { staff.begin(lease, workers).await }
+            })
+            .await
+    });
     workers.feed_watchdog();
-    metrics.set_ready(true);
     tell_ready(&mut workers, &db, nodes.keys().copied().collect(), stop.clone());
     tracing::info!(api = %listening, metrics = %config.metrics_listen, chains = nodes.len(), "amanatd is ready");
     let outcome = workers.join().await;
@@ -207,27 +202,39 @@ fn with_console(state: ApiState, options: Option<ConsoleOptions>) -> anyhow::Res
     })
 }
 
-/// Takes the lease; a daemon that stands by waits for it. `None` when it is told to stop meanwhile.
-async fn lease(url: &str, standby: bool, metrics: &Metrics, stop: &CancellationToken) -> anyhow::Result<Option<InstanceLease>> {
-    let holder = format!("pid {} on {}", std::process::id(), host());
+/// The connection that will hold our leases. A daemon that stands by waits until one of `awaited` is free; `None`
+/// when it is told to stop meanwhile.
+async fn leases(
+    url: &str,
+    awaited: Option<&Vec<LeaseName>>,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Leases>> {
+    let holder = holder();
+    let mut leases = None;
     let mut told = false;
-    // Ends when the lease is ours or the process is told to stop.
+    // Ends when there is work for us or the process is told to stop.
     while !stop.is_cancelled() {
-        match InstanceLease::take(url, &holder).await {
-            Ok(lease) => {
+        match free(&mut leases, url, &holder, awaited).await {
+            Ok(true) => {
                 metrics.set_standby(false);
-                return Ok(Some(lease));
+                metrics.ready_as_to("standby");
+                return Ok(leases);
             }
-            Err(LeaseError::Held) if standby => {}
+            Ok(false) => {}
             // While it stands by, a database that is away is waited for like one that is served.
-            Err(error @ LeaseError::Connect(_)) if told => tracing::warn!(error = &error as &dyn std::error::Error, "standing by"),
+            Err(error) if told => {
+                leases = None;
+                tracing::warn!(error = &error as &dyn std::error::Error, "standing by");
+            }
             Err(error) => return Err(error.into()),
         }
         if !told {
             told = true;
             metrics.set_standby(true);
+            metrics.not_ready("standby", "other daemons serve this database, and this one takes over when a lease is free".to_owned());
             notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status("standing by")]);
-            tracing::info!("another daemon serves this database; standing by to take over");
+            tracing::info!("other daemons serve this database; standing by to take over");
         }
         notify(&[sd_notify::NotifyState::Watchdog]);
         tokio::select! {
@@ -238,20 +245,42 @@ async fn lease(url: &str, standby: bool, metrics: &Metrics, stop: &CancellationT
     Ok(None)
 }
 
+/// Whether there is a lease to take, which is always so for a daemon that awaits none. Connects if need be.
+async fn free(leases: &mut Option<Leases>, url: &str, holder: &str, awaited: Option<&Vec<LeaseName>>) -> Result<bool, LeaseError> {
+    let leases = match leases {
+        Some(leases) => leases,
+        None => leases.insert(Leases::connect(url, holder).await?),
+    };
+    let Some(awaited) = awaited else { return Ok(true) };
+    let standing = leases.look(LOOK_LIMIT).await?;
+    Ok(awaited.iter().any(|name| !standing.held.contains_key(name) && !standing.asked.contains_key(name)))
+}
+
+/// Who this is, for people.
+pub(crate) fn holder() -> String {
+    format!("pid {} on {}", std::process::id(), host())
+}
+
 /// The machine's name, for people.
 fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "an unnamed host".to_owned(), |name| name.trim().to_owned())
 }
 
 /// Connects and tests the schema; a database that is away is waited for, a wrong one is refused.
-async fn connect(url: &str, stop: &CancellationToken) -> anyhow::Result<Option<Database>> {
+async fn connect(url: &str, metrics: &Metrics, stop: &CancellationToken) -> anyhow::Result<Option<Database>> {
     let mut pause = DATABASE_PAUSE_MIN;
     // Ends when the database answers or the process is told to stop.
     while !stop.is_cancelled() {
         match open(url).await {
             Ok(db) => return Ok(Some(db)),
+            // A replica may be promoted at any moment.
+            Err(error @ SelfTestError::Replica) => {
+                tracing::warn!("database {}: {error}; trying again in {} ms", place_of(url), pause.as_millis());
+                metrics.not_ready("start", format!("database {}: {error}", place_of(url)));
+            }
             Err(SelfTestError::Db(error)) if error.disposition() == Disposition::Retry => {
                 tracing::warn!("database {}: {}; trying again in {} ms", place_of(url), chain_of(&error), pause.as_millis());
+                metrics.not_ready("start", format!("database {}: {}", place_of(url), chain_of(&error)));
             }
             Err(error) => return Err(error.into()),
         }
@@ -274,29 +303,30 @@ async fn open(url: &str) -> Result<Database, SelfTestError> {
 
 /// Writes the thresholds of chains.toml as the first history rows of a chain that has none, so that every
 /// verdict can name the rows it rests on.
-async fn first_thresholds(db: &Database, book: &ChainBook, chains: impl Iterator<Item = ChainId>) -> anyhow::Result<()> {
-    for spec in chains.filter_map(|chain| book.get(chain)) {
-        for (gate, blocks) in [(Gate::Credit, spec.confirmation_threshold), (Gate::Release, spec.release_threshold)] {
-            let key = ThresholdKey::base(gate, spec.id);
-            db.unit(move |connection| {
-                Box::pin(async move {
-                    if settings::store::get_history(connection, key.gate, key.chain).await?.head_id().is_none() {
-                        let note = ChangeNote { changed_by: "daemon".to_owned(), user: None, reason: "default of chains.toml".to_owned() };
-                        settings::store::set(connection, &NewChange { key, blocks: Some(blocks), effective_at: None, note }).await?;
-                    }
-                    Ok::<(), SettingsError>(())
-                })
+async fn first_thresholds(db: &Database, spec: &ChainSpec) -> anyhow::Result<()> {
+    for (gate, blocks) in [(Gate::Credit, spec.confirmation_threshold), (Gate::Release, spec.release_threshold)] {
+        let key = ThresholdKey::base(gate, spec.id);
+        db.unit(move |connection| {
+            Box::pin(async move {
+                if settings::store::get_history(connection, key.gate, key.chain).await?.head_id().is_none() {
+                    let note = ChangeNote { changed_by: "daemon".to_owned(), user: None, reason: "default of chains.toml".to_owned() };
+                    settings::store::set(connection, &NewChange { key, blocks: Some(blocks), effective_at: None, note }).await?;
+                }
+                Ok::<(), SettingsError>(())
             })
-            .await?;
-        }
+        })
+        .await?;
     }
     Ok(())
 }
 
-/// A socket of this host. Whoever may reach it may also reach loopback: the API asks both for a token. The lease is
-/// ours, so a socket that is there is a dead daemon's.
+/// A socket of this host. Whoever may reach it may also reach loopback: the API asks both for a token. A socket that
+/// nobody answers at is a dead daemon's.
 fn bind_socket(path: &Path) -> anyhow::Result<tokio::net::UnixListener> {
     if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            anyhow::bail!("another process listens at {}; give this daemon an api.socket of its own", path.display());
+        }
         std::fs::remove_file(path).with_context(|| format!("the old socket {} cannot be removed", path.display()))?;
     }
     let listener = tokio::net::UnixListener::bind(path).with_context(|| format!("the API cannot listen on {}", path.display()))?;
@@ -339,25 +369,7 @@ async fn unread(db: &Database, chains: &[ChainId]) -> Result<Option<ChainId>, Db
     Ok(chains.iter().copied().find(|chain| !tips.iter().any(|(read, ..)| read == chain)))
 }
 
-/// The process ends when its lease is gone: another daemon may have taken over.
-fn hold_lease(workers: &mut Workers, lease: InstanceLease, metrics: &Metrics) {
-    let (lease, metrics) = (Arc::new(tokio::sync::Mutex::new(lease)), metrics.clone());
-    workers.tick(
-        "lease",
-        None,
-        |_: &LeaseError| Disposition::Stop,
-        move || {
-            let (lease, metrics) = (Arc::clone(&lease), metrics.clone());
-            async move {
-                let held = lease.lock().await.check(LEASE_LIMIT).await;
-                metrics.operations.lease(held.is_ok());
-                held.map(|()| Progress::Idle)
-            }
-        },
-    );
-}
-
-/// Exports how many deposit addresses are left, and says when an officer has to enrol the next account.
+/// Exports when stations last asked for work and how many deposit addresses are left, and says when an officer has to enrol the next account.
 fn account_metrics(workers: &mut Workers, db: &Database, metrics: &Metrics) {
     let (db, metrics) = (db.clone(), metrics.clone());
     // Told once when it changes, not at every tick.
@@ -365,7 +377,14 @@ fn account_metrics(workers: &mut Workers, db: &Database, metrics: &Metrics) {
     workers.tick("account_metrics", None, DbError::disposition, move || {
         let (db, metrics, told) = (db.clone(), metrics.clone(), Arc::clone(&told));
         async move {
-            let counters = account::store::list_counters(&mut *db.connection().await?).await?;
+            let mut connection = db.connection().await?;
+            let signs = |token: &TokenRow| token.revoked_at.is_none() && token.scopes.iter().any(|scope| scope == Scope::Signing.name());
+            for token in officer::store::list_tokens(&mut connection).await?.into_iter().filter(signs) {
+                if let Some(asked) = token.last_used_at {
+                    metrics.station_seen(&token.name, asked.unix_timestamp());
+                }
+            }
+            let counters = account::store::list_counters(&mut connection).await?;
             for counter in &counters {
                 metrics.account_seen(&counter.label, counter.remaining());
             }
@@ -431,11 +450,26 @@ async fn oracle(
     Ok(Some(Arc::new(oracle)))
 }
 
-fn prices(workers: &mut Workers, db: &Database, oracle: &Arc<Oracle>, metrics: &Metrics) {
+/// The rounds of the oracle, whose memory is in the database and has one writer.
+fn prices(workers: &mut Workers, db: &Database, oracle: &Arc<Oracle>) {
     let (db, asked) = (db.clone(), Arc::clone(oracle));
     workers.tick("oracle", None, QuoteError::disposition, move || {
         let (db, oracle) = (db.clone(), Arc::clone(&asked));
         async move { oracle.tick(&db, now()).await }
+    });
+}
+
+/// What every daemon does that quotes: it asks the sources also while the rounds are another's, and exports.
+fn prices_beside(workers: &mut Workers, oracle: &Arc<Oracle>, held: &Held, metrics: &Metrics) {
+    let (asked, held) = (Arc::clone(oracle), held.clone());
+    workers.tick("oracle_sources", None, QuoteError::disposition, move || {
+        let (oracle, rounds_are_ours) = (Arc::clone(&asked), held.has(LeaseName::House));
+        async move {
+            if rounds_are_ours {
+                return Ok(Progress::Idle);
+            }
+            oracle.fetch(now(), false).await.map(Progress::of)
+        }
     });
     let (oracle, metrics) = (Arc::clone(oracle), metrics.clone());
     workers.tick("oracle_metrics", None, QuoteError::disposition, move || {
@@ -477,6 +511,90 @@ fn webhooks(workers: &mut Workers, db: &Database, guard: Guard, metrics: &Metric
         }
     });
     Ok(())
+}
+
+/// What the workers of every lease are made from.
+struct Staff {
+    db: Database,
+    book: Arc<ChainBook>,
+    nodes: BTreeMap<ChainId, Arc<Node>>,
+    chains: BTreeMap<ChainId, ChainConfig>,
+    watched: Arc<Watched>,
+    oracle: Option<Arc<Oracle>>,
+    plan: PlanPolicy,
+    reconcile_every: Duration,
+    screening: ScreenOptions,
+    freeze_every: Duration,
+    webhook_guard: Guard,
+    seal_heads_file: Option<PathBuf>,
+    settings_changed: Wake,
+    metrics: Metrics,
+}
+
+impl Staff {
+    /// Starts what works under a lease. Everything is made anew, and writes under that lease alone.
+    async fn begin(&self, lease: Lease, mut workers: Workers) -> anyhow::Result<Workers> {
+        let db = self.db.under(lease);
+        match lease.name() {
+            LeaseName::House => self.house(&db, &mut workers)?,
+            LeaseName::Chain(chain) => self.chain(&db, chain, &mut workers).await?,
+        }
+        Ok(workers)
+    }
+
+    fn house(&self, db: &Database, workers: &mut Workers) -> anyhow::Result<()> {
+        let sightings = Arc::new(Sightings::new(db.clone()));
+        workers.tick("sightings", None, ConfirmError::disposition, move || {
+            let sightings = Arc::clone(&sightings);
+            async move { sightings.tick().await }
+        });
+        let lapser = Arc::new(approval::Lapser { db: db.clone() });
+        workers.tick("approval", None, ApprovalError::disposition, move || {
+            let lapser = Arc::clone(&lapser);
+            async move { lapser.tick().await }
+        });
+        account_metrics(workers, db, &self.metrics);
+        seals::seal(workers, db, &self.metrics, self.seal_heads_file.clone());
+        audit(workers, db, &self.metrics);
+        webhooks(workers, db, self.webhook_guard.clone(), &self.metrics)?;
+        if let Some(oracle) = &self.oracle {
+            prices(workers, db, oracle);
+        }
+        Ok(())
+    }
+
+    async fn chain(&self, db: &Database, chain: ChainId, workers: &mut Workers) -> anyhow::Result<()> {
+        let spec = self.book.get(chain).context("a configured chain is in the chain book")?;
+        let node = self.nodes.get(&chain).context("a configured chain has its node")?;
+        let config = self.chains.get(&chain).context("a lease is taken for a configured chain")?;
+        first_thresholds(db, spec).await?;
+        let scanner = Scanner::new(db.clone(), Arc::clone(node), Arc::clone(&self.watched), spec, config.scan);
+        let new_head = Wake::new();
+        if let Some(url) = config.websocket_url.clone() {
+            let host = HeadNotices::host(&url).with_context(|| format!("chain {chain}"))?;
+            let heads = heads::Heads { chain, url, host, wake: new_head.clone(), metrics: self.metrics.clone() };
+            self.metrics.head_notices(chain, false);
+            let stop = workers.stop_token();
+            heads::forward(workers, heads, stop);
+        }
+        let planner = Planner::new(db.clone(), Arc::clone(node), Arc::new(spec.clone()), self.plan);
+        let parts = ChainWorkers {
+            db: db.clone(),
+            node: Arc::clone(node),
+            spec: Arc::new(spec.clone()),
+            scanner,
+            planner,
+            bookkeeper: Arc::new(Bookkeeper::new(db.clone(), Arc::clone(&self.book))),
+            metrics: self.metrics.clone(),
+            reconcile_every: self.reconcile_every,
+            screening: self.screening.clone(),
+            freeze_every: self.freeze_every,
+            settings_changed: self.settings_changed.clone(),
+            new_head,
+        };
+        chain_workers(workers, parts);
+        Ok(())
+    }
 }
 
 struct ChainWorkers {

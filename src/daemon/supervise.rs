@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -78,6 +78,8 @@ pub(super) struct Loop {
 
 /// A loop's name and when it last turned.
 type Pulse = (&'static str, Arc<AtomicU64>);
+/// The same, for as long as its loop is there.
+type WatchedPulse = (&'static str, Weak<AtomicU64>);
 
 /// The workers that run, and the signal that ends them.
 #[derive(Debug)]
@@ -86,14 +88,37 @@ pub(super) struct Workers {
     stop: CancellationToken,
     metrics: Metrics,
     poll: Duration,
-    /// When each loop last turned, in milliseconds since the start.
-    pulses: Arc<Mutex<Vec<Pulse>>>,
+    /// When each loop last turned, in milliseconds since the start; gone with the loop.
+    pulses: Arc<Mutex<Vec<WatchedPulse>>>,
     started: Instant,
+    /// Workers whose figures end with them: those of a lease that may be given away.
+    scoped: bool,
+    begun: Vec<(&'static str, Option<ChainId>)>,
 }
 
 impl Workers {
     pub(super) fn new(stop: CancellationToken, metrics: Metrics, poll: Duration) -> Self {
-        Self { tasks: JoinSet::new(), stop, metrics, poll, pulses: Arc::default(), started: Instant::now() }
+        let (tasks, pulses) = (JoinSet::new(), Arc::default());
+        Self { tasks, stop, metrics, poll, pulses, started: Instant::now(), scoped: false, begun: Vec::new() }
+    }
+
+    /// Workers that can end before the others do.
+    pub(super) fn scope(&self) -> Self {
+        Self {
+            tasks: JoinSet::new(),
+            stop: self.stop.child_token(),
+            metrics: self.metrics.clone(),
+            poll: self.poll,
+            pulses: Arc::clone(&self.pulses),
+            started: self.started,
+            scoped: true,
+            begun: Vec::new(),
+        }
+    }
+
+    /// What ends these workers, and none beside them.
+    pub(super) fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
     }
 
     /// Runs a task that is not a worker loop, such as the API server.
@@ -126,6 +151,7 @@ impl Workers {
         let (stop, metrics, poll, started) = (self.stop.clone(), self.metrics.clone(), self.poll, self.started);
         let pulse = self.pulse(name);
         metrics.worker_started(name, chain, now().unix_timestamp());
+        self.begun.push((name, chain));
         self.tasks.spawn(async move {
             let mut pause = PAUSE_MIN;
             // Ends when the process stops, or on an error that says so.
@@ -165,10 +191,18 @@ impl Workers {
         });
     }
 
-    fn pulse(&self, name: &'static str) -> Arc<AtomicU64> {
+    /// A pulse that the watchdog goes by for as long as somebody holds it.
+    pub(super) fn pulse(&self, name: &'static str) -> Arc<AtomicU64> {
         let pulse = Arc::new(AtomicU64::new(elapsed_ms(self.started)));
-        self.pulses.lock().unwrap_or_else(PoisonError::into_inner).push((name, Arc::clone(&pulse)));
+        let mut pulses = self.pulses.lock().unwrap_or_else(PoisonError::into_inner);
+        pulses.retain(|(_, pulse)| pulse.strong_count() > 0);
+        pulses.push((name, Arc::downgrade(&pulse)));
         pulse
+    }
+
+    /// Since the start; what a pulse is set to.
+    pub(super) fn elapsed_ms(&self) -> u64 {
+        elapsed_ms(self.started)
     }
 
     /// Feeds systemd's watchdog while every loop turns; when one hangs, systemd ends and restarts the
@@ -179,7 +213,11 @@ impl Workers {
         let (stop, pulses, started) = (self.stop.clone(), Arc::clone(&self.pulses), self.started);
         self.tasks.spawn(async move {
             while !stop.is_cancelled() {
-                let hung = hung(&pulses.lock().unwrap_or_else(PoisonError::into_inner), elapsed_ms(started));
+                let living: Vec<Pulse> = {
+                    let pulses = pulses.lock().unwrap_or_else(PoisonError::into_inner);
+                    pulses.iter().filter_map(|(name, pulse)| Some((*name, pulse.upgrade()?))).collect()
+                };
+                let hung = hung(&living, elapsed_ms(started));
                 match hung {
                     None => drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog])),
                     Some(name) => tracing::error!(worker = name, "the loop does not turn; the watchdog is not fed"),
@@ -200,7 +238,8 @@ impl Workers {
         self.join_within(ENDING).await
     }
 
-    async fn join_within(mut self, ending: Duration) -> Result<(), anyhow::Error> {
+    /// As [`Self::join`], with another limit for the end.
+    pub(super) async fn join_within(mut self, ending: Duration) -> Result<(), anyhow::Error> {
         let first = tokio::select! {
             ended = self.tasks.join_next() => ended,
             () = self.stop.cancelled() => None,
@@ -222,6 +261,9 @@ impl Workers {
             if tokio::time::timeout(CUT_OFF, self.tasks.shutdown()).await.is_err() {
                 tracing::error!("a task blocks its thread; the process ends without it");
             }
+        }
+        if self.scoped {
+            self.begun.iter().for_each(|(name, chain)| self.metrics.worker_ended(name, *chain));
         }
         outcome
     }
@@ -340,7 +382,7 @@ mod tests {
         let mut workers = Workers::new(stop.clone(), Metrics::new(), Duration::from_secs(60));
         let wake = Wake::new();
         let mut ticks = counted(&mut workers, wake.listen());
-        notices::forward(&mut workers, base.url(APP), settings::CHANGED, wake, stop.clone());
+        notices::forward(&mut workers, base.url(APP), settings::CHANGED, move || wake.wake(), stop.clone());
         // Listening begins with a knock of its own: what was changed before it is read then.
         for _ in 0..2 {
             ticked(&mut ticks).await;

@@ -16,9 +16,9 @@ use time::OffsetDateTime;
 use tracing::Instrument;
 
 use super::DbError;
-use super::lease::LeaseNumber;
+use super::lease::Lease;
 
-/// What `lease_check` of the migrations raises.
+/// What `lease_verify` of the migrations raises.
 const FENCED: &str = "AM001";
 
 /// The future of a unit of work, borrowing the transaction's connection.
@@ -41,7 +41,7 @@ impl Default for DatabaseLimits {
 #[derive(Clone, Debug)]
 pub struct Database {
     pool: PgPool,
-    lease: Option<LeaseNumber>,
+    lease: Option<Lease>,
 }
 
 impl Database {
@@ -79,7 +79,7 @@ impl Database {
 
     /// The same database, to be written to only as long as the lease is the last one given.
     #[must_use]
-    pub fn under(&self, lease: LeaseNumber) -> Self {
+    pub fn under(&self, lease: Lease) -> Self {
         Self { pool: self.pool.clone(), lease: Some(lease) }
     }
 
@@ -138,8 +138,8 @@ impl Database {
 }
 
 /// Holds off whoever takes over until the transaction ends; fails when somebody has.
-async fn check_lease(transaction: &mut PgConnection, lease: LeaseNumber) -> Result<(), DbError> {
-    match sqlx::query!("select lease_check($1)", lease.0).execute(transaction).await {
+async fn check_lease(transaction: &mut PgConnection, lease: Lease) -> Result<(), DbError> {
+    match sqlx::query!("select lease_verify($1, $2)", lease.name.to_string(), lease.number).execute(transaction).await {
         Ok(_) => Ok(()),
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(FENCED) => Err(DbError::Fenced(error.message().to_owned())),
         Err(error) => Err(error.into()),

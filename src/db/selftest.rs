@@ -12,6 +12,8 @@ use super::migrator::MIGRATOR;
 pub enum SelfTestError {
     #[error(transparent)]
     Db(#[from] DbError),
+    #[error("this server is a replica in recovery, which takes no writes; point at the primary, or promote it")]
+    Replica,
     #[error("role {role} is a superuser; connect as amanat_app, which cannot change the ledger")]
     Superuser { role: String },
     #[error("role {role} owns the tables or may become their owner; connect as amanat_app")]
@@ -46,11 +48,14 @@ const APPEND_ONLY: &[&str] = &[
     "funds_ledger_entries",
     "intent_approvals",
     "ledger_accounts",
+    "ledger_adjustments",
     "ledger_seal_signatures",
     "ledger_seals",
     "outflow_destinations",
+    "nonce_baselines",
     "outflow_policies",
     "payment_quotes",
+    "recipient_verdicts",
     "screening_policies",
     "screening_verdicts",
     "webhook_attempts",
@@ -79,7 +84,7 @@ const CONSTRAINTS: [(&str, &str, &str); 4] = [
 const UNIQUE: [(&str, &str, &str); 8] = [
     ("funds_ledger_entries", "funds_ledger_entries_idempotency_key", "idempotency_key"),
     ("funds_ledger_entries", "funds_ledger_entries_reversed_once_key", "reverses_entry_id"),
-    ("ledger_accounts", "ledger_accounts_key", "kind, chain_id, asset, holder"),
+    ("ledger_accounts", "ledger_accounts_key", "kind, holder, chain_id, asset"),
     ("transfers", "transfers_economic_key", "chain_id, tx_hash, \"position\""),
     ("transfer_observations", "transfer_observations_one_canonical_key", "transfer_id"),
     ("transfer_verdicts", "transfer_verdicts_one_live_key", "transfer_id, gate"),
@@ -110,7 +115,14 @@ const STATE_TRIGGERS: &[(&str, &str, i16)] = &[
     ("outflow_destinations", "outflow_destinations_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
     ("intents", "intents_policy", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
     ("intent_approvals", "intent_approvals_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("intents", "intents_payout", Guard::INSERT | Guard::EACH_ROW),
+    ("ledger_adjustments", "ledger_adjustments_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("recipient_screenings", "recipient_screenings_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
+    ("payment_payouts", "payment_payouts_screen", Guard::INSERT | Guard::EACH_ROW),
+    ("nonce_baselines", "nonce_baselines_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
     ("outbound_transactions", "outbound_transactions_link", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
+    ("database_losses", "database_losses_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
+    ("chain_cursors", "chain_cursors_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
 ];
 
 const GUARD_FUNCTIONS: &[&str] = &[
@@ -135,9 +147,17 @@ const GUARD_FUNCTIONS: &[&str] = &[
     "intents_policy",
     "intent_approvals_guard",
     "outbound_transactions_link",
+    "nonce_baselines_guard",
+    "intents_payout",
+    "ledger_adjustments_guard",
+    "recipient_screenings_guard",
+    "payment_payouts_screen",
+    "database_losses_guard",
+    "chain_cursors_guard",
 ];
 
 pub async fn self_test(connection: &mut PgConnection) -> Result<(), SelfTestError> {
+    check_primary(connection).await?;
     check_role(connection).await?;
     check_migrations(connection).await?;
     check_rights(connection).await?;
@@ -145,6 +165,11 @@ pub async fn self_test(connection: &mut PgConnection) -> Result<(), SelfTestErro
     check_constraints(connection).await?;
     check_unique(connection).await?;
     check_functions(connection).await
+}
+
+async fn check_primary(connection: &mut PgConnection) -> Result<(), SelfTestError> {
+    let replica = sqlx::query_scalar!(r#"select pg_is_in_recovery() as "replica!""#).fetch_one(connection).await.map_err(DbError::from)?;
+    if replica { Err(SelfTestError::Replica) } else { Ok(()) }
 }
 
 async fn check_role(connection: &mut PgConnection) -> Result<(), SelfTestError> {

@@ -117,7 +117,7 @@ pub struct PrivatePostgres {
     temporary: Vec<PathBuf>,
     durable: bool,
     /// Held while we live: a later run removes temporary folders whose lock is free.
-    _lock: Option<File>,
+    _locks: Vec<File>,
     templates: Mutex<HashSet<String>>,
 }
 
@@ -173,7 +173,7 @@ impl PrivatePostgres {
             socket,
             temporary,
             durable: options.durable,
-            _lock: lock,
+            _locks: lock.into_iter().collect(),
             templates: Mutex::new(HashSet::new()),
         };
         cluster.init(&data)?;
@@ -273,6 +273,12 @@ impl PrivatePostgres {
     /// Kills every process of the server at once (SIGKILL), as a crash of the machine would end them, and starts it
     /// again. What was not on the disk is gone.
     pub fn kill_and_restart(&mut self) -> Result<(), PostgresError> {
+        self.kill()?;
+        self.restart()
+    }
+
+    /// Kills every process of the server at once (SIGKILL); its files stay as they are.
+    pub fn kill(&mut self) -> Result<(), PostgresError> {
         if let Some(mut child) = self.child.take() {
             let postmaster = child.id();
             // It forks no more once it is stopped, so none of its children is missed.
@@ -291,10 +297,73 @@ impl PrivatePostgres {
                 thread::sleep(Duration::from_millis(5));
             }
         }
-        let data = self.base.join("data");
+        Ok(())
+    }
+
+    /// Ends the server in an orderly way; its files stay, and [`Self::restart`] starts it again.
+    pub fn halt(&mut self) -> Result<(), PostgresError> {
+        match self.child.take() {
+            Some(mut child) => child::stop(&mut child, Signal::INT, STOP_WITHIN).map(drop).map_err(io_error("stop postgres")),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts the server that was killed or halted.
+    pub fn restart(&mut self) -> Result<(), PostgresError> {
+        let data = self.data();
         self.wait_for_predecessor(&data)?;
         self.launch(&data)?;
         self.wait_until_ready()
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.base.join("data")
+    }
+
+    /// A replica of this cluster by `pg_basebackup`, which streams from it and takes reads.
+    pub fn replica(&self) -> Result<Self, PostgresError> {
+        let (base, lock) = temporary_folder()?;
+        self.account.own(&base)?;
+        let data = base.join("data");
+        let script =
+            format!("pg_basebackup --pgdata='{}' --write-recovery-conf --checkpoint=fast --wal-method=stream --no-sync", data.display());
+        self.shell(&script, &[])?;
+        let mut cluster = Self {
+            child: None,
+            account: self.account.clone(),
+            binaries: self.binaries.clone(),
+            base: base.clone(),
+            socket: base.clone(),
+            temporary: vec![base],
+            durable: self.durable,
+            _locks: vec![lock],
+            templates: Mutex::new(HashSet::new()),
+        };
+        cluster.launch(&data)?;
+        cluster.wait_until_ready()?;
+        Ok(cluster)
+    }
+
+    /// A folder that the server's account owns, gone with this cluster.
+    pub fn folder(&mut self) -> Result<PathBuf, PostgresError> {
+        let (folder, lock) = temporary_folder()?;
+        self.account.own(&folder)?;
+        self._locks.push(lock);
+        self.temporary.push(folder.clone());
+        Ok(folder)
+    }
+
+    /// Runs a script of an operator's as the account that owns the cluster, with the server's programs in PATH.
+    pub fn shell(&self, script: &str, variables: &[(&str, &str)]) -> Result<String, PostgresError> {
+        let mut words = self.account.prefix(None);
+        words.extend(["sh", "-euc", script].map(String::from));
+        let mut shell = child::command(&words).map_err(io_error("sh"))?;
+        bare_environment(&mut shell);
+        let path = std::env::var("PATH").unwrap_or_default();
+        shell.env("PATH", format!("{}:{path}", self.binaries.folder.display())).stdin(Stdio::null());
+        shell.env("PGHOST", &self.socket).env("PGUSER", SUPERUSER).envs(variables.iter().copied());
+        run(&mut shell, script)
     }
 
     fn psql(&self, role: &str, database: &str, arguments: &[&str], what: &str) -> Result<String, PostgresError> {

@@ -224,6 +224,11 @@ impl Stage {
         anyhow::bail!("the daemon did not end:\n{}", self.log_tail())
     }
 
+    /// The daemon's process, while it runs.
+    pub fn daemon_pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Child::id)
+    }
+
     /// Sends the daemon a signal and waits for nothing.
     pub fn signal_daemon(&self, signal: Signal) -> anyhow::Result<()> {
         let daemon = self.daemon.as_ref().context("the daemon does not run")?;

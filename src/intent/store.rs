@@ -292,7 +292,7 @@ pub async fn is_released(connection: &mut PgConnection, intent: &Intent) -> Resu
 }
 
 /// Why an intent may not leave although its money is released: the deposit that it spends is not screened or
-/// is held, or the token's issuer has frozen one of its ends. Screening of the deposit stands still until the
+/// is held, whom it would go to is, or the token's issuer has frozen one of its ends. Screening stands still until the
 /// caller's transaction ends.
 pub async fn find_hold(connection: &mut PgConnection, intent: &Intent) -> Result<Option<Hold>, DbError> {
     // It moves nothing.
@@ -303,6 +303,12 @@ pub async fn find_hold(connection: &mut PgConnection, intent: &Intent) -> Result
         return Ok(Some(Hold::Frozen(frozen)));
     }
     let Some(payment) = intent.payment else { return Ok(None) };
+    if matches!(intent.kind, IntentKind::Release | IntentKind::Refund) {
+        let held = screen::recipient::store::find_hold(connection, payment, intent.chain(), intent.to).await?;
+        if held.is_some() {
+            return Ok(held);
+        }
+    }
     let destination = deposit::store::get_by_payment(connection, payment).await?;
     screen::store::find_hold(connection, intent.chain(), destination.derived_address).await
 }
@@ -315,6 +321,15 @@ pub struct OpenTotals {
     pub count: u64,
     /// When the one that is longest in the state came to it.
     pub since: OffsetDateTime,
+}
+
+/// How many intents ever were mined and failed, by chain. There are few of them, and an index of their own.
+pub async fn count_reverted(connection: &mut PgConnection) -> Result<Vec<(ChainId, u64)>, DbError> {
+    let rows =
+        sqlx::query!(r#"select chain_id as "chain!: i64", count(*) as "count!" from intents where state = 'reverted' group by chain_id"#)
+            .fetch_all(connection)
+            .await?;
+    rows.into_iter().map(|row| Ok((chain_from_sql(row.chain)?, count_from_sql("count", row.count)?))).collect()
 }
 
 /// Open intents of all chains in figures.

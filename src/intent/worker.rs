@@ -345,11 +345,12 @@ impl Planner {
             PayoutKind::Refund if at_deposit.units >= payout.net().units => {
                 self.pay_from_deposit(payment, payout, destination, deposit_address).await
             }
-            PayoutKind::Refund if destination.status != DestinationStatus::Swept || payout.gross.asset != payment.due.asset => {
-                Ok(Progress::Idle)
-            }
+            // Swept, or it came to an operator address in the first place.
             PayoutKind::Refund if at_deposit.units.is_zero() => {
                 self.pay_from_treasury(payment, payout, destination, &deposit_address).await
+            }
+            PayoutKind::Refund if destination.status != DestinationStatus::Swept || payout.gross.asset != payment.due.asset => {
+                Ok(Progress::Idle)
             }
             // Part of it came after the sweep: that part is swept too, and then the treasury pays.
             PayoutKind::Refund => {
@@ -455,9 +456,16 @@ impl Planner {
     ) -> Result<Progress, IntentError> {
         let amount = payout.net();
         let mut connection = self.db.connection().await?;
-        let treasury = account::store::get_operator_address(&mut connection, deposit_address.account, Purpose::Treasury).await?;
+        let mut treasury = account::store::get_operator_address(&mut connection, deposit_address.account, Purpose::Treasury).await?;
+        let mut token = ledger::store::balance(&mut connection, amount.asset, AccountKey::Custody(treasury.address)).await?;
+        let gas = account::store::get_operator_address(&mut connection, deposit_address.account, Purpose::Gas).await?;
+        let at_gas = ledger::store::balance(&mut connection, amount.asset, AccountKey::Custody(gas.address)).await?;
+        // Tokens that came to the gas address go back from there.
+        let is_token = amount.asset != self.chain.native_asset();
+        if payout.kind == PayoutKind::Refund && is_token && token.units < amount.units && at_gas.units >= amount.units {
+            (treasury, token) = (gas, at_gas);
+        }
         let custody = AccountKey::Custody(treasury.address);
-        let token = ledger::store::balance(&mut connection, amount.asset, custody).await?;
         let native = ledger::store::balance(&mut connection, self.chain.native_asset(), custody).await?;
         let promised = store::get_promised(&mut connection, amount.asset, treasury.address).await?;
         if screen::store::find_freeze(&mut connection, amount.asset, &[treasury.address, payout.to]).await?.is_some() {
@@ -564,6 +572,11 @@ impl Planner {
                     }
                     if let Some(nonce) = find_foreign(connection, chain, due.from.address, chain_count).await? {
                         return Ok(Planned::Foreign { chain, address: due.from.address, nonce });
+                    }
+                    if let Some(payout) = &due.payout
+                        && screen::recipient::store::find_hold(connection, due.payment.id, chain, payout.to).await?.is_some()
+                    {
+                        return Ok(Planned::Not);
                     }
                     let taken = store::list_taken_nonces(connection, chain, due.from.address).await?;
                     let nonce = next_nonce(chain_count, &taken);
@@ -736,8 +749,8 @@ async fn still_due(connection: &mut sqlx::PgConnection, due: &Due) -> Result<boo
     let destination = deposit::store::get_by_payment(connection, payment.id).await?;
     let reachable = match destination.status {
         DestinationStatus::Swept => true,
-        // What is not swept is where it was paid to, and nowhere else.
-        DestinationStatus::Active => due.from.address == destination.address,
+        // What is not swept is where it was paid to; only what a refund gives back may have come somewhere else.
+        DestinationStatus::Active => payout.kind == PayoutKind::Refund || due.from.address == destination.address,
         DestinationStatus::Sweeping | DestinationStatus::Quarantined => false,
     };
     Ok(reachable && payout.state == PayoutState::Ordered && ledger::store::is_standing(connection, &payout.reservation_key).await?)

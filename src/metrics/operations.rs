@@ -28,12 +28,15 @@ pub struct Operations {
     intent_oldest: IntGaugeVec,
     uncertain: IntGaugeVec,
     nonce_gaps: IntGaugeVec,
+    reverted: IntGaugeVec,
     gas_float: IntGaugeVec,
     gas_float_sweeps: IntGaugeVec,
     database_round_trip: Histogram,
     clock_skew: IntGauge,
-    lease_held: IntGauge,
+    lease_held: IntGaugeVec,
     started: IntGauge,
+    losses_open: IntGauge,
+    high_water: IntGauge,
 }
 
 /// How the scanner's tip stands to the newest head.
@@ -118,6 +121,7 @@ impl Operations {
                 "Nonces below a signed transaction that no intent holds: what is above cannot be mined before they are used.",
                 &["chain"],
             ),
+            reverted: gauges("amanatd_intents_reverted", "Intents ever whose transaction was mined and failed.", &["chain"]),
             gas_float: gauges("amanatd_gas_float_gwei", "Native coin of an account's gas address, in gwei.", &["chain", "address"]),
             gas_float_sweeps: gauges(
                 "amanatd_gas_float_sweeps",
@@ -126,13 +130,30 @@ impl Operations {
             ),
             database_round_trip: Histogram::with_opts(round_trip).expect("metric names are constants of this file"),
             clock_skew: gauge("amanatd_clock_skew_seconds", "Whole seconds by which this host's clock is ahead of the database's."),
-            lease_held: gauge("amanatd_lease_held", "1 while this process holds the lease that keeps a second daemon out."),
+            lease_held: gauges(
+                "amanatd_lease_held",
+                "1 while this process holds a lease that it can serve, 0 while another does or nobody.",
+                &["lease"],
+            ),
+            losses_open: gauge(
+                "amanatd_database_losses_open",
+                "Failovers and restores of the database that no officer has reconciled; any stops the outflow of every chain.",
+            ),
+            high_water: gauge(
+                "amanatd_high_water_timestamp_seconds",
+                "Unix time at which it was last noted, outside of the database where so configured, how far the database has come.",
+            ),
             started: gauge("amanatd_start_timestamp_seconds", "Unix time at which this process started."),
         }
     }
 
-    pub(super) fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        let gauges = [
+    /// Those that have the label `chain`.
+    pub(super) fn of_chains(&self) -> Vec<IntGaugeVec> {
+        self.gauges_of_chains().into_iter().cloned().collect()
+    }
+
+    fn gauges_of_chains(&self) -> [&IntGaugeVec; 16] {
+        [
             &self.head_block,
             &self.head_timestamp,
             &self.lag_blocks,
@@ -146,11 +167,19 @@ impl Operations {
             &self.intent_oldest,
             &self.uncertain,
             &self.nonce_gaps,
+            &self.reverted,
             &self.gas_float,
             &self.gas_float_sweeps,
-        ];
-        let mut all: Vec<Box<dyn Collector>> = gauges.into_iter().map(|gauge| Box::new(gauge.clone()) as Box<dyn Collector>).collect();
-        all.extend([&self.clock_skew, &self.lease_held, &self.started].map(|gauge| Box::new(gauge.clone()) as Box<dyn Collector>));
+        ]
+    }
+
+    pub(super) fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        let gauges = self.gauges_of_chains().into_iter().chain([&self.lease_held]);
+        let mut all: Vec<Box<dyn Collector>> = gauges.map(|gauge| Box::new(gauge.clone()) as Box<dyn Collector>).collect();
+        all.extend(
+            [&self.clock_skew, &self.started, &self.losses_open, &self.high_water]
+                .map(|gauge| Box::new(gauge.clone()) as Box<dyn Collector>),
+        );
         all.push(Box::new(self.database_round_trip.clone()));
         all
     }
@@ -159,8 +188,21 @@ impl Operations {
         self.started.set(unix_seconds);
     }
 
-    pub fn lease(&self, held: bool) {
-        self.lease_held.set(i64::from(held));
+    /// A mark was written.
+    pub fn high_water_noted(&self, unix_seconds: i64) {
+        self.high_water.set(unix_seconds);
+    }
+
+    pub fn losses_seen(&self, open: usize) {
+        self.losses_open.set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
+
+    pub fn reverted_seen(&self, chain: ChainId, total: u64) {
+        self.reverted.with_label_values(&[&chain.to_string()]).set(total.cast_signed());
+    }
+
+    pub fn lease(&self, name: &str, held: bool) {
+        self.lease_held.with_label_values(&[name]).set(i64::from(held));
     }
 
     /// `skew_seconds` is positive where our clock is ahead.

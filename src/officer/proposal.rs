@@ -22,6 +22,8 @@ pub enum Subject {
     Planning,
     #[sqlx(rename = "nonce_baseline")]
     NonceBaseline,
+    /// Money that came for nobody, and losses.
+    Adjustment,
 }
 
 impl Subject {
@@ -32,6 +34,7 @@ impl Subject {
             Self::Threshold => "threshold",
             Self::Planning => "planning",
             Self::NonceBaseline => "nonce baseline",
+            Self::Adjustment => "adjustment",
         }
     }
 }

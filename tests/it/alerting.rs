@@ -210,6 +210,12 @@ pub(crate) async fn scrape(place: &Place) -> String {
     response.text().await.unwrap()
 }
 
+/// A station asks for work, as it does while it has its device.
+async fn station_asks(place: &Place) {
+    let token = place.succeed(&["token", "create", "--name", "desk", "--scope", "signing"]);
+    place.client(&token).signing_queue().await.unwrap();
+}
+
 /// A daemon on a real chain and database exports what the rules ask for.
 #[tokio::test]
 async fn y8_figures_follow_what_is_in_the_database() {
@@ -228,9 +234,13 @@ async fn y8_figures_follow_what_is_in_the_database() {
     let lag = "amanatd_chain_lag_seconds{chain=\"31337\"}";
     until(&mut daemon, "the lag is exported", async |_| value(&scrape(&place).await, lag).is_some()).await;
     until(&mut daemon, "the gas float is exported", async |_| scrape(&place).await.contains("amanatd_gas_float_sweeps{")).await;
+    station_asks(&place).await;
+    let station = "amanatd_station_last_asked_timestamp_seconds{station=\"desk\"}";
+    until(&mut daemon, "a station has asked", async |_| value(&scrape(&place).await, station).is_some()).await;
     let text = scrape(&place).await;
     let of = |series: &str| value(&text, series).unwrap_or_else(|| panic!("no {series} in\n{text}"));
-    assert_eq!(of("amanatd_lease_held"), 1);
+    assert_eq!(of("amanatd_lease_held{lease=\"house\"}"), 1);
+    assert_eq!(of("amanatd_lease_held{lease=\"chain:31337\"}"), 1);
     assert_eq!(of("amanatd_ready"), 1);
     assert!(of("amanatd_clock_skew_seconds").abs() <= 1);
     assert!(of("amanatd_database_round_trip_seconds_count") >= 1);
@@ -363,9 +373,11 @@ async fn y8_a_real_prometheus_reads_the_daemon_and_every_expression_has_an_answe
     place.write("xpub", crate::watching::XPUB);
     place.succeed(&["account", "enrol", "--label", "main", "--xpub-file", &place.path("xpub").display().to_string()]);
     let mut daemon = place.serve("log");
+    until(&mut daemon, "it is ready", async |_| place.is_ready().await).await;
+    station_asks(&place).await;
     // Two scrapes make a rate; the float comes last.
     let last = "rate(amanatd_database_round_trip_seconds_count[5m]) and on (instance) amanatd_gas_float_gwei \
-         and on (instance) amanatd_chain_lag_seconds";
+         and on (instance) amanatd_chain_lag_seconds and on (instance) amanatd_station_last_asked_timestamp_seconds";
     until(&mut daemon, "Prometheus has rates", async |_| prometheus.count(last).await.is_some_and(|count| count > 0)).await;
     let mut silent = BTreeSet::new();
     for expr in dashboard_expressions() {
@@ -378,8 +390,14 @@ async fn y8_a_real_prometheus_reads_the_daemon_and_every_expression_has_an_answe
             None => panic!("Prometheus refuses {expr}"),
         }
     }
-    // A chain that goes by depth names no final block, and this one announces no heads.
-    let expected = ["amanatd_chain_final_block", "amanatd_chain_head_block", "amanatd_head_notices_connected"].map(str::to_owned);
+    // A chain that goes by depth names no final block, and this one announces no heads. Nothing is posted, so nothing sealed.
+    let expected = [
+        "amanatd_chain_final_block",
+        "amanatd_chain_head_block",
+        "amanatd_head_notices_connected",
+        "amanatd_ledger_seal_timestamp_seconds",
+    ]
+    .map(str::to_owned);
     assert_eq!(silent, BTreeSet::from(expected));
     let rules = prometheus.ask("/api/v1/rules", &[]).await.unwrap();
     let rules: Vec<&serde_json::Value> =

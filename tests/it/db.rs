@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use amanatd::db::{Database, DatabaseLimits, DbError, InstanceLease, LeaseError};
+use amanatd::db::{Database, DatabaseLimits, DbError, LeaseError, LeaseName, Leases};
 use amanatd::devkit::postgres::{self, APP};
 use amanatd::devkit::schema::FreshDatabase;
 use sqlx::postgres::PgPoolOptions;
@@ -276,12 +276,12 @@ async fn y1_time_limits_are_on_the_server() {
 // === the lease ===
 
 /// A lease that was let go is free as soon as the server has seen the connection end.
-async fn take_soon(url: &str) -> InstanceLease {
+async fn take_soon(url: &str) -> Leases {
     let started = Instant::now();
     loop {
-        match InstanceLease::take(url, "test").await {
-            Ok(lease) => return lease,
-            Err(LeaseError::Held) => assert!(started.elapsed() < PATIENCE, "the lease is never free"),
+        match Leases::take(url, LeaseName::House, "test").await {
+            Ok((leases, _)) => return leases,
+            Err(LeaseError::Held(_)) => assert!(started.elapsed() < PATIENCE, "the lease is never free"),
             Err(error) => panic!("{error:?}"),
         }
         tokio::task::yield_now().await;
@@ -292,16 +292,16 @@ async fn take_soon(url: &str) -> InstanceLease {
 async fn y3_one_instance_holds_the_lease() {
     let (base, other) = (FreshDatabase::create().unwrap(), FreshDatabase::create().unwrap());
     let url = base.url(APP);
-    let mut first = InstanceLease::take(&url, "test").await.unwrap();
+    let (mut first, _) = Leases::take(&url, LeaseName::House, "test").await.unwrap();
     for _ in 0..3 {
-        assert!(matches!(InstanceLease::take(&url, "test").await, Err(LeaseError::Held)));
+        assert!(matches!(Leases::take(&url, LeaseName::House, "test").await, Err(LeaseError::Held(_))));
     }
     first.check(PATIENCE).await.unwrap();
     // A lease is of one database.
-    InstanceLease::take(&other.url(APP), "test").await.unwrap().check(PATIENCE).await.unwrap();
+    Leases::take(&other.url(APP), LeaseName::House, "test").await.unwrap().0.check(PATIENCE).await.unwrap();
     drop(first);
     let mut second = take_soon(&url).await;
-    assert!(matches!(InstanceLease::take(&url, "test").await, Err(LeaseError::Held)));
+    assert!(matches!(Leases::take(&url, LeaseName::House, "test").await, Err(LeaseError::Held(_))));
     second.check(PATIENCE).await.unwrap();
 }
 
@@ -311,18 +311,18 @@ async fn y3_of_many_at_once_one_gets_the_lease() {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..16 {
         let url = base.url(APP);
-        tasks.spawn(async move { InstanceLease::take(&url, "test").await });
+        tasks.spawn(async move { Leases::take(&url, LeaseName::House, "test").await });
     }
     let taken: Vec<_> = tasks.join_all().await;
     assert_eq!(taken.iter().filter(|lease| lease.is_ok()).count(), 1);
-    assert!(taken.iter().all(|lease| matches!(lease, Ok(_) | Err(LeaseError::Held))), "{taken:?}");
+    assert!(taken.iter().all(|lease| matches!(lease, Ok(_) | Err(LeaseError::Held(_)))), "{taken:?}");
 }
 
 #[tokio::test]
 async fn y3_a_holder_whose_connection_dies_knows_and_another_may_follow() {
     let base = FreshDatabase::create().unwrap();
     let url = base.url(APP);
-    let mut first = InstanceLease::take(&url, "test").await.unwrap();
+    let (mut first, _) = Leases::take(&url, LeaseName::House, "test").await.unwrap();
     base.sql(
         "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'amanatd lease' and datname = current_database()",
     )
@@ -338,7 +338,7 @@ async fn a_database_that_is_not_there_is_told_by_its_cause() {
     let url = format!("postgres://{APP}:canary-password@localhost/amanat?host={}", nowhere.display());
     let error = Database::connect(&url, DatabaseLimits::default()).await.unwrap_err();
     assert!(matches!(error, DbError::Connect(sqlx::Error::Io(_))), "{error:?}");
-    assert!(matches!(InstanceLease::take(&url, "test").await, Err(LeaseError::Connect(_))));
+    assert!(matches!(Leases::take(&url, LeaseName::House, "test").await, Err(LeaseError::Connect(_))));
     let place = amanatd::db::place_of(&url);
     assert!(place.contains(&nowhere.display().to_string()) && place.contains(APP) && !place.contains("canary"), "{place}");
 }

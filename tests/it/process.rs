@@ -311,18 +311,26 @@ async fn y9_serve_refuses_a_database_that_is_not_as_it_must_be() {
 }
 
 #[tokio::test]
-async fn y3_a_second_daemon_is_refused() {
+async fn y3_a_second_daemon_takes_its_share_and_then_all_of_it() {
     let base = FreshDatabase::create().unwrap();
     let (first, second) = (Place::new(), Place::new());
     first.configure(&base.url(APP), &nobody());
     second.configure(&base.url(APP), &nobody());
     let mut daemon = first.serve("log");
     until(&mut daemon, "the first is ready", async |_| first.is_ready().await).await;
-    second.serve("log").ended().await.assert_failed(&["another amanatd already serves this database"]);
-    // With the first killed, its lease is free at once.
-    daemon.kill();
     let mut third = second.serve("log");
-    until(&mut third, "the next is ready", async |_| second.is_ready().await).await;
+    // One chain and the house: each has one, and nothing moves any more.
+    let holders = "select count(distinct holder), count(*) from leases where name <> 'daemon'";
+    until(&mut third, "each has its share", async |_| second.is_ready().await && base.sql(holders).unwrap().trim() == "2|2").await;
+    let numbers = "select string_agg(name || ' ' || number, ', ' order by name) from leases where name <> 'daemon'";
+    let shared = base.sql(numbers).unwrap();
+    assert_eq!(shared.trim(), "chain:31337 2, house 1");
+    until(&mut daemon, "the first has ended what it gave", async |daemon| daemon.said("another daemon has less to do")).await;
+    assert!(first.is_ready().await && second.is_ready().await, "the API is served by both");
+    assert_eq!(base.sql(numbers).unwrap(), shared);
+    // With the first killed, what it held is free at once.
+    daemon.kill();
+    until(&mut third, "it has both", async |_| base.sql(numbers).unwrap().trim() == "chain:31337 2, house 2").await;
     assert_eq!(third.terminate().code(), Some(0));
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use amanatd::account::IssueLimit;
 use amanatd::api::{self, ApiState, Doors};
 use amanatd::chains::ChainBook;
 use amanatd::db::{Database, DatabaseLimits};
@@ -72,6 +73,7 @@ impl Asked {
             webhook_guard: Guard::default(),
             doors: Arc::new(Doors::default()),
             oracle: None,
+            issue_limit: IssueLimit::default(),
             clock: || NOW,
         };
         Self { base, router: api::router(state), log: Log::default() }

@@ -4,6 +4,7 @@
 
 mod deposits;
 mod direct;
+mod elsewhere;
 mod escrow;
 mod findings;
 mod kills;
@@ -16,16 +17,17 @@ mod replacing;
 mod restoring;
 mod rollup;
 mod screening;
+mod suspense;
 
 use std::sync::Arc;
 
 use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::sol_types::SolCall;
 use amanatd::account::AccountXpub;
-use amanatd::api::Client;
 use amanatd::api::wire::{ClaimIntent, CreatePayment, IntentView, PaymentView, ProposeBaseline, ProposePolicy};
+use amanatd::api::{Client, DoorLimits};
 use amanatd::broadcast::{BroadcastError, Broadcaster};
-use amanatd::chains::ChainSpec;
+use amanatd::chains::{ChainBook, ChainSpec};
 use amanatd::confirm::{Confirmer, Sightings};
 use amanatd::daemon;
 use amanatd::deposit::Watched;
@@ -36,6 +38,7 @@ use amanatd::intent::{self, IntentError, PlanPolicy, Planner};
 use amanatd::ledger::{self, AccountKey, Bookkeeper, LedgerError};
 use amanatd::officer::{Scope, UserRole};
 use amanatd::reconcile;
+use amanatd::rpc::Node;
 use amanatd::scan::{ScanOptions, Scanner};
 use amanatd::settle::{SettleError, Settler};
 use amanatd::signing::{self, Definitions, Device, DeviceAddress, DeviceLimits};
@@ -43,7 +46,7 @@ use amanatd::units::{Asset, AssetId, Confirmations, IntentId, PaymentId, Progres
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::house::ApiHouse;
+use crate::house::{ApiHouse, Pricing};
 use crate::watching::{CHAIN, XPUB, local_spec};
 
 const SELLERS: [&str; 3] = [
@@ -80,7 +83,7 @@ pub(crate) struct Way {
     /// What the officer's station holds.
     device: Device,
     workers: Workers,
-    _trezor: SimulatedTrezor,
+    trezor: SimulatedTrezor,
 }
 
 /// What stopped a round.
@@ -95,10 +98,24 @@ pub(crate) enum Stopped {
 impl Way {
     /// A chain with both tokens, read; an enrolled account whose operator addresses hold coin.
     pub(crate) async fn start() -> Self {
+        Self::start_with(ChainBook::parse(include_str!("../../chains.toml")).unwrap()).await
+    }
+
+    /// The same with another book; the chain is the local one.
+    pub(crate) async fn start_with(book: ChainBook) -> Self {
+        Self::furnished(book, DoorLimits::default()).await
+    }
+
+    /// The same with other bounds on what a caller may have.
+    pub(crate) async fn start_within(limits: DoorLimits) -> Self {
+        Self::furnished(ChainBook::parse(include_str!("../../chains.toml")).unwrap(), limits).await
+    }
+
+    async fn furnished(book: ChainBook, limits: DoorLimits) -> Self {
         let chain = LocalChain::start(ChainOptions::default()).await.unwrap();
         let usdc = chain.deploy(contracts::test_usdc().bytecode).await.unwrap();
         let usdt = chain.deploy(contracts::test_usdt().bytecode).await.unwrap();
-        let api = ApiHouse::over(chain.url(), 8).await;
+        let api = ApiHouse::furnished(chain.url(), 8, limits, Pricing { book, sources: None, clock: daemon::now }).await;
         let spec = Arc::new(local_spec());
         let marketplace = api.client(&api.marketplace().await);
         let officer = api.user("officer", UserRole::Guard).await;
@@ -107,8 +124,8 @@ impl Way {
         let trezor = SimulatedTrezor::start(SimulatorOptions::default()).unwrap();
         trezor.officer().confirm_all();
         let device = Device::open(DeviceAddress::Udp(trezor.address()), DeviceLimits::default()).await.unwrap();
-        let workers = workers(&api, &spec);
-        let way = Self { api, chain, spec, usdc, usdt, marketplace, officer, station, device, workers, _trezor: trezor };
+        let workers = workers(&api, &api.node, &spec);
+        let way = Self { api, chain, spec, usdc, usdt, marketplace, officer, station, device, workers, trezor };
         way.rounds().await;
         for address in way.operator_addresses().await {
             let hash = way.chain.send_native(PAYERS[0], address, parse_units("10", 18).unwrap()).await.unwrap();
@@ -120,7 +137,7 @@ impl Way {
 
     /// The process dies and another one takes its place: all that is in memory is gone.
     pub(crate) fn restart(&mut self) {
-        self.workers = workers(&self.api, &self.spec);
+        self.workers = workers(&self.api, &self.api.node, &self.spec);
     }
 
     // === rounds ===
@@ -299,11 +316,29 @@ impl Way {
     pub(crate) async fn sign(&self, id: IntentId) -> Bytes {
         self.station.claim(id, &ClaimIntent::of("desk")).await.unwrap();
         let intent = intent::store::get(&mut self.api.db.connection().await.unwrap(), id).await.unwrap();
-        let request = signing::request_for(&intent, &self.spec).unwrap();
-        let definitions = Definitions::load(None, &self.spec, request.transfer().asset);
+        let spec = self.api.book.get(intent.chain()).unwrap();
+        let request = signing::request_for(&intent, spec).unwrap();
+        let definitions = Definitions::load(None, spec, request.transfer().asset);
         let xpub: AccountXpub = XPUB.parse().unwrap();
         let account = self.device.open_account(xpub).await.unwrap();
         account.sign(request, definitions).await.unwrap().raw().clone()
+    }
+
+    /// The real station, as a process, between the API and the simulated device: signs what is approved, and ends.
+    pub(crate) async fn sign_at_station(&self) -> String {
+        let token = self.api.token(&[Scope::IntentsRead, Scope::Signing], None, 1).await;
+        let folder = std::env::temp_dir().join(format!("amanatd-way-{}-{}", std::process::id(), Uuid::new_v4()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("token"), token).unwrap();
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_amanatd"));
+        command.args(["sign", "--once", "--url", &self.api.url, "--device", &self.trezor.endpoint(), "--token-file"]);
+        command.arg(folder.join("token")).arg("--chains").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/chains.toml"));
+        command.stdin(std::process::Stdio::null()).env_remove("RUST_LOG").kill_on_drop(true);
+        let ended = command.output().await.unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+        assert!(ended.status.success(), "{said}");
+        said
     }
 
     pub(crate) async fn submit(&self, id: IntentId, raw: &Bytes) -> IntentView {
@@ -399,8 +434,8 @@ impl Way {
     }
 }
 
-fn workers(api: &ApiHouse, spec: &Arc<ChainSpec>) -> Workers {
-    let (db, node) = (api.db.clone(), Arc::clone(&api.node));
+fn workers(api: &ApiHouse, node: &Arc<Node>, spec: &Arc<ChainSpec>) -> Workers {
+    let (db, node) = (api.db.clone(), Arc::clone(node));
     let watched = Arc::new(Watched::default());
     assert_eq!(spec.confirmation_threshold, Confirmations::new(3).unwrap());
     assert_eq!(u64::from(spec.release_threshold.get()), RELEASE_THRESHOLD);

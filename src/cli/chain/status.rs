@@ -11,7 +11,7 @@ use crate::chains::ChainSpec;
 use crate::config::{ChainConfig, Config};
 use crate::confirm;
 use crate::daemon::now;
-use crate::db::Database;
+use crate::db::{Database, LeaseName, list_leases};
 use crate::rpc::EndpointHead;
 use crate::scan;
 use crate::settings::{self, Gate};
@@ -36,6 +36,8 @@ struct ChainStatus {
     release_blocks: Option<u32>,
     /// Why nothing may leave; absent while outflow is open.
     outflow_halted: Option<String>,
+    /// The daemon that works on the chain now.
+    held_by: Option<String>,
     /// How many endpoints must say the same.
     agreement: usize,
     endpoints: Vec<EndpointState>,
@@ -115,6 +117,7 @@ async fn status(db: &Database, spec: &ChainSpec, settings: &ChainConfig, asked: 
         let history = settings::store::get_history(&mut connection, gate, spec.id).await?;
         *blocks = history.base(history.present(now())).map(|threshold| threshold.value.get());
     }
+    let leases = list_leases(&mut connection).await?;
     let scanned = cursor.as_ref().map(|cursor| cursor.tip.number.0);
     let head = asked.head.as_ref().ok().copied();
     let lag_blocks = head.zip(scanned).map(|(head, scanned)| head.saturating_sub(scanned));
@@ -131,6 +134,7 @@ async fn status(db: &Database, spec: &ChainSpec, settings: &ChainConfig, asked: 
         credit_blocks: in_force[0],
         release_blocks: in_force[1],
         outflow_halted: halted,
+        held_by: leases.into_iter().find(|lease| lease.held && lease.name == LeaseName::Chain(spec.id)).map(|lease| lease.holder),
         agreement: settings.options.agreement,
         endpoints: asked.endpoints,
     })
@@ -152,10 +156,12 @@ fn print(chains: &[ChainStatus]) {
                 shown(chain.credit_blocks),
                 shown(chain.release_blocks),
                 chain.outflow_halted.clone().unwrap_or_else(|| "open".to_owned()),
+                chain.held_by.clone().unwrap_or_else(|| "nobody".to_owned()),
             ]
         })
         .collect();
-    let head = ["chain", "name", "head", "scanned", "lag", "in time", "final", "not traced", "credit", "release", "outflow"];
+    let head =
+        ["chain", "name", "head", "scanned", "lag", "in time", "final", "not traced", "credit", "release", "outflow", "worked on by"];
     table(&head, &rows, &[0, 2, 3, 4, 5, 6, 7, 8, 9]);
     say("");
     let mut rows = Vec::new();

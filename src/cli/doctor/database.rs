@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 use super::{Level, Report, causes};
 use crate::config::Config;
 use crate::daemon::now;
-use crate::db::{self, Database, DatabaseLimits, SelfTestError};
+use crate::db::{self, Database, DatabaseLimits, DbError, SelfTestError};
 
 /// More than this and the two clocks disagree: credentials, quotes and dated thresholds go by them.
 const SKEW_WARN_SECONDS: u64 = 1;
@@ -33,7 +33,39 @@ pub(super) async fn examine(report: &mut Report, config: &Config) -> Option<Data
     let usable = schema(report, tested);
     clock(report, &database).await;
     migrator(report, config).await;
+    if usable {
+        continuity(report, &database).await;
+    }
     usable.then_some(database)
+}
+
+/// A failover or restore that nobody has reconciled, and who works on what.
+async fn continuity(report: &mut Report, database: &Database) {
+    const AREA: &str = "failover";
+    let looked = async {
+        let mut connection = database.connection().await?;
+        let losses = db::continuity::list_open_losses(&mut connection).await?;
+        Ok::<_, DbError>((losses, db::list_leases(&mut connection).await?))
+    };
+    match looked.await {
+        Ok((losses, leases)) => {
+            for loss in &losses {
+                report.fail(
+                    AREA,
+                    format!("loss {}", loss.id),
+                    loss.detail.clone(),
+                    "amanatd failover status says what has to happen first",
+                );
+            }
+            if losses.is_empty() {
+                report.ok(AREA, "of the database", "nothing is to be reconciled");
+            }
+            for lease in leases.iter().filter(|lease| lease.held) {
+                report.ok("leases", lease.name.to_string(), format!("held by {}", lease.holder));
+            }
+        }
+        Err(error) => report.fail(AREA, "of the database", causes(&error), "look into PostgreSQL's log"),
+    }
 }
 
 /// The start-up self-test, by its parts: what comes after the first difference was not looked at.
@@ -46,6 +78,7 @@ fn schema(report: &mut Report, tested: Result<(), SelfTestError>) -> bool {
     };
     let (area, remedy) = match &error {
         SelfTestError::Db(_) => ("database", "look into PostgreSQL's log"),
+        SelfTestError::Replica => ("database", "point database.url at the primary, or promote this server if the primary is gone for good"),
         SelfTestError::Superuser { .. } | SelfTestError::Owner { .. } => ("role", "connect as amanat_app in database.url"),
         SelfTestError::ReplicationRole { .. } => ("role", "revoke set on parameter session_replication_role from the role"),
         SelfTestError::TooStrong { .. } => ("role", "run migrations/bootstrap.sql again, or revoke that right; ask who granted it"),

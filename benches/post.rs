@@ -28,7 +28,9 @@ const DATABASE: &str = "bench";
 /// The ledger that has grown, and how far; `AMANATD_BENCH_ROWS` sets another number.
 const GROWN: &str = "bench_grown";
 const GROWN_ROWS: u64 = 10_000_000;
-const GROWN_PAYMENTS: usize = 100_000;
+const GROWN_PAYMENTS: usize = 1_000_000;
+/// Postings go to the youngest payments: a payment's money moves while it is open, and then no more.
+const YOUNG: usize = 10_000;
 /// Balances read for each call.
 const READS: usize = 100;
 /// Payments whose accounts are open before anything is timed.
@@ -68,6 +70,8 @@ fn main() {
     let ours = |size: usize| Side::measured(size, move || books.borrow_mut().post_known(size, size));
     let singles = || Side::measured(SINGLES, || books.borrow_mut().post_known(SINGLES, 1));
     let copied = |size: usize| Side::measured(size, move || books.borrow_mut().copy_known(size));
+    let floor = "COPY into a bare table: no index, check or trigger";
+    let bare = |size: usize| Side::measured(size, move || books.borrow_mut().copy_bare(size));
 
     bench.compare(
         &Pair { variant: "append, 1 entry", baseline: "8 kB write and sync_data", equal },
@@ -78,6 +82,7 @@ fn main() {
     bench.compare(&Pair { variant: "append, 10 entries", baseline: own_transaction, equal }, ours(10), singles(), None);
     bench.compare(&Pair { variant: "append, 1,000 entries", baseline: own_transaction, equal }, ours(BATCH), singles(), None);
     bench.compare(&Pair { variant: "append, 1,000 entries", baseline: copy, equal }, ours(BATCH), copied(BATCH), None);
+    bench.compare(&Pair { variant: "append, 1,000 entries", baseline: floor, equal }, ours(BATCH), bare(BATCH), None);
     bench.compare(
         &Pair { variant: "append, 1,000 entries, 2,000 accounts to open", baseline: copy, equal },
         Side::measured(BATCH, || books.borrow_mut().post_first(BATCH)),
@@ -109,6 +114,16 @@ fn main() {
             &Pair { variant: "append, 1,000 entries, into a grown ledger", baseline: copy, equal },
             Side::measured(BATCH, || grown.borrow_mut().post_known(BATCH, BATCH)),
             copied(BATCH),
+            None,
+        );
+        bench.compare(
+            &Pair {
+                variant: "append, 1,000 entries of payments of any age, into a grown ledger",
+                baseline: "append, 1,000 entries, into a small one",
+                equal,
+            },
+            Side::measured(BATCH, || grown.borrow_mut().post_any(BATCH)),
+            ours(BATCH),
             None,
         );
         bench.compare(
@@ -170,6 +185,8 @@ struct Books {
     /// Ids of the accounts of the payments above: custody, received.
     ids: BTreeMap<Address, (i64, i64)>,
     keys: u64,
+    /// Payments so far.
+    issued: u64,
 }
 
 impl Books {
@@ -177,9 +194,11 @@ impl Books {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let connect = |role| runtime.block_on(PgConnection::connect(&cluster.url(role, database))).expect("a connection");
         let (app, owner) = (connect(APP), connect(SUPERUSER));
-        let mut books = Self { runtime, app, owner, random: Random::seeded(SEED), payments: Vec::new(), ids: BTreeMap::new(), keys: 0 };
+        let mut books =
+            Self { runtime, app, owner, random: Random::seeded(SEED), payments: Vec::new(), ids: BTreeMap::new(), keys: 0, issued: 0 };
         books.run(
             "create table entries_copied (like funds_ledger_entries including all);
+             create table entries_bare as select * from entries_copied;
              create trigger no_update before update on entries_copied for each statement execute function forbid_change();
              create trigger no_delete before delete on entries_copied for each statement execute function forbid_change();
              create trigger no_truncate before truncate on entries_copied for each statement execute function forbid_change()",
@@ -200,8 +219,13 @@ impl Books {
     }
 
     fn new_payments(&mut self, count: usize) -> Vec<(PaymentId, Address)> {
+        // Ids grow with time, as those that the daemon gives; addresses are as derived ones, in no order.
         let payments: Vec<(PaymentId, Address)> = (0..count)
-            .map(|_| (PaymentId(Uuid::from_bytes(self.random.bytes::<16>())), Address::from(self.random.bytes::<20>())))
+            .map(|_| {
+                self.issued += 1;
+                let id = (u128::from(self.issued) << 64) | u128::from_be_bytes(self.random.bytes::<16>()) >> 64;
+                (PaymentId(Uuid::from_u128(id)), Address::from(self.random.bytes::<20>()))
+            })
             .collect();
         let ids: Vec<Uuid> = payments.iter().map(|(payment, _)| payment.0).collect();
         let insert = sqlx::query(
@@ -226,7 +250,8 @@ impl Books {
         rows.iter().map(|row| (Address::from_slice(row.get::<&[u8], _>(0)), (row.get(1), row.get(2)))).collect()
     }
 
-    /// Credits of the same accounts, made by the server, until there are so many entries.
+    /// Credits of the same accounts, made by the server, until there are so many entries: each payment's own stand
+    /// together, in the order of the payments.
     fn fill(&mut self, rows: u64) {
         const STEP: u64 = 50_000;
         while self.keys + STEP <= rows {
@@ -236,12 +261,13 @@ impl Books {
                  select 'payment_detected', 'entity', e.payment_id, e.chain_id, e.asset, e.debit_account_id, e.credit_account_id,
                      1 + n % 1000, 6, 'verdict:' || n || ':credit', 'deposit confirmed, tx 0x' || md5(n::text) || md5((n + 1)::text)
                  from generate_series($1::bigint + 1, $1 + $2) n
-                 join funds_ledger_entries e on e.id = 1 + (n * 7919) % $3",
+                 join funds_ledger_entries e on e.id = 1 + (n - 1) * $3 / $4",
             );
             let bound = statement
                 .bind(self.keys.cast_signed())
                 .bind(STEP.cast_signed())
-                .bind(i64::try_from(self.payments.len()).expect("payments in memory"));
+                .bind(i64::try_from(self.payments.len()).expect("payments in memory"))
+                .bind(rows.cast_signed());
             let written = self.runtime.block_on(bound.execute(&mut self.owner)).expect("rows");
             assert_eq!(written.rows_affected(), STEP);
             self.keys += STEP;
@@ -289,13 +315,24 @@ impl Books {
 
     /// Credits of payments whose accounts are open.
     fn known(&mut self, count: usize) -> Vec<Entry> {
+        self.among(YOUNG, count)
+    }
+
+    /// Credits of some of the youngest payments.
+    fn among(&mut self, youngest: usize, count: usize) -> Vec<Entry> {
+        let oldest = self.payments.len().saturating_sub(youngest);
         (0..count)
             .map(|_| {
-                let place = self.random.below(self.payments.len() as u64);
-                let payment = self.payments[usize::try_from(place).expect("a place in memory")];
+                let place = self.random.below((self.payments.len() - oldest) as u64);
+                let payment = self.payments[oldest + usize::try_from(place).expect("a place in memory")];
                 self.entry(payment)
             })
             .collect()
+    }
+
+    fn post_any(&mut self, count: usize) -> Duration {
+        let entries = self.among(usize::MAX, count);
+        self.post(&entries, count)
     }
 
     fn entry(&mut self, (payment, address): (PaymentId, Address)) -> Entry {
@@ -341,6 +378,15 @@ impl Books {
 
     /// The rows as text are ready before the clock starts: only the server's work counts.
     fn copy(&mut self, entries: &[Entry]) -> Duration {
+        self.copy_into("entries_copied", entries)
+    }
+
+    fn copy_bare(&mut self, count: usize) -> Duration {
+        let entries = self.known(count);
+        self.copy_into("entries_bare", &entries)
+    }
+
+    fn copy_into(&mut self, table: &str, entries: &[Entry]) -> Duration {
         let mut text = String::new();
         for entry in entries {
             let (debit, credit) = self.ids[&entry.debit.address().expect("a custody account")];
@@ -361,7 +407,7 @@ impl Books {
         let owner = &mut self.owner;
         self.runtime.block_on(async {
             let started = Instant::now();
-            let mut copy = owner.copy_in_raw(&format!("copy entries_copied ({COLUMNS}) from stdin")).await.expect("a copy");
+            let mut copy = owner.copy_in_raw(&format!("copy {table} ({COLUMNS}) from stdin")).await.expect("a copy");
             copy.send(text.as_bytes()).await.expect("rows");
             let rows = copy.finish().await.expect("rows");
             let took = started.elapsed();

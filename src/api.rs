@@ -23,6 +23,8 @@
 //! 5. `UPDATE_OPENAPI=1 INSTA_UPDATE=always cargo test --features devkit --test it contract` writes `docs/openapi.json`
 //!    and the table of who may what; read the diff.
 
+mod adopt;
+mod adjustments;
 mod auth;
 mod client;
 mod code;

@@ -5,11 +5,13 @@
 //! replaced or cancelled by officers, on the device: another transaction at the same nonce, stored beside the
 //! first and linked to it. Only the newest is sent, each is watched, and whichever is mined settles.
 
+pub mod adopt;
 pub mod nonces;
 pub mod replace;
 pub mod store;
 mod worker;
 
+pub use adopt::AdoptError;
 pub use worker::{Broadcaster, inclusion_of};
 
 use alloy::primitives::{Address, B256, Bytes, U256};
@@ -87,6 +89,8 @@ pub enum BroadcastError {
     NoGasPrice { tx_hash: B256 },
     #[error("chain {0} is not configured")]
     UnknownChain(ChainId),
+    #[error("tx {tx_hash} cannot be adopted: {source}")]
+    Adopt { tx_hash: B256, source: AdoptError },
     #[error("nonce {nonce} of {address} was used on chain {chain}, and none of our transactions is the one that used it")]
     ForeignNonce { chain: ChainId, address: Address, nonce: u64 },
 }
@@ -106,7 +110,8 @@ impl BroadcastError {
             | Self::NonceUsed { .. }
             | Self::BeingCancelled { .. }
             | Self::NotReplaceable { .. }
-            | Self::CannotPay { .. } => Disposition::Skip,
+            | Self::CannotPay { .. }
+            | Self::Adopt { .. } => Disposition::Skip,
             Self::NoGasPrice { .. }
             | Self::Request { .. }
             | Self::NotApproved { .. }

@@ -4,6 +4,7 @@
 //! line each and end the process with status 1; bad usage ends it with 2.
 
 mod account;
+mod adjust;
 mod books;
 mod chain;
 mod confirm;
@@ -13,6 +14,7 @@ mod doctor;
 mod failover;
 mod intents;
 mod oracle;
+mod nonce;
 mod payment;
 mod people;
 mod policy;
@@ -78,6 +80,9 @@ pub enum Command {
     /// Thresholds of the credit and the release gate, with their history.
     #[command(subcommand)]
     Threshold(threshold::ThresholdCommand),
+    /// Money that came for nobody, and losses: what two officers decide.
+    #[command(subcommand)]
+    Adjust(adjust::AdjustCommand),
     /// What an amount would be in a token now, and why; `quote verify` computes every stored quote again.
     Quote(quote::QuoteArgs),
     /// The price oracle: thresholds with their history, status, acceptance vectors, replay of a past crisis.
@@ -115,6 +120,9 @@ pub enum Command {
     /// Intents: list those that wait, approve one, give one up; replace or cancel what is stuck.
     #[command(subcommand)]
     Intent(intents::IntentCommand),
+    /// Used nonces that nothing here is signed for: list them, adopt a forgotten transaction, state an address's past.
+    #[command(subcommand)]
+    Nonce(nonce::NonceCommand),
     /// Webhooks: who is told of events, what was delivered, sending again.
     #[command(subcommand)]
     Webhook(webhook::WebhookCommand),
@@ -204,6 +212,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::User(command) => people::run_user(command, &config()?).await,
         Command::Token(command) => people::run_token(command, &config()?).await,
         Command::Threshold(command) => threshold::run(command, &config()?).await,
+        Command::Adjust(command) => adjust::run(command).await,
         Command::Quote(args) => quote::run(args, &config()?).await,
         Command::Oracle(command) => oracle::run(command, config).await,
         Command::Confirm(command) => confirm::run(command, &config()?).await,
@@ -214,6 +223,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Payment(command) => payment::run(command, || Ok(config()?)).await,
         Command::Dispute(command) => payment::run_dispute(command).await,
         Command::Policy(command) => policy::run(command).await,
+        Command::Nonce(command) => nonce::run(command).await,
         Command::Proposal(command) => policy::run_proposal(command).await,
         Command::Destination(command) => policy::run_destination(command).await,
         Command::Intent(command) => intents::run(command).await,

@@ -7,12 +7,14 @@
 //! row lock: a refused one leaves nothing, and whoever gave it notes the refusal apart.
 
 mod accept;
+pub mod adjust;
 mod dispute;
 mod order;
 pub mod store;
 mod worker;
 
 pub use accept::{Acceptance, QuarantineExit, accept, cancel, leave_quarantine};
+pub use adjust::{Adjustment, Suspended};
 pub use dispute::{Verdict, freeze, resolve};
 pub use order::{RefundOrder, planned, refund, release, restate, settled, withdraw, withdraw_ordered};
 pub use worker::{Lapser, lapse};
@@ -25,8 +27,10 @@ use crate::chains::RecipientError;
 use crate::db::DbError;
 use crate::deposit::DestinationStatus;
 use crate::ledger::{AccountKey, AccountKind, LedgerError};
+use crate::officer::OfficerError;
 use crate::payment::{Fees, PaymentError, PaymentState};
-use crate::units::{AssetId, Disposition, IntentId, PaymentId, TokenAmount};
+use crate::screen::Hold;
+use crate::units::{AssetId, Disposition, IntentId, LedgerEntryId, PaymentId, ProposalId, TokenAmount};
 
 /// `payout_kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
@@ -240,6 +244,22 @@ pub enum EscrowError {
     NotQuarantined { payment: PaymentId, status: DestinationStatus },
     #[error("{what} must have 1 to {max} characters")]
     Length { what: &'static str, max: usize },
+    #[error(transparent)]
+    Officer(#[from] OfficerError),
+    #[error("entry {0} is no credit that came for nobody and waits to be decided about (`amanatd adjust list`)")]
+    NotSuspended(LedgerEntryId),
+    #[error("the money of entry {0} is only credited; it waits for the release gate")]
+    OnlyCredited(LedgerEntryId),
+    #[error("the money of entry {entry} is held: {hold}")]
+    Screened { entry: LedgerEntryId, hold: Hold },
+    #[error("{0} is no address of ours")]
+    ForeignAddress(Address),
+    #[error("units = {0:?}: give a whole number of base units, more than zero")]
+    Units(String),
+    #[error("{asked} units asked for, and {account} holds {there}")]
+    AccountShort { account: &'static str, asked: U256, there: U256 },
+    #[error("proposal {0} cannot be read as an adjustment; it was written by another version")]
+    Adjustment(ProposalId),
     #[error("the books hold nothing for payment {0}, and nothing has gone out; its row was changed outside this daemon")]
     Empty(PaymentId),
 }
@@ -265,8 +285,15 @@ impl EscrowError {
             | Self::UnknownPayout(_)
             | Self::PayoutState { .. }
             | Self::NotQuarantined { .. }
+            | Self::Officer(_)
+            | Self::NotSuspended(_)
+            | Self::OnlyCredited(_)
+            | Self::Screened { .. }
+            | Self::ForeignAddress(_)
+            | Self::Units(_)
+            | Self::AccountShort { .. }
             | Self::Length { .. } => Disposition::Skip,
-            Self::Empty(_) => Disposition::Officer,
+            Self::Adjustment(_) | Self::Empty(_) => Disposition::Officer,
         }
     }
 }

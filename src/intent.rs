@@ -5,6 +5,7 @@
 //! too. A release or a refund pays a payout that was ordered; a dispute gives up those that nobody can have
 //! signed. A cancel is an officer's act.
 
+pub mod baseline;
 pub mod digest;
 mod dispute;
 pub mod judge;

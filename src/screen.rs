@@ -11,6 +11,8 @@
 //! A hit stays a hit: it quarantines the destination, and only a resolver frees it ([`decide()`]), which the
 //! database checks too. Absent on purpose: whether an address should be on a list.
 //!
+//! Whom money goes to is screened the same way before anything is planned for them ([`recipient`]).
+//!
 //! The other half of the room is what a token's issuer does: [`freeze`] watches which of our addresses and of
 //! the sellers' are frozen, because their transfers would revert or be stuck.
 
@@ -21,6 +23,7 @@ pub mod list;
 mod oracle;
 pub mod policy;
 pub mod provider;
+pub mod recipient;
 pub mod screener;
 pub mod store;
 mod worker;
@@ -38,6 +41,7 @@ pub use freeze::FreezeWatch;
 pub use list::{ListError, SanctionsList};
 pub use policy::{Decision, Outcome, Policy, ScreenerKind, Waiver};
 pub use provider::{Provider, ProviderError, ProviderOptions};
+pub use recipient::{Recipient, decide_recipient};
 pub use screener::{Answer, Screener, Subject};
 pub use worker::{ListFile, ScreenOptions, ScreenWorker};
 
@@ -52,6 +56,12 @@ pub enum Hold {
     Unavailable,
     /// The token's issuer has frozen this address.
     Frozen(Address),
+    /// Whom it would go to was not looked at under the policy in force.
+    RecipientUnscreened(Address),
+    /// Whom it would go to is on a list.
+    RecipientHit(Address),
+    /// A screener has not answered about whom it would go to.
+    RecipientUnavailable(Address),
 }
 
 impl std::fmt::Display for Hold {
@@ -63,6 +73,13 @@ impl std::fmt::Display for Hold {
                 f.write_str("a screener has not answered yet about its deposit; it is asked again (`amanatd screen list`)")
             }
             Self::Frozen(address) => write!(f, "the token's issuer has frozen {address}"),
+            Self::RecipientUnscreened(address) => write!(f, "its recipient {address} is not screened yet under the policy in force"),
+            Self::RecipientHit(address) => {
+                write!(f, "screening hit its recipient {address}; only a resolver frees it (`amanatd screen recipients`)")
+            }
+            Self::RecipientUnavailable(address) => {
+                write!(f, "a screener has not answered yet about its recipient {address}; it is asked again (`amanatd screen recipients`)")
+            }
         }
     }
 }
@@ -84,7 +101,11 @@ pub enum ScreenError {
     Unknown(i64),
     #[error("transfer {0} is not held; there is nothing to decide")]
     NotHeld(i64),
-    #[error("user {0} is no active resolver; only a resolver decides about a held transfer")]
+    #[error("no recipient {0} to decide about")]
+    UnknownRecipient(i64),
+    #[error("recipient {0} is not held; there is nothing to decide")]
+    RecipientNotHeld(i64),
+    #[error("user {0} is no active resolver; only a resolver decides about what is held")]
     NotResolver(UserId),
     #[error("reason = {0:?}: say why in 1 to 500 characters")]
     Reason(String),
@@ -96,7 +117,13 @@ impl ScreenError {
             Self::Db(error) => error.disposition(),
             Self::Rpc(error) => error.disposition(),
             Self::Payment(error) => error.disposition(),
-            Self::Officer(_) | Self::Unknown(_) | Self::NotHeld(_) | Self::NotResolver(_) | Self::Reason(_) => Disposition::Skip,
+            Self::Officer(_)
+            | Self::Unknown(_)
+            | Self::NotHeld(_)
+            | Self::UnknownRecipient(_)
+            | Self::RecipientNotHeld(_)
+            | Self::NotResolver(_)
+            | Self::Reason(_) => Disposition::Skip,
             Self::List(_) => Disposition::Officer,
         }
     }

@@ -26,7 +26,7 @@ mod udp;
 mod usb;
 mod wire;
 
-pub use check::{CheckError, SignatureField, SignedTx, TxField, WireSignature};
+pub use check::{CheckError, SignatureField, SignedTransfer, SignedTx, TxField, WireSignature};
 pub use definitions::{DefinitionKind, Definitions, MissingDefinition, MissingReason};
 pub use device::{Device, DeviceAddress, DeviceAddressError, OpenAccount};
 pub use error::{DeviceError, DeviceText, FirmwareVersion, Step};

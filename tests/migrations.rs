@@ -125,6 +125,19 @@ async fn each_migration_applies_over_the_rows_of_those_before_it() {
          else -e.amount_units::numeric end), 0) from funds_ledger_entries e where a.id in (e.debit_account_id, e.credit_account_id))";
     assert_eq!(cluster.sql(database, overdrawn).unwrap().trim(), "0");
 
+    // What was held and asked for before there were orders is an order now: all of it reserved, for its seller, to be
+    // screened, and nothing of it is held twice.
+    let ordered = "select y.kind || ' ' || y.state || ' ' || y.net_units || ' ' || encode(y.to_address, 'hex') || ' ' || \
+             (select b.balance from ledger_accounts a join ledger_balances b on b.account_id = a.id \
+              where a.payment_id = y.payment_id and a.kind = 'payable') || ' ' || \
+             (select b.balance from ledger_accounts a join ledger_balances b on b.account_id = a.id \
+              where a.payment_id = y.payment_id and a.kind = 'held') || ' ' || p.escrow_state || ' ' || \
+             (select count(*) from funds_ledger_entries e where e.idempotency_key = y.reservation_key) || ' ' || \
+             (select count(*) from recipient_screenings s where s.payment_id = y.payment_id and s.address = y.to_address) \
+         from payment_payouts y join payments p on p.id = y.payment_id where y.payment_id = '01900000-0000-7000-8000-000000000044'";
+    let seller = "68".repeat(20);
+    assert_eq!(cluster.sql(database, ordered).unwrap().trim(), format!("release ordered 10000000 {seller} 10000000 0 releasable 1 1"));
+
     // Grown step by step or made at once, it is the same schema.
     empty("at_once");
     db::migrate(&cluster.url(MIGRATOR, "at_once")).await.unwrap();

@@ -49,6 +49,7 @@ const RAW_FIELDS: &[(&str, &str, &str)] = &[
     ("src/quote/source/nobitex.rs", "status", "the wire form of a venue's answer; it is compared with one word and goes no further"),
     ("src/quote/vectors.rs", "amount", "the wire form of a file of vectors; it is parsed where it is read"),
     ("src/payment/draft.rs", "chain_id", "a draft is what was asked; checking it gives the ChainId"),
+    ("src/intent/baseline.rs", "chain", "the text that is stored and hashed, with the number as it is written"),
     ("src/policy/destination.rs", "chain", "the text that is stored and hashed, with the number as it is written"),
     ("src/policy/document.rs", "chain", "the policy's text is parsed here; reading it gives the ChainId"),
     ("src/payment/draft.rs", "amount", "in the buyer's currency, kept as asked; what is due is a TokenAmount"),

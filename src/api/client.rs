@@ -11,11 +11,12 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::wire::{
-    AcceptPayment, ApproveIntent, CancelIntent, ChainView, CheckPolicy, CheckedPolicy, ClaimIntent, ConfirmProposal, CreatePayment,
-    DecideScreening, DeclineIntent, DisputeView, EndQuarantine, EntryPage, ExplainedIntent, FindingPage, IntentView, ListedDestination,
-    OpenDispute, PaymentPage, PaymentView, PolicyView, ProblemView, ProposalView, ProposeDestination, ProposePolicy, Reconciliation,
-    RefundPayment, RefusalView, ReleasePayment, ReplaceIntent, ResolveDispute, ScreeningPage, ScreeningView, SetThreshold, SigningQueue,
-    SubmitSignature, ThresholdOutcome, ThresholdsView, VoidIntent, WithReason,
+    AcceptPayment, AdjustmentAsked, AdoptTransaction, ApproveIntent, CancelIntent, ChainView, CheckPolicy, CheckedPolicy, ClaimIntent,
+    ConfirmProposal, CreatePayment, DecideScreening, DeclineIntent, DisputeView, EndQuarantine, EntryPage, ExplainedIntent, FindingPage,
+    ForeignNonceView, IntentView, ListedDestination, OpenDispute, PaymentPage, PaymentView, PolicyView, ProblemView, ProposalView,
+    ProposeBaseline, ProposeDestination, ProposePolicy, RecipientPage, RecipientView, Reconciliation, RefundPayment, RefusalView,
+    ReleasePayment, ReplaceIntent, ResolveDispute, ScreeningPage, ScreeningView, SetThreshold, SigningQueue, SubmitSignature,
+    SuspendedPage, ThresholdOutcome, ThresholdsView, VoidIntent, WithReason,
 };
 use crate::units::{ChainId, IntentId, PaymentId, ProposalId};
 
@@ -169,6 +170,18 @@ impl Client {
         self.write(&format!("/v1/intents/{id}/cancel"), asked, &new_key()).await
     }
 
+    pub async fn adopt(&self, asked: &AdoptTransaction) -> Result<IntentView, ClientError> {
+        self.write("/v1/intents/adopted", asked, &new_key()).await
+    }
+
+    pub async fn foreign_nonces(&self) -> Result<Vec<ForeignNonceView>, ClientError> {
+        self.read("/v1/nonces/foreign").await
+    }
+
+    pub async fn propose_baseline(&self, asked: &ProposeBaseline) -> Result<ProposalView, ClientError> {
+        self.write("/v1/nonces/baselines", asked, &new_key()).await
+    }
+
     pub async fn explain_policy(&self, id: IntentId) -> Result<ExplainedIntent, ClientError> {
         self.read(&format!("/v1/intents/{id}/policy")).await
     }
@@ -269,6 +282,28 @@ impl Client {
 
     pub async fn screening(&self, id: i64) -> Result<ScreeningView, ClientError> {
         self.read(&format!("/v1/screenings/{id}")).await
+    }
+
+    pub async fn suspended(&self, cursor: Option<&str>) -> Result<SuspendedPage, ClientError> {
+        match cursor {
+            None => self.read("/v1/suspense?limit=200").await,
+            Some(cursor) => self.read(&format!("/v1/suspense?limit=200&cursor={cursor}")).await,
+        }
+    }
+
+    pub async fn adjust(&self, asked: &AdjustmentAsked, key: &str) -> Result<ProposalView, ClientError> {
+        self.write("/v1/adjustments", asked, key).await
+    }
+
+    pub async fn recipients(&self, state: &str, cursor: Option<&str>) -> Result<RecipientPage, ClientError> {
+        match cursor {
+            None => self.read(&format!("/v1/recipients?limit=200&state={state}")).await,
+            Some(cursor) => self.read(&format!("/v1/recipients?limit=200&state={state}&cursor={cursor}")).await,
+        }
+    }
+
+    pub async fn decide_recipient(&self, id: i64, decision: &DecideScreening, key: &str) -> Result<RecipientView, ClientError> {
+        self.write(&format!("/v1/recipients/{id}/decision"), decision, key).await
     }
 
     pub async fn decide_screening(&self, id: i64, decision: &DecideScreening, key: &str) -> Result<ScreeningView, ClientError> {

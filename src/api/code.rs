@@ -89,6 +89,8 @@ codes! {
     NonceUsed "nonce_used" CONFLICT STATE, "the chain has used the nonce; what used it settles or is looked into";
     BeingCancelled "being_cancelled" CONFLICT STATE, "a cancel was asked for; the intent is signed no more";
     NotReplaceable "not_replaceable" CONFLICT STATE, "nothing at the nonce can be replaced or cancelled in this state; the text says what to do";
+    NotAdoptable "not_adoptable" CONFLICT STATE, "the transaction is not taken into the books; the text says why and what to do";
+    Baseline "baseline" CONFLICT STATE, "a baseline only rises";
     CannotPay "cannot_pay" CONFLICT STATE, "the address holds less of the chain's coin than this can cost";
     Fees "fees" CONFLICT STATE, "the fees displace nothing, or are above the chain's cap";
     Lowers "lowers" CONFLICT STATE, "a lower threshold takes two officers; propose it with an officer's token";

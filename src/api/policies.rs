@@ -21,6 +21,8 @@ use super::wire::{
     ProposeDestination, ProposePolicy, RefusalView, ReplayView, VerdictView, WithReason,
 };
 use crate::chains::ChainBook;
+use crate::escrow::{self, Adjustment};
+use crate::intent::baseline::BaselineAsked;
 use crate::intent::{self, IntentKind, judge};
 use crate::officer::proposal::{self, Proposal, Subject};
 use crate::officer::{OfficerError, Scope};
@@ -269,7 +271,7 @@ pub(super) async fn proposal(
     responses(
         (status = 201, body = ProposalView),
         (status = 404, description = "not_found"),
-        (status = 409, description = "decided, stale_digest, proposal_dead, other_subject, no_base")
+        (status = 409, description = "decided, stale_digest, proposal_dead, other_subject, no_base, nothing_to_accept, not_enough, only_credited, held")
     ),
     security(("officer" = ["intents:approve"]))
 )]
@@ -290,7 +292,9 @@ pub(super) async fn confirm(
                 match proposal::store::get(connection, id).await?.subject {
                     Subject::Policy => drop(policy::store::confirm(connection, id, asked.digest, &caller).await?),
                     Subject::Destination => drop(policy::store::confirm_destination(connection, id, asked.digest, &caller).await?),
+                    Subject::NonceBaseline => drop(intent::baseline::store::confirm(connection, id, asked.digest, &caller).await?),
                     Subject::Threshold => drop(settings::store::confirm(connection, id, asked.digest, &caller).await?),
+                    Subject::Adjustment => drop(escrow::adjust::confirm(connection, id, asked.digest, &caller, &book).await?),
                 }
                 confirmed_view(connection, id, &book).await
             })
@@ -471,11 +475,16 @@ fn lines_of(proposal: &Proposal, book: &ChainBook) -> Vec<String> {
                 )]
             },
         ),
+        Subject::NonceBaseline => BaselineAsked::from_canonical(&proposal.body).map_or_else(as_it_is, |asked| {
+            vec![format!("nonces of {} on chain {} below {} need no transaction of ours", asked.address, asked.chain, asked.nonce)]
+        }),
         Subject::Threshold => Lowering::from_canonical(&proposal.body).map_or_else(as_it_is, |lowering| {
             let to = lowering.blocks.map_or_else(|| "off".to_owned(), |blocks: Confirmations| format!("{blocks} blocks"));
             let hours = settings::LOWERING_DELAY.whole_hours();
             vec![format!("lower {} to {to}, {hours} hours after it is confirmed", lowering.key)]
         }),
+        Subject::Adjustment => Adjustment::from_canonical(&proposal.body)
+            .map_or_else(as_it_is, |adjustment| vec![super::adjustments::line_of(&adjustment, book)]),
     }
 }
 

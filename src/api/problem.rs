@@ -14,6 +14,7 @@ use crate::broadcast::BroadcastError;
 use crate::db::DbError;
 use crate::escrow::EscrowError;
 use crate::intent::IntentError;
+use crate::intent::baseline::BaselineError;
 use crate::officer::OfficerError;
 use crate::officer::proposal::ProposalError;
 use crate::payment::{FieldError, PaymentError};
@@ -250,7 +251,14 @@ impl From<EscrowError> for Problem {
             EscrowError::Recipient { to, source } => Self::field("to", to.to_string(), source.to_string()),
             EscrowError::OwnAddress(to) => Self::field("to", to.to_string(), "is one of our own addresses"),
             EscrowError::Length { what, .. } => Self::field(what, "", said),
-            EscrowError::Ledger(_) | EscrowError::Unlisted(_) | EscrowError::Empty(_) => {
+            EscrowError::Officer(error) => error.into(),
+            EscrowError::NotSuspended(_) => Self::conflict(Code::NothingToAccept, said),
+            EscrowError::OnlyCredited(_) => Self::conflict(Code::OnlyCredited, said),
+            EscrowError::Screened { .. } => Self::conflict(Code::Held, said),
+            EscrowError::ForeignAddress(address) => Self::field("address", address.to_string(), "is no address of ours"),
+            EscrowError::Units(units) => Self::field("amount", units, "more than zero"),
+            EscrowError::AccountShort { .. } => Self::conflict(Code::NotEnough, said),
+            EscrowError::Ledger(_) | EscrowError::Unlisted(_) | EscrowError::Adjustment(_) | EscrowError::Empty(_) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "request failed in escrow");
                 Self::internal()
             }
@@ -319,8 +327,8 @@ impl From<ScreenError> for Problem {
         match error {
             ScreenError::Db(error) => error.into(),
             ScreenError::Payment(error) => error.into(),
-            ScreenError::Unknown(_) => Self::not_found(error.to_string()),
-            ScreenError::NotHeld(_) => Self::conflict(Code::NotHeld, error.to_string()),
+            ScreenError::Unknown(_) | ScreenError::UnknownRecipient(_) => Self::not_found(error.to_string()),
+            ScreenError::NotHeld(_) | ScreenError::RecipientNotHeld(_) => Self::conflict(Code::NotHeld, error.to_string()),
             ScreenError::NotResolver(_) => Self::forbidden(error.to_string()),
             ScreenError::Reason(ref reason) => {
                 Self::field("reason", reason.chars().take(100).collect::<String>(), "say why in 1 to 500 characters")
@@ -342,6 +350,7 @@ impl From<BroadcastError> for Problem {
             BroadcastError::NonceUsed { .. } => Self::conflict(Code::NonceUsed, error.to_string()),
             BroadcastError::BeingCancelled { .. } => Self::conflict(Code::BeingCancelled, error.to_string()),
             BroadcastError::NotReplaceable { .. } => Self::conflict(Code::NotReplaceable, error.to_string()),
+            BroadcastError::Adopt { .. } => Self::conflict(Code::NotAdoptable, error.to_string()),
             BroadcastError::CannotPay { .. } => Self::conflict(Code::CannotPay, error.to_string()),
             BroadcastError::Halted { .. } => Self::conflict(Code::OutflowHalted, error.to_string()),
             BroadcastError::OnlyCredited { .. } => Self::conflict(Code::OnlyCredited, error.to_string()),
@@ -414,6 +423,22 @@ impl From<PolicyError> for Problem {
             PolicyError::NotListed(_) => Self::not_found(said),
             PolicyError::Own(address) => Self::field("address", address.to_string(), said),
             PolicyError::Label { found } => Self::field("label", format!("{found} characters"), said),
+        }
+    }
+}
+
+impl From<BaselineError> for Problem {
+    fn from(error: BaselineError) -> Self {
+        let said = error.to_string();
+        match error {
+            BaselineError::Db(error) => error.into(),
+            BaselineError::Officer(error) => error.into(),
+            BaselineError::NotOurs(address) => Self::field("address", address.to_string(), said),
+            BaselineError::NotHigher { .. } => Self::conflict(Code::Baseline, said),
+            BaselineError::Stored(_) => {
+                tracing::error!(error = said, "a stored proposal cannot be read");
+                Self::internal()
+            }
         }
     }
 }

@@ -20,8 +20,8 @@ use utoipa_axum::routes;
 use super::auth::Unauthenticated;
 use super::problem::Problem;
 use super::{
-    ApiState, document, escrow, feed, held, intents, ledger, payments, policies, quotes, replace, screenings, statements, thresholds,
-    webhooks,
+    ApiState, adjustments, adopt, document, escrow, feed, held, intents, ledger, payments, policies, quotes, replace, screenings,
+    statements, thresholds, webhooks,
 };
 
 /// Larger bodies are refused unread.
@@ -60,6 +60,9 @@ pub(super) fn routes(base: OpenApi) -> OpenApiRouter<ApiState> {
         .routes(routes!(intents::void))
         .routes(routes!(replace::replace))
         .routes(routes!(replace::cancel))
+        .routes(routes!(adopt::adopt))
+        .routes(routes!(adopt::foreign))
+        .routes(routes!(adopt::propose_baseline))
         .routes(routes!(policies::explain))
         .routes(routes!(intents::signing_queue))
         .routes(routes!(policies::list, policies::propose))
@@ -83,6 +86,11 @@ pub(super) fn routes(base: OpenApi) -> OpenApiRouter<ApiState> {
         .routes(routes!(screenings::list))
         .routes(routes!(screenings::get))
         .routes(routes!(screenings::decide))
+        .routes(routes!(adjustments::list))
+        .routes(routes!(adjustments::propose))
+        .routes(routes!(screenings::recipients))
+        .routes(routes!(screenings::recipient))
+        .routes(routes!(screenings::decide_recipient))
         .routes(routes!(statements::statement))
         .routes(routes!(statements::balances_at))
         .routes(routes!(ledger::reconciliation))

@@ -478,11 +478,57 @@ pub struct CancelIntent {
     pub max_priority_fee_per_gas: Option<String>,
 }
 
+/// `POST /v1/intents/adopted`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "chain_id": 1, "tx_hash": "0x1111111111111111111111111111111111111111111111111111111111111111", "reason": "restored from the backup of Monday"
+}))]
+pub struct AdoptTransaction {
+    pub chain_id: u64,
+    #[schema(value_type = HashText)]
+    pub tx_hash: B256,
+    /// The signed bytes, where the node does not give them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BytesText>)]
+    pub raw: Option<Bytes>,
+    /// The order that it paid, where several pay the same to the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payout_id: Option<Uuid>,
+    pub reason: String,
+}
+
+/// A nonce of one of our addresses that the chain used for what is not known here.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ForeignNonceView {
+    pub chain_id: u64,
+    #[serde(serialize_with = "checksummed")]
+    #[schema(value_type = AddressText)]
+    pub address: Address,
+    pub nonce: u64,
+    /// Where the address's past ends; 0 where nothing is stated.
+    pub baseline: u64,
+    #[serde(with = "time::serde::rfc3339")]
+    pub seen_at: OffsetDateTime,
+}
+
+/// `POST /v1/nonces/baselines`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "chain_id": 1, "address": "0x3333333333333333333333333333333333333333", "nonce": 7, "reason": "used by hand before the enrolment" }))]
+pub struct ProposeBaseline {
+    pub chain_id: u64,
+    pub address: String,
+    /// The first nonce that needs a transaction of ours.
+    pub nonce: u64,
+    pub reason: String,
+}
+
 /// A change that takes two officers.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ProposalView {
     pub id: i64,
-    /// policy, destination or threshold
+    /// policy, destination, threshold, nonce baseline or adjustment
     pub subject: String,
     /// What it says, for people.
     pub lines: Vec<String>,
@@ -876,7 +922,98 @@ pub struct ScreeningPage {
     pub next_cursor: Option<String>,
 }
 
-/// `POST /v1/screenings/{id}/decision`.
+/// Money that came for nobody.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SuspendedView {
+    /// The credit's entry in the ledger.
+    pub entry: i64,
+    pub chain_id: u64,
+    /// Where it is.
+    #[schema(value_type = Option<AddressText>)]
+    pub address: Option<Address>,
+    pub symbol: String,
+    pub amount: String,
+    pub amount_units: String,
+    pub memo: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub credited_at: OffsetDateTime,
+    /// The proposal about it that waits for another officer.
+    pub proposal: Option<i64>,
+}
+
+/// Money that came for nobody, after a cursor, oldest first.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SuspendedPage {
+    pub suspended: Vec<SuspendedView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// `POST /v1/adjustments`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"act": "attribute", "entry": 71, "payment_id": "01900000-0000-7000-8000-000000000041", "reason": "the buyer paid the treasury"}))]
+pub struct AdjustmentAsked {
+    /// attribute or own, about money that came for nobody; lost or cover, about a loss.
+    pub act: String,
+    /// attribute, own: the entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<i64>,
+    /// attribute: whose it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment_id: Option<PaymentId>,
+    /// lost, cover: the chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain_id: Option<u64>,
+    /// lost, cover: the symbol of the coin or token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asset: Option<String>,
+    /// lost, cover: decimal, in units of the asset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<String>,
+    /// lost: the address that it is gone from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    pub reason: String,
+}
+
+/// Whom a payment's money would go to, and what screening says of them.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RecipientView {
+    pub id: i64,
+    pub chain_id: u64,
+    pub payment_id: PaymentId,
+    #[serde(serialize_with = "checksummed")]
+    #[schema(value_type = AddressText)]
+    pub address: Address,
+    /// not_screened, clear, hit or unavailable; absent before anybody has looked.
+    pub outcome: Option<String>,
+    /// screener:address
+    pub hits: Vec<String>,
+    /// unavailable:screener
+    pub missing: Vec<String>,
+    /// Whether money may go there as far as screening goes.
+    pub passes: bool,
+    /// cleared or confirmed, by a resolver.
+    pub decision: Option<String>,
+    pub decided_by: Option<UserId>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub decided_at: Option<OffsetDateTime>,
+    pub reason: Option<String>,
+    /// The newest first; in the view of one alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verdicts: Vec<ScreeningVerdictView>,
+}
+
+/// Recipients after a cursor, oldest first.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RecipientPage {
+    pub recipients: Vec<RecipientView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}
+
+/// `POST /v1/screenings/{id}/decision` and `POST /v1/recipients/{id}/decision`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"decision": "clear", "reason": "another person of that name"}))]

@@ -4,7 +4,7 @@ use alloy::primitives::Bytes;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::{BroadcastError, Inclusion, Outbound};
+use super::{AdoptError, BroadcastError, Inclusion, Outbound};
 use crate::approval;
 use crate::chains::ChainBook;
 use crate::confirm;
@@ -96,30 +96,55 @@ pub async fn insert_signed(connection: &mut PgConnection, book: &ChainBook, id: 
     // A transaction of an earlier revision was mined while the device was asked: these bytes can do nothing
     // unless that block goes, and then they must be known here.
     let overtaken = intent.state == IntentState::Mined && intent.signed_revision.is_some_and(|signed| signed < intent.revision);
-    let replaces = at_nonce.last().map(|newest| newest.id);
-    sqlx::query!(
-        "insert into outbound_transactions (
-             intent_id, chain_id, from_address, nonce, tx_hash, raw, replaces, max_fee_per_gas, max_priority_fee_per_gas
-         ) values ($1, $2::bigint, $3::bytea, $4, $5::bytea, $6, $7, $8::text::numeric, $9::text::numeric)",
-        id.0,
-        chain.as_i64(),
-        intent.from.address.as_slice(),
-        intent.nonce.cast_signed(),
-        tx_hash.as_slice(),
-        signed.raw().as_ref(),
-        replaces,
-        intent.fees.max_fee_per_gas.to_string(),
-        intent.fees.max_priority_fee_per_gas.to_string()
-    )
-    .execute(&mut *connection)
-    .await
-    .map_err(DbError::from)?;
+    write(connection, &intent, &signed, at_nonce.last()).await?;
     let intent = if overtaken { intent } else { intent::store::advance(connection, &intent, IntentEvent::Signed).await? };
     intent::store::set_signed(connection, &intent).await?;
     let detail = serde_json::json!({ "tx_hash": tx_hash, "revision": intent.revision, "overtaken": overtaken });
     note(connection, &intent, "intent.signed", detail).await?;
     let stored = list_at_nonce(connection, &intent).await?.into_iter().find(|stored| stored.tx_hash == tx_hash);
     stored.ok_or(DbError::NotOneRow { what: "the transaction just stored", found: 0 }.into())
+}
+
+/// Stores the bytes of a transaction that the chain has already. Whatever the intent's state, the receipt brings it
+/// to a block.
+pub(super) async fn insert_adopted(
+    connection: &mut PgConnection,
+    book: &ChainBook,
+    intent: &Intent,
+    raw: &Bytes,
+) -> Result<(), BroadcastError> {
+    let chain = intent.chain();
+    let spec = book.get(chain).ok_or(BroadcastError::UnknownChain(chain))?;
+    let request = signing::request_for(intent, spec).map_err(|source| BroadcastError::Request { intent: intent.id, source })?;
+    let signed =
+        SignedTx::from_raw(request, raw).map_err(|source| BroadcastError::NotApproved { intent: intent.id, source: Box::new(source) })?;
+    let at_nonce = list_at_nonce(connection, intent).await?;
+    if let Some(stored) = at_nonce.iter().find(|stored| stored.tx_hash == signed.hash()) {
+        return Err(BroadcastError::Adopt { tx_hash: stored.tx_hash, source: AdoptError::Known(stored.intent) });
+    }
+    write(connection, intent, &signed, at_nonce.last()).await?;
+    Ok(intent::store::set_signed(connection, intent).await?)
+}
+
+async fn write(connection: &mut PgConnection, intent: &Intent, signed: &SignedTx, replaces: Option<&Outbound>) -> Result<(), DbError> {
+    let tx_hash = signed.hash();
+    sqlx::query!(
+        "insert into outbound_transactions (
+             intent_id, chain_id, from_address, nonce, tx_hash, raw, replaces, max_fee_per_gas, max_priority_fee_per_gas
+         ) values ($1, $2::bigint, $3::bytea, $4, $5::bytea, $6, $7, $8::text::numeric, $9::text::numeric)",
+        intent.id.0,
+        intent.chain().as_i64(),
+        intent.from.address.as_slice(),
+        intent.nonce.cast_signed(),
+        tx_hash.as_slice(),
+        signed.raw().as_ref(),
+        replaces.map(|newest| newest.id),
+        intent.fees.max_fee_per_gas.to_string(),
+        intent.fees.max_priority_fee_per_gas.to_string()
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Nothing more is signed for a nonce that is used, nor for an intent whose cancel is under way.

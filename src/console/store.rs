@@ -312,7 +312,7 @@ pub(super) async fn list_entries(connection: &mut PgConnection, filter: &EntryFi
         from funds_ledger_entries e
         join ledger_accounts d on d.id = e.debit_account_id
         join ledger_accounts c on c.id = e.credit_account_id
-        where ($1::uuid is null or e.payment_id = $1)
+        where ($1::uuid is null or e.id in (select o.id from ledger_entries_of($1) as o (id)))
           and ($2::ledger_account_kind is null or d.kind = $2 or c.kind = $2)
           and ($3::bytea is null or d.address = $3::bytea or c.address = $3::bytea)
           and ($4::bigint is null or e.id < $4)

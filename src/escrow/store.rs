@@ -5,13 +5,14 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::adjust::{Adjustment, Suspended};
 use super::{Dispute, DisputeState, EscrowError, Payout, PayoutKind, PayoutState, Resolution, Source};
 use crate::db::codec::{address_from_sql, chain_from_sql, units_from_sql, units_to_sql};
 use crate::db::{DbError, expect_one};
 use crate::event::{self, Event};
-use crate::ledger::AccountKind;
+use crate::ledger::{self, AccountKind};
 use crate::payment::{Fees, Figures};
-use crate::units::{Asset, AssetId, ChainId, IntentId, PaymentId, TokenAmount};
+use crate::units::{Asset, AssetId, ChainId, IntentId, LedgerEntryId, PaymentId, ProposalId, TokenAmount};
 
 // === payouts ===
 
@@ -186,6 +187,23 @@ pub async fn list_ordered(connection: &mut PgConnection, chain: ChainId, after: 
     .fetch_all(connection)
     .await?;
     Ok(rows)
+}
+
+/// Orders that wait and pay one asset to one recipient, oldest first.
+pub async fn list_ordered_to(connection: &mut PgConnection, asset: AssetId, to: Address) -> Result<Vec<Uuid>, DbError> {
+    let marker = asset.asset.marker();
+    Ok(sqlx::query_scalar!(
+        r#"
+        select id from payment_payouts
+        where state = 'ordered' and chain_id = $1::bigint and asset = $2::bytea and to_address = $3::bytea
+        order by id
+        "#,
+        asset.chain.as_i64(),
+        marker.as_slice(),
+        to.as_slice()
+    )
+    .fetch_all(connection)
+    .await?)
 }
 
 /// Orders of a chain whose reservation was reversed together with a credit that left the chain.
@@ -492,6 +510,57 @@ pub(super) async fn has_refunded(connection: &mut PgConnection, payment: Payment
     .fetch_one(connection)
     .await?;
     Ok(found)
+}
+
+// === what came for nobody ===
+
+/// Notes what two officers decided; of two decisions about the same money the second is refused.
+pub(super) async fn insert_adjustment(connection: &mut PgConnection, id: ProposalId, adjustment: &Adjustment) -> Result<(), EscrowError> {
+    let outcome = sqlx::query!(
+        "insert into ledger_adjustments (proposal_id, act, entry_id) values ($1, $2::text::adjustment_act, $3)",
+        id.0,
+        adjustment.act(),
+        adjustment.entry().map(|entry| entry.0)
+    )
+    .execute(connection)
+    .await
+    .map_err(DbError::from);
+    match (outcome, adjustment.entry()) {
+        (Ok(_), _) => Ok(()),
+        (Err(error), Some(entry)) if error.constraint() == Some("ledger_adjustments_entry_key") => Err(EscrowError::NotSuspended(entry)),
+        (Err(error), _) => Err(error.into()),
+    }
+}
+
+pub(super) async fn has_adjustment(connection: &mut PgConnection, entry: LedgerEntryId) -> Result<bool, DbError> {
+    let found = sqlx::query_scalar!(r#"select exists (select from ledger_adjustments where entry_id = $1) as "found!""#, entry.0)
+        .fetch_one(connection)
+        .await?;
+    Ok(found)
+}
+
+/// Credits that came for nobody, stand and were not decided about, after an id.
+pub async fn list_suspended(connection: &mut PgConnection, after: LedgerEntryId, limit: i64) -> Result<Vec<Suspended>, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select e.id,
+               (select max(p.id) from change_proposals p
+                where p.subject = 'adjustment' and p.created_at > now() - interval '7 days' and (p.body::jsonb ->> 'entry')::bigint = e.id
+                  and not exists (select from change_decisions d where d.proposal_id = p.id)) as proposal
+        from ledger_accounts a join funds_ledger_entries e on e.credit_account_id = a.id
+        where a.kind = 'suspense' and a.payment_id is null and e.entry_type <> 'reversal' and e.id > $1
+          and not exists (select from ledger_adjustments j where j.entry_id = e.id)
+          and not exists (select from funds_ledger_entries r where r.reverses_entry_id = e.id)
+        order by e.id limit $2
+        "#,
+        after.0,
+        limit
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    let entries = ledger::store::list_by_ids(connection, &ids).await?;
+    Ok(entries.into_iter().zip(rows).map(|(posted, row)| Suspended { posted, proposal: row.proposal.map(ProposalId) }).collect())
 }
 
 // === refusals ===

@@ -125,25 +125,29 @@ pub fn next_direct_step(situation: DirectSituation) -> DirectStep {
     }
 }
 
-/// The chain used a nonce that none of ours took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ForeignNonce(pub u64);
+/// How many nonces one look names, and how far below the chain's count the planner looks.
+pub const NONCES_SPAN: u64 = 100;
+
+/// Nonces that the chain has used and that nothing of ours is signed for, lowest first. `floor` is where the
+/// address's past ends: its baseline, or what was looked at before; `signed` holds our signed nonces from there on.
+///
+/// Either somebody else has the key, or this database has forgotten an outflow. Nothing is planned from the address
+/// then: what it owes may be paid already.
+pub fn foreign_nonces(floor: u64, chain_count: u64, signed: &BTreeSet<u64>) -> Vec<u64> {
+    let most = usize::try_from(NONCES_SPAN).unwrap_or(usize::MAX);
+    (floor..chain_count).filter(|nonce| !signed.contains(nonce)).take(most).collect()
+}
 
 /// The lowest nonce that is free: not below the chain's count, not taken by one of ours.
 ///
 /// `taken` are the nonces of our intents from this address that are not void. A hole left by a void
 /// intent is filled first; otherwise everything above it would be stuck.
-pub fn next_nonce(chain_count: u64, taken: &BTreeSet<u64>) -> Result<u64, ForeignNonce> {
-    if let (Some(used), Some(highest)) = (chain_count.checked_sub(1), taken.last())
-        && used > *highest
-    {
-        return Err(ForeignNonce(used));
-    }
+pub fn next_nonce(chain_count: u64, taken: &BTreeSet<u64>) -> u64 {
     let mut nonce = chain_count;
     while taken.contains(&nonce) {
         nonce += 1;
     }
-    Ok(nonce)
+    nonce
 }
 
 #[cfg(test)]
@@ -202,12 +206,36 @@ mod tests {
     #[test]
     fn n7_next_nonce() {
         let taken = |nonces: &[u64]| nonces.iter().copied().collect::<BTreeSet<u64>>();
-        assert_eq!(next_nonce(0, &taken(&[])), Ok(0));
-        assert_eq!(next_nonce(5, &taken(&[])), Ok(5));
-        assert_eq!(next_nonce(0, &taken(&[0, 1])), Ok(2));
-        assert_eq!(next_nonce(2, &taken(&[0, 1])), Ok(2));
+        assert_eq!(next_nonce(0, &taken(&[])), 0);
+        assert_eq!(next_nonce(5, &taken(&[])), 5);
+        assert_eq!(next_nonce(0, &taken(&[0, 1])), 2);
+        assert_eq!(next_nonce(2, &taken(&[0, 1])), 2);
         // A void intent left 1 free.
-        assert_eq!(next_nonce(1, &taken(&[0, 2])), Ok(1));
-        assert_eq!(next_nonce(3, &taken(&[0, 1])), Err(ForeignNonce(2)));
+        assert_eq!(next_nonce(1, &taken(&[0, 2])), 1);
+    }
+
+    #[test]
+    fn n12_a_used_nonce_is_signed_here_or_below_the_baseline() {
+        for (floor, count, signed, foreign) in [
+            (0, 0, &[][..], &[][..]),
+            // Nothing known, and the chain used some: a database of before the first outflow.
+            (0, 1, &[], &[0]),
+            (0, 3, &[], &[0, 1, 2]),
+            // Older than this installation, as two officers have said.
+            (7, 7, &[], &[]),
+            (7, 9, &[7, 8], &[]),
+            (7, 10, &[7, 8], &[9]),
+            (7, 9, &[7, 9], &[8]),
+            // A restored database knows the first of three.
+            (0, 3, &[0], &[1, 2]),
+            // Signed above the chain's count is on its way.
+            (0, 2, &[0, 1, 2, 3], &[]),
+            // A chain that lags, or went back.
+            (9, 4, &[], &[]),
+        ] {
+            let signed = signed.iter().copied().collect();
+            assert_eq!(foreign_nonces(floor, count, &signed), foreign, "{floor} {count} {signed:?}");
+        }
+        assert_eq!(foreign_nonces(0, 1_000_000, &BTreeSet::new()).len(), 100, "bounded");
     }
 }

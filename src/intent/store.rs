@@ -12,6 +12,7 @@ use super::{FeeTerms, Intent, IntentError, IntentEvent, IntentKind, IntentState,
 use crate::account;
 use crate::db::codec::{address_from_sql, chain_from_sql, count_from_sql, hash_from_sql, units_from_sql, units_to_sql};
 use crate::db::{DbError, expect_one};
+use crate::policy;
 use crate::screen::{self, Hold};
 use crate::units::{Asset, AssetId, ChainId, IntentId, PaymentId, PolicyId, TokenAmount};
 use crate::{confirm, deposit};
@@ -21,6 +22,21 @@ use crate::{confirm, deposit};
 /// cannot both succeed; nor does the database take one that is not under the policy in force.
 pub async fn insert(connection: &mut PgConnection, intent: &Intent) -> Result<Intent, IntentError> {
     let intent = judge::judge(connection, intent).await?;
+    write(connection, &intent).await?;
+    judge::store::close_refusal(connection, &intent).await?;
+    Ok(intent)
+}
+
+/// Stores an intent of what is on the chain already. No policy can refuse that; it is recorded as of the one in
+/// force, and what it moved counts towards its limits.
+pub async fn insert_adopted(connection: &mut PgConnection, intent: &Intent) -> Result<Intent, IntentError> {
+    let policy = policy::store::find_in_force(connection).await?.map(|row| row.id);
+    let intent = Intent { policy, ..intent.clone() };
+    write(connection, &intent).await?;
+    Ok(intent)
+}
+
+async fn write(connection: &mut PgConnection, intent: &Intent) -> Result<(), DbError> {
     let asset = intent.amount.asset.asset.marker();
     sqlx::query!(
         "insert into intents (
@@ -52,11 +68,9 @@ pub async fn insert(connection: &mut PgConnection, intent: &Intent) -> Result<In
         intent.policy.map(|policy| policy.0),
         intent.cancels.map(|cancelled| cancelled.0)
     )
-    .execute(&mut *connection)
-    .await
-    .map_err(DbError::from)?;
-    judge::store::close_refusal(connection, &intent).await?;
-    Ok(intent)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 struct Row {
@@ -278,7 +292,7 @@ pub async fn is_released(connection: &mut PgConnection, intent: &Intent) -> Resu
 }
 
 /// Why an intent may not leave although its money is released: the deposit that it spends is not screened or
-/// is held, or the token's issuer has frozen one of its ends. Screening of the deposit stands still until the
+/// is held, whom it would go to is, or the token's issuer has frozen one of its ends. Screening stands still until the
 /// caller's transaction ends.
 pub async fn find_hold(connection: &mut PgConnection, intent: &Intent) -> Result<Option<Hold>, DbError> {
     // It moves nothing.
@@ -289,6 +303,12 @@ pub async fn find_hold(connection: &mut PgConnection, intent: &Intent) -> Result
         return Ok(Some(Hold::Frozen(frozen)));
     }
     let Some(payment) = intent.payment else { return Ok(None) };
+    if matches!(intent.kind, IntentKind::Release | IntentKind::Refund) {
+        let held = screen::recipient::store::find_hold(connection, payment, intent.chain(), intent.to).await?;
+        if held.is_some() {
+            return Ok(held);
+        }
+    }
     let destination = deposit::store::get_by_payment(connection, payment).await?;
     screen::store::find_hold(connection, intent.chain(), destination.derived_address).await
 }
@@ -341,6 +361,22 @@ pub async fn list_taken_nonces(connection: &mut PgConnection, chain: ChainId, fr
     .fetch_all(connection)
     .await?;
     rows.into_iter().map(|nonce| count_from_sql("intents.nonce", nonce)).collect()
+}
+
+/// The intent that holds a nonce; its cancel aside.
+pub async fn find_at_nonce(connection: &mut PgConnection, chain: ChainId, from: Address, nonce: u64) -> Result<Option<IntentId>, DbError> {
+    let id = sqlx::query_scalar!(
+        r#"
+        select id from intents
+        where chain_id = $1::bigint and from_address = $2::bytea and nonce = $3 and state <> 'void' and cancels is null
+        "#,
+        chain.as_i64(),
+        from.as_slice(),
+        nonce.cast_signed()
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(id.map(IntentId))
 }
 
 /// What intents on their way take from an address: the asset itself, and the most they can cost in gas.

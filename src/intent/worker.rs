@@ -12,10 +12,10 @@ use alloy::sol_types::SolCall;
 use uuid::Uuid;
 
 use super::plan::{
-    DirectSituation, DirectStep, ForeignNonce, ReleaseSituation, ReleaseStep, SweepSituation, SweepStep, cost_ceiling, next_direct_step,
-    next_nonce, next_release_step, next_sweep_step,
+    DirectSituation, DirectStep, NONCES_SPAN, ReleaseSituation, ReleaseStep, SweepSituation, SweepStep, cost_ceiling, foreign_nonces,
+    next_direct_step, next_nonce, next_release_step, next_sweep_step,
 };
-use super::{FeeTerms, Intent, IntentError, IntentKind, IntentState, digest, judge, store};
+use super::{FeeTerms, Intent, IntentError, IntentKind, IntentState, baseline, digest, judge, store};
 use crate::account::{self, DerivedAddress, Purpose};
 use crate::chains::ChainSpec;
 use crate::confirm;
@@ -29,7 +29,7 @@ use crate::policy::{APPROVALS_EXPIRE_MINUTES, PolicyError, Refusal};
 use crate::rpc::{CallRequest, Node};
 use crate::scan;
 use crate::screen;
-use crate::units::{Asset, IntentId, Outcomes, PaymentId, PolicyId, Progress, TokenAmount};
+use crate::units::{Asset, ChainId, IntentId, Outcomes, PaymentId, PolicyId, Progress, TokenAmount};
 
 alloy::sol! {
     function transfer(address to, uint256 amount) returns (bool);
@@ -241,11 +241,12 @@ impl Planner {
             PayoutKind::Refund if at_deposit.units >= payout.net().units => {
                 self.pay_from_deposit(payment, payout, destination, deposit_address).await
             }
-            PayoutKind::Refund if destination.status != DestinationStatus::Swept || payout.gross.asset != payment.due.asset => {
-                Ok(Progress::Idle)
-            }
+            // Swept, or it came to an operator address in the first place.
             PayoutKind::Refund if at_deposit.units.is_zero() => {
                 self.pay_from_treasury(payment, payout, destination, &deposit_address).await
+            }
+            PayoutKind::Refund if destination.status != DestinationStatus::Swept || payout.gross.asset != payment.due.asset => {
+                Ok(Progress::Idle)
             }
             // Part of it came after the sweep: that part is swept too, and then the treasury pays.
             PayoutKind::Refund => {
@@ -312,9 +313,16 @@ impl Planner {
     ) -> Result<Progress, IntentError> {
         let amount = payout.net();
         let mut connection = self.db.connection().await?;
-        let treasury = account::store::get_operator_address(&mut connection, deposit_address.account, Purpose::Treasury).await?;
+        let mut treasury = account::store::get_operator_address(&mut connection, deposit_address.account, Purpose::Treasury).await?;
+        let mut token = ledger::store::balance(&mut connection, amount.asset, AccountKey::Custody(treasury.address)).await?;
+        let gas = account::store::get_operator_address(&mut connection, deposit_address.account, Purpose::Gas).await?;
+        let at_gas = ledger::store::balance(&mut connection, amount.asset, AccountKey::Custody(gas.address)).await?;
+        // Tokens that came to the gas address go back from there.
+        let is_token = amount.asset != self.chain.native_asset();
+        if payout.kind == PayoutKind::Refund && is_token && token.units < amount.units && at_gas.units >= amount.units {
+            (treasury, token) = (gas, at_gas);
+        }
         let custody = AccountKey::Custody(treasury.address);
-        let token = ledger::store::balance(&mut connection, amount.asset, custody).await?;
         let native = ledger::store::balance(&mut connection, self.chain.native_asset(), custody).await?;
         let promised = store::get_promised(&mut connection, amount.asset, treasury.address).await?;
         if screen::store::find_freeze(&mut connection, amount.asset, &[treasury.address, payout.to]).await?.is_some() {
@@ -349,6 +357,7 @@ impl Planner {
 
     /// Gas limit and fee caps for a transfer; `None` while gas is dearer than the operator allows.
     async fn terms(&self, from: Address, to: Address, amount: TokenAmount) -> Result<Option<FeeTerms>, IntentError> {
+        self.refuse_foreign(from).await?;
         let fees = self.node.fees().await?;
         let max_fee_per_gas = fees.base_fee.saturating_mul(2).saturating_add(fees.priority).max(1);
         let allowed = self.chain.fee_cap(self.policy.max_fee_per_gas_max);
@@ -378,6 +387,17 @@ impl Planner {
         Ok(Some(FeeTerms { gas_limit, max_fee_per_gas, max_priority_fee_per_gas: priority }))
     }
 
+    /// Before anything is estimated: what is forgotten has moved the money, and an estimate would only say that it
+    /// is not there.
+    async fn refuse_foreign(&self, address: Address) -> Result<(), IntentError> {
+        let (chain, count) = (self.chain.id, self.node.nonce_latest(address).await?);
+        let found = self.db.unit(move |connection| Box::pin(async move { find_foreign(connection, chain, address, count).await })).await?;
+        match found {
+            Some(nonce) => Err(IntentError::ForeignNonce { chain, address, nonce }),
+            None => Ok(()),
+        }
+    }
+
     /// Stores the intent, its nonce and its reservation in one transaction.
     async fn store(&self, due: Due) -> Result<Progress, IntentError> {
         let chain_count = self.node.nonce_latest(due.from.address).await?;
@@ -401,17 +421,16 @@ impl Planner {
                     if screen::store::find_hold(connection, chain, due.gated_by).await?.is_some() {
                         return Ok(Planned::Not);
                     }
+                    if let Some(nonce) = find_foreign(connection, chain, due.from.address, chain_count).await? {
+                        return Ok(Planned::Foreign { chain, address: due.from.address, nonce });
+                    }
+                    if let Some(payout) = &due.payout
+                        && screen::recipient::store::find_hold(connection, due.payment.id, chain, payout.to).await?.is_some()
+                    {
+                        return Ok(Planned::Not);
+                    }
                     let taken = store::list_taken_nonces(connection, chain, due.from.address).await?;
-                    let nonce = match next_nonce(chain_count, &taken) {
-                        Ok(nonce) => nonce,
-                        // Told, halted for, and resumed by an officer: it goes on above it.
-                        Err(ForeignNonce(nonce)) if event::store::has_foreign_nonce(connection, chain, due.from.address, nonce).await? => {
-                            chain_count
-                        }
-                        Err(ForeignNonce(nonce)) => {
-                            return Err(IntentError::ForeignNonce { chain, address: due.from.address, nonce });
-                        }
-                    };
+                    let nonce = next_nonce(chain_count, &taken);
                     let intent = draft(&due, nonce, approvals_required);
                     let intent = match store::insert(connection, &intent).await {
                         // Nothing was written but the intent's refusal.
@@ -436,6 +455,7 @@ impl Planner {
             .await?;
         match planned {
             Planned::Not => Ok(Progress::Idle),
+            Planned::Foreign { chain, address, nonce } => Err(IntentError::ForeignNonce { chain, address, nonce }),
             Planned::Stored => Ok(Progress::Worked),
             Planned::Refused(intent, policy, refusals) => self.refused(*intent, policy, &refusals).await,
         }
@@ -468,9 +488,25 @@ impl Planner {
     }
 }
 
+/// Nothing is planned from an address of which the chain has used a nonce that nothing here is signed for: a key
+/// that others have, or an outflow that this database has forgotten. It is told once.
+async fn find_foreign(
+    connection: &mut sqlx::PgConnection,
+    chain: ChainId,
+    address: Address,
+    count: u64,
+) -> Result<Option<u64>, IntentError> {
+    let floor = baseline::store::get(connection, chain, address).await?.max(count.saturating_sub(NONCES_SPAN));
+    let signed = baseline::store::list_signed(connection, chain, address, floor, count).await?;
+    let Some(nonce) = foreign_nonces(floor, count, &signed).first().copied() else { return Ok(None) };
+    baseline::store::tell_foreign(connection, chain, address, nonce).await?;
+    Ok(Some(nonce))
+}
+
 /// What became of something due.
 enum Planned {
     Not,
+    Foreign { chain: ChainId, address: Address, nonce: u64 },
     Stored,
     Refused(Box<Intent>, PolicyId, Vec<Refusal>),
 }

@@ -2,7 +2,7 @@
 //!
 //! Balances are written by the database itself when entries are inserted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use alloy::primitives::{Address, U256};
 use sqlx::PgConnection;
@@ -21,37 +21,70 @@ use crate::units::{Asset, AssetId, ChainId, LedgerAccountId, LedgerEntryId, Paym
 /// [`LedgerError::Overdraft`] when an account would fall below zero.
 pub async fn append(connection: &mut PgConnection, entries: &[Entry]) -> Result<(), LedgerError> {
     let Some(first) = entries.first() else { return Ok(()) };
-    let wanted: BTreeSet<(AssetId, AccountKey)> =
-        entries.iter().flat_map(|entry| [(entry.amount.asset, entry.debit), (entry.amount.asset, entry.credit)]).collect();
-    let accounts = open_accounts(connection, &wanted).await?;
-    let columns = Columns::of(entries, &accounts)?;
+    let columns = Columns::of(entries);
+    if insert(connection, &columns, first).await? {
+        return Ok(());
+    }
+    open_accounts(connection, columns.accounts).await?;
+    if insert(connection, &Columns::of(entries), first).await? {
+        return Ok(());
+    }
+    Err(DbError::NotOneRow { what: "a ledger account just opened", found: 0 }.into())
+}
+
+/// Finds the accounts and posts between them, or posts nothing (`false`) when one of them is not open.
+///
+/// Each account is looked up by the unique key: a subquery for each leaves the planner no way that reads more,
+/// however many there are.
+async fn insert(connection: &mut PgConnection, columns: &Columns, first: &Entry) -> Result<bool, LedgerError> {
     let outcome = sqlx::query!(
         r#"
-        -- Names come once and are converted once; the rows say which of them they mean.
-        with names as materialized (
-            select $1::text[]::funds_ledger_entry_type[] as types, $2::bytea[]::evm_address[] as assets
+        -- What rows share comes once and is converted once; the rows say which of it they mean.
+        with shapes as materialized (
+            select $1::text[]::funds_ledger_entry_type[] as types, $2::bigint[] as chains, $3::bytea[]::evm_address[] as assets,
+                   $4::smallint[] as decimals
+        ),
+        names as materialized (
+            select $5::text[]::ledger_account_kind[] as kinds, $6::bigint[] as chains, $7::bytea[] as assets
+        ),
+        accounts as materialized (
+            select array(
+                select (
+                    select a.id from ledger_accounts a
+                    where a.kind = (select kinds from names)[k.name] and a.holder = k.holder
+                      and a.chain_id = (select chains from names)[k.name] and a.asset = (select assets from names)[k.name]
+                )
+                from unnest($8::integer[], $9::bytea[]) with ordinality as k (name, holder, place)
+                order by k.place
+            ) as ids
         )
         insert into funds_ledger_entries (
             entry_type, payment_ref_kind, payment_id, chain_id, asset, debit_account_id, credit_account_id,
             amount_units, asset_decimals, reverses_entry_id, idempotency_key, memo
         )
-        select (select types from names)[e.entry_type], case when e.payment_id is not null then 'entity'::ref_kind end, e.payment_id,
-               e.chain_id, (select assets from names)[e.asset], e.debit, e.credit, e.amount::numeric, e.decimals, e.reverses, e.key, e.memo
-        from unnest($3::integer[], $4::uuid[], $5::bigint[], $6::integer[], $7::bigint[], $8::bigint[], $9::text[], $10::smallint[],
-                    $11::bigint[], $12::text[], $13::text[])
-             with ordinality as e (entry_type, payment_id, chain_id, asset, debit, credit, amount, decimals, reverses, key, memo, place)
+        select (select types from shapes)[e.shape], case when e.payment_id is not null then 'entity'::ref_kind end, e.payment_id,
+               (select chains from shapes)[e.shape], (select assets from shapes)[e.shape],
+               (select ids from accounts)[e.debit], (select ids from accounts)[e.credit],
+               e.amount::numeric, (select decimals from shapes)[e.shape], e.reverses, e.key, e.memo
+        from unnest($10::integer[], $11::uuid[], $12::integer[], $13::integer[], $14::text[], $15::bigint[], $16::text[], $17::text[])
+             with ordinality as e (shape, payment_id, debit, credit, amount, reverses, key, memo, place)
+        where (select array_position(ids, null) is null from accounts)
         order by e.place
         "#,
-        &columns.entry_types.names,
-        &columns.assets.names,
-        &columns.entry_type,
+        &columns.shapes.types,
+        &columns.shapes.chains,
+        &columns.shapes.assets,
+        &columns.shapes.decimals,
+        &columns.names.kinds,
+        &columns.names.chains,
+        &columns.names.assets,
+        &columns.name,
+        &columns.holder,
+        &columns.shape,
         &columns.payment as &[Option<Uuid>],
-        &columns.chain,
-        &columns.asset,
         &columns.debit,
         &columns.credit,
         &columns.amount,
-        &columns.decimals,
         &columns.reverses as &[Option<i64>],
         &columns.key,
         &columns.memo
@@ -60,7 +93,7 @@ pub async fn append(connection: &mut PgConnection, entries: &[Entry]) -> Result<
     .await
     .map_err(DbError::from);
     match outcome {
-        Ok(_) => Ok(()),
+        Ok(done) => Ok(done.rows_affected() > 0),
         Err(error) => Err(match error.constraint() {
             Some("ledger_balances_no_overdraft") => LedgerError::Overdraft { key: first.key.clone() },
             Some("funds_ledger_entries_idempotency_key" | "funds_ledger_entries_reversed_once_key") => {
@@ -71,84 +104,116 @@ pub async fn append(connection: &mut PgConnection, entries: &[Entry]) -> Result<
     }
 }
 
-/// Values that many rows share: each goes to the server once, and the rows have its place, counted from 1.
-struct Shared<T> {
-    names: Vec<T>,
+/// What many entries have in common: type, asset, decimals.
+#[derive(Default)]
+struct Shapes {
+    known: Vec<(EntryType, AssetId, u8)>,
+    types: Vec<String>,
+    chains: Vec<i64>,
+    assets: Vec<Vec<u8>>,
+    decimals: Vec<i16>,
 }
 
-impl<T> Default for Shared<T> {
-    fn default() -> Self {
-        Self { names: Vec::new() }
-    }
-}
-
-impl<T: PartialEq> Shared<T> {
-    /// A handful at most, so they are looked through.
-    fn place(&mut self, name: T) -> i32 {
-        let place = self.names.iter().position(|known| *known == name).unwrap_or_else(|| {
-            self.names.push(name);
-            self.names.len() - 1
+impl Shapes {
+    /// Its place, counted from 1. A handful at most, so they are looked through.
+    fn place(&mut self, entry: &Entry) -> i32 {
+        let shape = (entry.entry_type, entry.amount.asset, entry.decimals);
+        let place = self.known.iter().position(|known| *known == shape).unwrap_or_else(|| {
+            self.known.push(shape);
+            self.types.push(entry.entry_type.name().to_owned());
+            self.chains.push(entry.amount.asset.chain.as_i64());
+            self.assets.push(entry.amount.asset.asset.marker().to_vec());
+            self.decimals.push(i16::from(entry.decimals));
+            self.known.len() - 1
         });
         i32::try_from(place + 1).unwrap_or(i32::MAX)
     }
 }
 
-/// The entries of one statement, column by column.
+/// What many accounts have in common: kind and asset.
+#[derive(Default)]
+struct Names {
+    known: Vec<(AccountKind, AssetId)>,
+    kinds: Vec<String>,
+    chains: Vec<i64>,
+    assets: Vec<Vec<u8>>,
+}
+
+impl Names {
+    fn place(&mut self, asset: AssetId, kind: AccountKind) -> i32 {
+        let place = self.known.iter().position(|known| *known == (kind, asset)).unwrap_or_else(|| {
+            self.known.push((kind, asset));
+            self.kinds.push(kind.name().to_owned());
+            self.chains.push(asset.chain.as_i64());
+            self.assets.push(asset.asset.marker().to_vec());
+            self.known.len() - 1
+        });
+        i32::try_from(place + 1).unwrap_or(i32::MAX)
+    }
+}
+
+/// The entries of one statement, column by column, and the accounts that they mean by their places.
 #[derive(Default)]
 struct Columns {
-    entry_types: Shared<String>,
-    assets: Shared<Vec<u8>>,
-    entry_type: Vec<i32>,
+    shapes: Shapes,
+    names: Names,
+    accounts: HashMap<(AssetId, AccountKey), i32>,
+    name: Vec<i32>,
+    holder: Vec<Vec<u8>>,
+    shape: Vec<i32>,
     payment: Vec<Option<Uuid>>,
-    chain: Vec<i64>,
-    asset: Vec<i32>,
-    debit: Vec<i64>,
-    credit: Vec<i64>,
+    debit: Vec<i32>,
+    credit: Vec<i32>,
     amount: Vec<String>,
-    decimals: Vec<i16>,
+    /// Empty when nothing is reversed; the server reads what is missing as null.
     reverses: Vec<Option<i64>>,
     key: Vec<String>,
     memo: Vec<String>,
 }
 
 impl Columns {
-    fn of(entries: &[Entry], accounts: &BTreeMap<(AssetId, AccountKey), LedgerAccountId>) -> Result<Self, DbError> {
+    fn of(entries: &[Entry]) -> Self {
         let mut columns = Self::default();
+        let reversing = entries.iter().any(|entry| entry.reverses.is_some());
         for entry in entries {
-            let account =
-                |key| accounts.get(&(entry.amount.asset, key)).ok_or(DbError::NotOneRow { what: "a ledger account just opened", found: 0 });
-            columns.entry_type.push(columns.entry_types.place(entry.entry_type.name().to_owned()));
+            let shape = columns.shapes.place(entry);
+            columns.shape.push(shape);
             columns.payment.push(entry.payment.map(|payment| payment.0));
-            columns.chain.push(entry.amount.asset.chain.as_i64());
-            columns.asset.push(columns.assets.place(entry.amount.asset.asset.marker().to_vec()));
-            columns.debit.push(account(entry.debit)?.0);
-            columns.credit.push(account(entry.credit)?.0);
+            let debit = columns.account(entry.amount.asset, entry.debit);
+            columns.debit.push(debit);
+            let credit = columns.account(entry.amount.asset, entry.credit);
+            columns.credit.push(credit);
             columns.amount.push(units_to_sql(entry.amount.units));
-            columns.decimals.push(i16::from(entry.decimals));
-            columns.reverses.push(entry.reverses.map(|entry| entry.0));
+            if reversing {
+                columns.reverses.push(entry.reverses.map(|entry| entry.0));
+            }
             columns.key.push(entry.key.clone());
             columns.memo.push(entry.memo.clone());
         }
-        Ok(columns)
+        columns
+    }
+
+    /// The place of an account, counted from 1.
+    fn account(&mut self, asset: AssetId, key: AccountKey) -> i32 {
+        let next = i32::try_from(self.accounts.len() + 1).unwrap_or(i32::MAX);
+        let place = *self.accounts.entry((asset, key)).or_insert(next);
+        if place == next {
+            self.name.push(self.names.place(asset, key.kind()));
+            self.holder.push(key.holder());
+        }
+        place
     }
 }
 
-/// Finds the accounts, opening those that do not exist yet.
-async fn open_accounts(
-    connection: &mut PgConnection,
-    wanted: &BTreeSet<(AssetId, AccountKey)>,
-) -> Result<BTreeMap<(AssetId, AccountKey), LedgerAccountId>, DbError> {
-    let found = find_accounts(connection, wanted).await?;
-    let missing: BTreeSet<(AssetId, AccountKey)> = wanted.iter().filter(|key| !found.contains_key(key)).copied().collect();
-    if missing.is_empty() {
-        return Ok(found);
-    }
-    let missing: Vec<(AssetId, AccountKey)> = missing.into_iter().collect();
-    let kinds: Vec<String> = missing.iter().map(|(_, key)| key.kind().name().to_owned()).collect();
-    let chains: Vec<i64> = missing.iter().map(|(asset, _)| asset.chain.as_i64()).collect();
-    let assets: Vec<Vec<u8>> = missing.iter().map(|(asset, _)| asset.asset.marker().to_vec()).collect();
-    let addresses: Vec<Option<Vec<u8>>> = missing.iter().map(|(_, key)| key.address().map(|address| address.to_vec())).collect();
-    let payments: Vec<Option<Uuid>> = missing.iter().map(|(_, key)| key.payment().map(|payment| payment.0)).collect();
+/// Opens those of the accounts that do not exist yet, in one order for all, so that two postings do not wait
+/// for each other.
+async fn open_accounts(connection: &mut PgConnection, wanted: HashMap<(AssetId, AccountKey), i32>) -> Result<(), DbError> {
+    let wanted: BTreeSet<(AssetId, AccountKey)> = wanted.into_keys().collect();
+    let kinds: Vec<String> = wanted.iter().map(|(_, key)| key.kind().name().to_owned()).collect();
+    let chains: Vec<i64> = wanted.iter().map(|(asset, _)| asset.chain.as_i64()).collect();
+    let assets: Vec<Vec<u8>> = wanted.iter().map(|(asset, _)| asset.asset.marker().to_vec()).collect();
+    let addresses: Vec<Option<Vec<u8>>> = wanted.iter().map(|(_, key)| key.address().map(|address| address.to_vec())).collect();
+    let payments: Vec<Option<Uuid>> = wanted.iter().map(|(_, key)| key.payment().map(|payment| payment.0)).collect();
     sqlx::query!(
         r#"
         insert into ledger_accounts (kind, chain_id, asset, address, payment_id)
@@ -162,45 +227,9 @@ async fn open_accounts(
         &addresses as &[Option<Vec<u8>>],
         &payments as &[Option<Uuid>]
     )
-    .execute(&mut *connection)
+    .execute(connection)
     .await?;
-    find_accounts(connection, wanted).await
-}
-
-/// Accounts by what they mean, each looked up by the unique key: a subquery for each row leaves the planner no
-/// way that reads more, however many there are.
-async fn find_accounts(
-    connection: &mut PgConnection,
-    wanted: &BTreeSet<(AssetId, AccountKey)>,
-) -> Result<BTreeMap<(AssetId, AccountKey), LedgerAccountId>, DbError> {
-    let (mut kinds, mut assets) = (Shared::default(), Shared::default());
-    let kind: Vec<i32> = wanted.iter().map(|(_, key)| kinds.place(key.kind().name().to_owned())).collect();
-    let chain: Vec<i64> = wanted.iter().map(|(asset, _)| asset.chain.as_i64()).collect();
-    let asset: Vec<i32> = wanted.iter().map(|(asset, _)| assets.place(asset.asset.marker().to_vec())).collect();
-    let holder: Vec<Vec<u8>> = wanted.iter().map(|(_, key)| key.holder()).collect();
-    let ids = sqlx::query_scalar!(
-        r#"
-        with names as materialized (
-            select $1::text[]::ledger_account_kind[] as kinds, $2::bytea[] as assets
-        )
-        select (
-            select a.id from ledger_accounts a
-            where a.kind = (select kinds from names)[k.kind] and a.chain_id = k.chain_id and a.asset = (select assets from names)[k.asset]
-              and a.holder = k.holder
-        ) as id
-        from unnest($3::integer[], $4::bigint[], $5::integer[], $6::bytea[]) with ordinality as k (kind, chain_id, asset, holder, place)
-        order by k.place
-        "#,
-        &kinds.names,
-        &assets.names,
-        &kind,
-        &chain,
-        &asset,
-        &holder
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(wanted.iter().copied().zip(ids).filter_map(|(key, id)| Some((key, LedgerAccountId(id?)))).collect())
+    Ok(())
 }
 
 /// The balance of one account; zero for an account that was never opened.
@@ -236,7 +265,7 @@ pub async fn list_custody(connection: &mut PgConnection, chain: ChainId) -> Resu
         select a.address as "address!: Vec<u8>", a.asset as "asset!: Vec<u8>", b.balance::text as "balance!"
         from ledger_accounts a join ledger_balances b on b.account_id = a.id
         where a.kind = 'custody' and a.chain_id = $1::bigint
-        order by a.address, a.asset
+        order by a.holder, a.asset
         "#,
         chain.as_i64()
     )
@@ -260,8 +289,8 @@ pub async fn list_custody_addresses(
     let after = after.map(|address| address.to_vec()).unwrap_or_default();
     let rows = sqlx::query_scalar!(
         r#"
-        select distinct address::bytea as "address!: Vec<u8>" from ledger_accounts
-        where kind = 'custody' and chain_id = $1::bigint and address::bytea > $2::bytea
+        select distinct holder as "address!: Vec<u8>" from ledger_accounts
+        where kind = 'custody' and chain_id = $1::bigint and holder > $2::bytea
         order by 1 limit $3
         "#,
         chain.as_i64(),
@@ -381,26 +410,24 @@ pub async fn list(
     after: LedgerEntryId,
     limit: i64,
 ) -> Result<Vec<PostedEntry>, DbError> {
-    let rows = sqlx::query_as!(
-        Row,
-        r#"
-        select e.id, e.entry_type as "entry_type: EntryType", e.payment_id, e.chain_id as "chain_id!: i64", e.asset as "asset!: Vec<u8>",
-               e.amount_units::text as "amount!", e.asset_decimals, e.reverses_entry_id, e.idempotency_key, e.memo, e.created_at,
-               d.kind as "debit_kind!: AccountKind", d.address as "debit_address?: Vec<u8>", d.payment_id as "debit_payment?",
-               c.kind as "credit_kind!: AccountKind", c.address as "credit_address?: Vec<u8>", c.payment_id as "credit_payment?"
-        from funds_ledger_entries e
-        join ledger_accounts d on d.id = e.debit_account_id
-        join ledger_accounts c on c.id = e.credit_account_id
-        where e.id > $2 and ($1::uuid is null or e.payment_id = $1)
-        order by e.id limit $3
-        "#,
-        payment.map(|payment| payment.0),
-        after.0,
-        limit
-    )
-    .fetch_all(connection)
-    .await?;
-    rows.into_iter().map(PostedEntry::try_from).collect()
+    let ids = match payment {
+        Some(PaymentId(payment)) => {
+            sqlx::query_scalar!(
+                r#"select o.id as "id!" from ledger_entries_of($1) as o (id) where o.id > $2 order by 1 limit $3"#,
+                payment,
+                after.0,
+                limit
+            )
+            .fetch_all(&mut *connection)
+            .await?
+        }
+        None => {
+            sqlx::query_scalar!("select id from funds_ledger_entries where id > $1 order by id limit $2", after.0, limit)
+                .fetch_all(&mut *connection)
+                .await?
+        }
+    };
+    list_by_ids(connection, &ids).await
 }
 
 /// Entries by their ids, in the order of the ids. One that is not there is left out.
@@ -483,10 +510,11 @@ pub async fn list_decisions(connection: &mut PgConnection, payment: PaymentId, a
     let keys = sqlx::query_scalar!(
         r#"
         select e.idempotency_key
-        from funds_ledger_entries e
+        from ledger_entries_of($1) as o (id)
+        join funds_ledger_entries e on e.id = o.id
         join ledger_accounts d on d.id = e.debit_account_id
         join ledger_accounts c on c.id = e.credit_account_id
-        where e.payment_id = $1 and e.chain_id = $2::bigint and e.asset = $3::bytea and e.entry_type <> 'reversal'
+        where e.chain_id = $2::bigint and e.asset = $3::bytea and e.entry_type <> 'reversal'
           and d.payment_id = $1 and c.payment_id = $1 and e.idempotency_key not like 'verdict:%:counted'
           and not exists (select from funds_ledger_entries r where r.reverses_entry_id = e.id)
         order by e.id desc

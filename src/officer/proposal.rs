@@ -19,6 +19,10 @@ pub enum Subject {
     Policy,
     Destination,
     Threshold,
+    #[sqlx(rename = "nonce_baseline")]
+    NonceBaseline,
+    /// Money that came for nobody, and losses.
+    Adjustment,
 }
 
 impl Subject {
@@ -27,6 +31,8 @@ impl Subject {
             Self::Policy => "policy",
             Self::Destination => "destination",
             Self::Threshold => "threshold",
+            Self::NonceBaseline => "nonce baseline",
+            Self::Adjustment => "adjustment",
         }
     }
 }

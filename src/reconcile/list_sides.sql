@@ -4,7 +4,7 @@
 -- the books
 select a.address as "address!: Vec<u8>", a.asset as "asset!: Vec<u8>", b.balance::text as "units!", 'booked' as "part!"
 from ledger_accounts a join ledger_balances b on b.account_id = a.id
-where a.kind = 'custody' and a.chain_id = $1::bigint and a.address = any ($3::bytea[])
+where a.kind = 'custody' and a.chain_id = $1::bigint and a.holder = any ($3::bytea[])
 union all
 -- transfers from outside that wait for their gate
 select o.recipient, o.asset, o.amount::text, 'incoming'

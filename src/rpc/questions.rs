@@ -226,6 +226,20 @@ impl Node {
         Ok(found.is_some())
     }
 
+    /// The signed bytes of a transaction, proven by its hash; `None` when no endpoint has them. Not every node
+    /// offers this call.
+    pub async fn raw_transaction(&self, tx_hash: B256) -> Result<Option<Bytes>, RpcError> {
+        self.ask_optional("eth_getRawTransactionByHash", &json!([tx_hash]), |text| {
+            match read_json::<Option<Data>>(text)?.map(|data| data.0) {
+                // Some nodes say so instead of null.
+                Some(raw) if raw.is_empty() => Ok(None),
+                Some(raw) if keccak256(&raw) != tx_hash => Err(Fault::malformed(format!("bytes that are not of {tx_hash}"))),
+                found => Ok(found),
+            }
+        })
+        .await
+    }
+
     /// Sends signed bytes. Never fails: whatever goes wrong leaves it unclear whether the bytes are out.
     ///
     /// While the outcome is unclear the same bytes go to the next endpoint, which can only help.

@@ -5,9 +5,9 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::ScreenError;
 use super::policy::{Decision, Outcome, Standing};
 use super::store::{self, Screened, StoredRuling};
+use super::{ScreenError, recipient};
 use crate::db::DbError;
 use crate::deposit::{self, DestinationStatus};
 use crate::event::{self, Event};
@@ -16,7 +16,7 @@ use crate::payment::{self, ExceptionKind};
 use crate::units::{ChainId, PaymentId, UserId};
 
 /// How the details of exceptions of this room begin; those of others are left alone.
-const DETAIL: &str = "screening: ";
+pub(super) const DETAIL: &str = "screening: ";
 const REASON_CHARS_MAX: usize = 500;
 
 /// What a resolver decides about a held transfer.
@@ -30,10 +30,7 @@ pub struct Ruling {
 /// A resolver clears a held transfer, or confirms that it stays held. Nobody else can, here or in the
 /// database. A clearance holds for what is known now; another hit holds it again.
 pub async fn decide(connection: &mut PgConnection, observation: i64, ruling: Ruling, now: OffsetDateTime) -> Result<Screened, ScreenError> {
-    let reason = ruling.reason.trim().to_owned();
-    if !(1..=REASON_CHARS_MAX).contains(&reason.chars().count()) {
-        return Err(ScreenError::Reason(reason.chars().take(REASON_CHARS_MAX).collect()));
-    }
+    let reason = check_reason(&ruling.reason)?;
     if officer::store::find_role(connection, ruling.by).await? != Some(UserRole::Resolver) {
         return Err(ScreenError::NotResolver(ruling.by));
     }
@@ -61,6 +58,13 @@ pub async fn decide(connection: &mut PgConnection, observation: i64, ruling: Rul
         free(connection, &row, "cleared by a resolver").await?;
     }
     store::list_rows(connection, &[observation]).await?.pop().ok_or(ScreenError::Unknown(observation))
+}
+
+/// A reason as it is stored.
+pub(super) fn check_reason(reason: &str) -> Result<String, ScreenError> {
+    let reason = reason.trim().to_owned();
+    let fits = (1..=REASON_CHARS_MAX).contains(&reason.chars().count());
+    if fits { Ok(reason) } else { Err(ScreenError::Reason(reason.chars().take(REASON_CHARS_MAX).collect())) }
 }
 
 /// Holds the payment of a transfer that does not pass: an exception, an event if it is news, and for a hit the
@@ -116,7 +120,7 @@ pub(super) async fn free(connection: &mut PgConnection, row: &Screened, resoluti
     let Some(payment) = row.payment else { return Ok(()) };
     payment::store::lock(connection, payment).await?;
     let standing = store::get_address_standing(connection, chain_of(row), row.derived_address).await?;
-    if !standing.passes {
+    if !standing.passes || recipient::store::is_held(connection, payment).await? {
         return Ok(());
     }
     close(connection, payment, resolution).await?;
@@ -132,6 +136,7 @@ pub(super) async fn leave_quarantine(connection: &mut PgConnection, payment: Pay
     let held = !store::get_address_standing(connection, destination.chain, derived_address).await?.passes;
     if destination.status != DestinationStatus::Quarantined
         || held
+        || recipient::store::is_held(connection, payment).await?
         || store::is_touched_by_freeze(connection, payment).await?
         || store::was_reorged(connection, payment).await?
     {
@@ -141,7 +146,7 @@ pub(super) async fn leave_quarantine(connection: &mut PgConnection, payment: Pay
 }
 
 /// Closes the open exception `held`, if it is one of ours.
-async fn close(connection: &mut PgConnection, payment: PaymentId, resolution: &str) -> Result<(), DbError> {
+pub(super) async fn close(connection: &mut PgConnection, payment: PaymentId, resolution: &str) -> Result<(), DbError> {
     let exceptions = payment::store::list_exceptions(connection, payment).await?;
     let ours =
         |row: &payment::store::ExceptionRow| row.kind == ExceptionKind::Held && row.closed_at.is_none() && row.detail.starts_with(DETAIL);

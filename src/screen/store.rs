@@ -243,8 +243,9 @@ pub struct NewVerdict {
     pub answer: Answer,
 }
 
-pub async fn append_verdict(connection: &mut PgConnection, verdict: &NewVerdict, now: OffsetDateTime) -> Result<(), DbError> {
-    let (outcome, evidence) = match &verdict.answer {
+/// An answer as it is stored.
+pub(super) fn outcome_of(answer: &Answer) -> (Outcome, serde_json::Value) {
+    match answer {
         Answer::Screened { hits, evidence } if hits.is_empty() => (Outcome::Clear, evidence.clone()),
         Answer::Screened { hits, evidence } => {
             let mut evidence = evidence.clone();
@@ -254,7 +255,11 @@ pub async fn append_verdict(connection: &mut PgConnection, verdict: &NewVerdict,
             (Outcome::Hit, evidence)
         }
         Answer::Unavailable { reason } => (Outcome::Unavailable, serde_json::json!({ "reason": reason })),
-    };
+    }
+}
+
+pub async fn append_verdict(connection: &mut PgConnection, verdict: &NewVerdict, now: OffsetDateTime) -> Result<(), DbError> {
+    let (outcome, evidence) = outcome_of(&verdict.answer);
     sqlx::query!(
         "insert into screening_verdicts (observation_id, policy_id, screener, outcome, evidence, screened_at) values ($1, $2, $3, $4, $5, $6)",
         verdict.observation,

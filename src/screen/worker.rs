@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use super::list::{FILE_BYTES_MAX, FormError};
 use super::oracle::Oracle;
 use super::policy::{ListVersion, Policy, ScreenerKind, Waiver, retry_after};
+use super::recipient::{self, Recipient};
 use super::store::{self, NewStanding, NewVerdict, Place, Screened};
 use super::{Answer, ListError, Provider, SanctionsList, ScreenError, Screener, Subject, decide};
 use crate::chains::ChainSpec;
@@ -127,10 +128,11 @@ impl ScreenWorker {
         let walked = if policy.1.is_required() { self.walk(&policy, list.as_deref(), now).await? } else { Progress::Idle };
         let due = store::list_retries(&mut *self.db.connection().await?, self.spec.id, now, PAGE).await?;
         let again = self.screen(&due, &policy, list.as_deref(), now).await?;
+        let recipients = self.screen_recipients(&policy, list.as_deref(), now).await?;
         self.quarantine_again().await?;
         // A list that could not be taken over is told of, after the one in force has done its work.
         listed?;
-        Ok(new.or(walked).or(again))
+        Ok(new.or(walked).or(again).or(recipients))
     }
 
     fn remember(&self, change: impl FnOnce(&mut Memory)) -> Memory {
@@ -245,12 +247,8 @@ impl ScreenWorker {
             self.find_origins(&mut rows).await?;
         }
         let mut answers: BTreeMap<i64, Vec<(ScreenerKind, Answer)>> = BTreeMap::new();
-        let oracle = policy.1.oracle.map(|contract| Oracle { node: Arc::clone(&self.node), contract });
-        let mut screeners: Vec<&dyn Screener> = Vec::new();
-        screeners.extend(list.map(|list| list as &dyn Screener));
-        screeners.extend(oracle.as_ref().map(|oracle| oracle as &dyn Screener));
-        screeners.extend(self.options.provider.as_deref().map(|provider| provider as &dyn Screener));
-        for screener in screeners {
+        let oracle = self.oracle(policy);
+        for screener in self.screeners(list, oracle.as_ref()) {
             // A provider costs money and has its own memory: what it has answered about stands.
             let asked = |row: &&Screened| screener.kind() != ScreenerKind::Provider || !answered.contains(&row.observation);
             let (asked, subjects): (Vec<i64>, Vec<Subject>) = rows.iter().filter(asked).map(|row| (row.observation, row.subject)).unzip();
@@ -259,6 +257,50 @@ impl ScreenWorker {
             }
         }
         self.store_all(rows, answers, policy, now).await
+    }
+
+    fn oracle(&self, policy: &(i64, Policy)) -> Option<Oracle> {
+        policy.1.oracle.map(|contract| Oracle { node: Arc::clone(&self.node), contract })
+    }
+
+    fn screeners<'s>(&'s self, list: Option<&'s SanctionsList>, oracle: Option<&'s Oracle>) -> Vec<&'s dyn Screener> {
+        let mut screeners: Vec<&dyn Screener> = Vec::new();
+        screeners.extend(list.map(|list| list as &dyn Screener));
+        screeners.extend(oracle.map(|oracle| oracle as &dyn Screener));
+        screeners.extend(self.options.provider.as_deref().map(|provider| provider as &dyn Screener));
+        screeners
+    }
+
+    /// A page of those whom money would go to and who are due.
+    async fn screen_recipients(
+        &self,
+        policy: &(i64, Policy),
+        list: Option<&SanctionsList>,
+        now: OffsetDateTime,
+    ) -> Result<Progress, ScreenError> {
+        let rows = recipient::store::list_due(&mut *self.db.connection().await?, self.spec.id, policy.0, now, PAGE).await?;
+        if rows.is_empty() {
+            return Ok(Progress::Idle);
+        }
+        let mut answers: Vec<Vec<(ScreenerKind, Answer)>> = vec![Vec::new(); rows.len()];
+        if policy.1.is_required() {
+            let subjects: Vec<Subject> = rows.iter().map(Recipient::subject).collect();
+            let oracle = self.oracle(policy);
+            for screener in self.screeners(list, oracle.as_ref()) {
+                for (answers, answer) in answers.iter_mut().zip(screener.screen(&subjects).await) {
+                    answers.push((screener.kind(), answer));
+                }
+            }
+        }
+        for (row, answers) in rows.into_iter().zip(answers) {
+            let policy = policy.clone();
+            self.db
+                .unit::<_, ScreenError, _>(move |connection| {
+                    Box::pin(async move { recipient::take_answers(connection, &row, &answers, &policy, now).await })
+                })
+                .await?;
+        }
+        Ok(Progress::Worked)
     }
 
     /// Fills in who signed each transaction. A transfer that is the transaction itself says so.
@@ -356,6 +398,19 @@ impl ScreenWorker {
                         match store::lock(connection, id).await? {
                             Some(row) if !row.passes => decide::quarantine(connection, &row).await,
                             Some(_) | None => Ok(()),
+                        }
+                    })
+                })
+                .await?;
+        }
+        let recipients = recipient::store::list_unquarantined(&mut *self.db.connection().await?, chain, PAGE).await?;
+        for id in recipients {
+            self.db
+                .unit::<_, ScreenError, _>(move |connection| {
+                    Box::pin(async move {
+                        match recipient::store::lock_held(connection, id).await? {
+                            Some(row) => recipient::quarantine(connection, &row).await,
+                            None => Ok(()),
                         }
                     })
                 })

@@ -8,11 +8,12 @@
 
 use std::fmt;
 
-use alloy::consensus::TxEip1559;
 use alloy::consensus::transaction::{RlpEcdsaDecodableTx, RlpEcdsaEncodableTx};
+use alloy::consensus::{SignableTransaction, TxEip1559};
 use alloy::primitives::{Address, B256, Bytes, Signature, TxKind, U256, keccak256, uint};
 
-use super::request::{CallError, TransactionRequest, Transfer};
+use super::request::{CallError, FeeCaps, TransactionRequest, Transfer};
+use crate::units::ChainId;
 
 const EIP1559: u8 = 2;
 /// Order of secp256k1's group; r and s are below it.
@@ -86,6 +87,38 @@ impl SignedTx {
     /// The transaction's hash on its chain.
     pub fn hash(&self) -> B256 {
         self.hash
+    }
+}
+
+/// A signed transfer as its bytes say it, with nothing approved to compare it with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignedTransfer {
+    pub chain: ChainId,
+    /// Recovered from the signature.
+    pub sender: Address,
+    pub nonce: u64,
+    pub transfer: Transfer,
+    pub fees: FeeCaps,
+    pub hash: B256,
+}
+
+impl SignedTransfer {
+    /// Reads bytes that are a canonical EIP-1559 transfer; everything else is refused by name.
+    pub fn read(raw: &[u8]) -> Result<Self, CheckError> {
+        let (transaction, signature) = decode(raw)?;
+        let TxKind::Call(to) = transaction.to else {
+            return Err(CheckError::Creation);
+        };
+        let transfer = Transfer::from_call(to, transaction.value, &transaction.input).map_err(CheckError::Call)?;
+        check_scalars(&signature)?;
+        let sender = signature.recover_address_from_prehash(&transaction.signature_hash()).map_err(|_| CheckError::NoSigner)?;
+        let chain = ChainId::new(transaction.chain_id).ok_or(CheckError::NoChain)?;
+        let fees = FeeCaps {
+            gas_limit: transaction.gas_limit,
+            max_fee_per_gas: transaction.max_fee_per_gas,
+            max_priority_fee_per_gas: transaction.max_priority_fee_per_gas,
+        };
+        Ok(Self { chain, sender, nonce: transaction.nonce, transfer, fees, hash: keccak256(raw) })
     }
 }
 
@@ -227,6 +260,10 @@ pub enum CheckError {
     HighS { found: U256 },
     #[error("the signature belongs to no key; expected {expected}")]
     Unrecoverable { expected: Address },
+    #[error("the signature belongs to no key")]
+    NoSigner,
+    #[error("chain: 0 names none")]
+    NoChain,
     #[error("signer: {found}, expected {expected}")]
     Signer { expected: Address, found: Address },
 }

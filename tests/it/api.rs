@@ -697,10 +697,23 @@ pub(crate) async fn planned(house: &ApiHouse, approvals: u8, requested_by: Strin
                 station: None,
             };
             intent.digest = intent::digest::digest_of(&intent);
-            intent::store::insert(connection, &intent).await
+            let intent = intent::store::insert(connection, &intent).await?;
+            order_paid_by(connection, &intent).await;
+            Ok(intent)
         })
     });
     stored.await.unwrap()
+}
+
+/// The order that a planned release pays.
+pub(crate) async fn order_paid_by(connection: &mut sqlx::PgConnection, intent: &Intent) {
+    let order = "insert into payment_payouts (id, payment_id, kind, chain_id, asset, asset_decimals, source, gross_units, \
+         platform_fee_units, provider_fee_units, net_units, to_address, requested_by, reservation_key) \
+         select id, payment_id, 'release', chain_id, asset, 6, 'held', amount, 0, 0, amount, to_address, 'daemon', \
+         'payout:' || id || ':reserve' from intents where id = $1";
+    for statement in [order, "update payment_payouts set state = 'planned', intent_id = id where id = $1"] {
+        sqlx::query(statement).bind(intent.id.0).execute(&mut *connection).await.unwrap();
+    }
 }
 
 async fn approve(house: &ApiHouse, token: &str, intent: &Intent, digest: B256) -> Answer {
@@ -773,7 +786,8 @@ async fn s6_an_approval_of_something_else_is_refused() {
         refused.problem();
     }
     // A row that was changed behind the daemon's back has no digest that can be approved.
-    house.base.sql(&format!("update intents set to_address = '\\x{}' where id = '{}'", "66".repeat(20), intent.id)).unwrap();
+    let past = "alter table payment_payouts drop constraint payment_payouts_intent_fkey";
+    house.base.sql(&format!("{past}; update intents set to_address = '\\x{}' where id = '{}'", "66".repeat(20), intent.id)).unwrap();
     let refused = approve(&house, &token, &intent, intent.digest).await;
     assert!(refused.status.is_server_error(), "{refused:?}");
     refused.problem();

@@ -45,6 +45,10 @@ const SURROUNDINGS: &str = "
         select ('01900000-0000-7000-8000-00000000006' || n)::uuid, 'release', 31337, '01900000-0000-7000-8000-000000000001',
             decode(repeat('11', 20), 'hex'), decode(repeat('66', 20), 'hex'), decode('5FbDB2315678afecb367f032d93F642f64180aa3', 'hex'), 40, n, 65000, 2, 1,
             ('00000000-0000-0000-0000-00000000000' || n)::uuid, decode(repeat('e1', 32), 'hex'), 1, 'test' from generate_series(1, 2) n;
+    insert into payment_payouts (id, payment_id, kind, state, chain_id, asset, asset_decimals, source, gross_units, platform_fee_units,
+        provider_fee_units, net_units, to_address, requested_by, intent_id, reservation_key)
+        select id, payment_id, 'release', 'planned', chain_id, asset, 6, 'held', amount, 0, 0, amount, to_address, 'test', id,
+            'payout:' || id || ':reserve' from intents;
     insert into outbound_transactions (intent_id, chain_id, from_address, nonce, tx_hash, raw)
         select ('01900000-0000-7000-8000-00000000006' || n)::uuid, 31337, decode(repeat('11', 20), 'hex'), n, decode(repeat('d' || n, 32), 'hex'),
             decode(repeat('02', 80), 'hex') from generate_series(1, 2) n;
@@ -176,7 +180,11 @@ const BREAKS: [(Invariant, &str, &str); 14] = [
         "update outbound_transactions set replaces = 2 where replaces = 1",
     ),
     // Less was approved than moved; and what moved is not in the books.
-    (Invariant::Settlement, "update intents set amount = 39 where nonce = 1", "update intents set amount = 40 where nonce = 1"),
+    (
+        Invariant::Settlement,
+        "alter table payment_payouts drop constraint payment_payouts_intent_fkey; update intents set amount = 39 where nonce = 1",
+        "update intents set amount = 40 where nonce = 1",
+    ),
     (
         Invariant::Settlement,
         "update funds_ledger_entries set idempotency_key = 'elsewhere' where idempotency_key = 'outbound:1:move'",

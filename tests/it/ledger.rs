@@ -16,7 +16,7 @@ use proptest::test_runner::{Config, TestRunner};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::watching::CHAIN;
+use crate::watching::{CHAIN, XPUB};
 
 pub(crate) const DEPOSIT: Address = address!("1111111111111111111111111111111111111111");
 pub(crate) const TREASURY: Address = address!("2222222222222222222222222222222222222222");
@@ -51,6 +51,37 @@ impl Books {
             base.sql(&insert).unwrap();
         }
         Self { base, db, payments }
+    }
+
+    /// Payouts that are planned: without one, no release and no refund is posted. One for each amount.
+    pub(crate) fn order(&self, payment: PaymentId, kind: &str, asset: AssetId, amounts: std::ops::RangeInclusive<u64>) {
+        let (first, last) = (amounts.start(), amounts.end());
+        let marker = asset.asset.marker();
+        let decimals = if asset.asset == Asset::Native { 18 } else { 6 };
+        let statements = format!(
+            "insert into trezor_accounts (label, account_index, path, xpub, fingerprint) \
+                 select 'test', 0, 'm/44''/60''/0''', '{XPUB}', '\\x01020304' where not exists (select from trezor_accounts); \
+             insert into trezor_derived_addresses (id, account_id, branch, address_index, address, purpose) \
+                 select gen_random_uuid(), id, 0, 0, '\\x{DEPOSIT:x}', 'deposit' from trezor_accounts \
+                 where not exists (select from trezor_derived_addresses); \
+             insert into intents (id, kind, chain_id, from_address_id, from_address, to_address, asset, amount, nonce, gas_limit, \
+                 max_fee_per_gas, max_priority_fee_per_gas, payment_id, digest, approvals_required, requested_by) \
+             select gen_random_uuid(), '{kind}', {CHAIN}, a.id, a.address, '\\x{TREASURY:x}', '\\x{marker:x}', n, \
+                 (select count(*) from intents) + n, 65000, 2, 1, '{payment}', decode(repeat('e1', 32), 'hex'), 1, 'test' \
+             from generate_series({first}, {last}) n, (select * from trezor_derived_addresses limit 1) a; \
+             insert into payment_payouts (id, payment_id, kind, state, chain_id, asset, asset_decimals, source, gross_units, \
+                 platform_fee_units, provider_fee_units, net_units, to_address, requested_by, intent_id, reservation_key) \
+             select i.id, i.payment_id, '{kind}', 'planned', i.chain_id, i.asset, {decimals}, 'held', i.amount, 0, 0, i.amount, i.to_address, \
+                 'test', i.id, 'payout:' || i.id || ':reserve' \
+             from intents i where i.payment_id = '{payment}' and i.kind = '{kind}' \
+                 and not exists (select from payment_payouts y where y.intent_id = i.id)"
+        );
+        self.base.sql(&statements).unwrap();
+    }
+
+    /// A release of so many units is under way.
+    pub(crate) fn order_release(&self, payment: PaymentId, units: u64) {
+        self.order(payment, "release", usdc(), units..=units);
     }
 
     pub(crate) async fn post(&self, entries: Vec<Entry>) -> Result<(), LedgerError> {
@@ -144,12 +175,67 @@ fn constraint(error: &LedgerError) -> Option<String> {
 // === one writer ===
 
 #[tokio::test]
+async fn s4_the_database_refuses_a_release_or_refund_that_was_not_ordered() {
+    let books = Books::open(2).await;
+    let (one, two) = (books.payments[0], books.payments[1]);
+    for payment in [one, two] {
+        let funded = vec![
+            detected(payment, units(100), &format!("{payment}-a")),
+            held(payment, units(100), &format!("{payment}-b")),
+            reserved(payment, units(100), &format!("{payment}-c")),
+        ];
+        books.post(funded).await.unwrap();
+    }
+    let refund = |payment, amount, key: &str| Entry { entry_type: EntryType::Refund, ..released(payment, amount, key) };
+    books.order_release(two, 40);
+    // Nothing ordered at all, for another payment, of another kind, of another amount.
+    for entries in [
+        vec![released(one, units(40), "a-1")],
+        vec![refund(one, units(40), "a-2")],
+        vec![refund(two, units(40), "a-3")],
+        vec![released(two, units(41), "a-4")],
+        vec![released(two, units(40), "a-5"), released(one, units(40), "a-6")],
+    ] {
+        let error = books.refused(entries).await;
+        assert_eq!(constraint(&error).as_deref(), Some("funds_ledger_entries_payout_ordered"), "{error:?}");
+    }
+    books.post(vec![released(two, units(40), "b-1")]).await.unwrap();
+    // What has settled pays no more.
+    books.base.sql("update payment_payouts set state = 'settled', closed_at = now()").unwrap();
+    let error = books.refused(vec![released(two, units(40), "b-2")]).await;
+    assert_eq!(constraint(&error).as_deref(), Some("funds_ledger_entries_payout_ordered"));
+
+    // Nor can whoever writes as the daemon plan what was not ordered.
+    for kind in ["release", "refund"] {
+        let plan = format!(
+            "insert into intents (id, kind, chain_id, from_address_id, from_address, to_address, asset, amount, nonce, gas_limit, \
+             max_fee_per_gas, max_priority_fee_per_gas, payment_id, digest, approvals_required, requested_by) \
+             select gen_random_uuid(), '{kind}', chain_id, from_address_id, from_address, to_address, asset, amount, 999, gas_limit, \
+             max_fee_per_gas, max_priority_fee_per_gas, payment_id, digest, 1, 'daemon' from intents limit 1"
+        );
+        let outcome: Result<(), DbError> = books
+            .db
+            .unit(move |connection| {
+                Box::pin(async move {
+                    sqlx::query(sqlx::AssertSqlSafe(plan)).execute(connection).await?;
+                    Ok(())
+                })
+            })
+            .await;
+        let error = outcome.expect_err("nothing was ordered");
+        assert_eq!(error.constraint(), Some("intents_payout_ordered"), "{error:?}");
+    }
+    books.assert_sound().await;
+}
+
+#[tokio::test]
 async fn l1_l2_balances_are_the_sum_of_their_entries() {
     let books = Books::open(1).await;
     let payment = books.payments[0];
     books.post(vec![detected(payment, units(100), "a-1")]).await.unwrap();
     books.post(vec![detected(payment, units(50), "a-2"), held(payment, units(120), "a-3")]).await.unwrap();
     books.post(vec![reserved(payment, units(120), "a-4")]).await.unwrap();
+    books.order_release(payment, 120);
     books.post(vec![released(payment, units(120), "a-5")]).await.unwrap();
     books.post(Vec::new()).await.unwrap();
 
@@ -227,6 +313,7 @@ async fn l3_l8_an_overdraft_is_refused_without_a_trace() {
         assert!(matches!(&error, LedgerError::Overdraft { key: named } if *named == key), "{error:?}");
     }
     // Within one statement, what comes in can go out: only the sum counts.
+    books.order_release(payment, 100);
     books.post(vec![reserved(payment, units(100), "c-1"), released(payment, units(100), "c-2")]).await.unwrap();
     books.assert_sound().await;
 }
@@ -541,6 +628,7 @@ enum Outcome {
     Overdraft,
     AlreadyPosted,
     NoMirror,
+    NoPayout,
 }
 
 /// A ledger of maps.
@@ -551,6 +639,8 @@ struct Reference {
     posted: Vec<(LedgerEntryId, Entry)>,
     keys: BTreeSet<String>,
     reversed: BTreeSet<i64>,
+    /// The payment for which everything was ordered; for the others nothing was.
+    ordered: Option<PaymentId>,
 }
 
 impl Reference {
@@ -567,6 +657,10 @@ impl Reference {
             if self.posted.iter().any(|(id, entry)| *id == of && entry.entry_type == EntryType::Reversal) {
                 return Outcome::NoMirror;
             }
+        }
+        let leaves = |entry: &Entry| matches!(entry.entry_type, EntryType::Release | EntryType::Refund);
+        if entries.iter().any(|entry| leaves(entry) && entry.payment != self.ordered) {
+            return Outcome::NoPayout;
         }
         let after = self.after(entries);
         if after.values().any(|(balance, _)| *balance < 0) { Outcome::Overdraft } else { Outcome::Posted }
@@ -623,14 +717,18 @@ fn l1_l2_l3_l6_the_ledger_does_what_a_ledger_of_maps_does() {
         .unwrap_or_else(|failure| panic!("{failure}"));
     let tally = tally.lock().unwrap();
     // A kind of outcome that never came was not tested.
-    for outcome in [Outcome::Posted, Outcome::Overdraft, Outcome::AlreadyPosted, Outcome::NoMirror] {
+    for outcome in [Outcome::Posted, Outcome::Overdraft, Outcome::AlreadyPosted, Outcome::NoMirror, Outcome::NoPayout] {
         assert!(tally.get(&format!("{outcome:?}")).is_some_and(|count| *count > 5), "{outcome:?} hardly happened: {tally:?}");
     }
 }
 
 async fn replay(acts: Vec<Act>, tally: &std::sync::Mutex<BTreeMap<String, u32>>) {
     let books = Books::open(3).await;
-    let mut reference = Reference::default();
+    let ordered = books.payments[0];
+    for (kind, asset) in [("release", usdc()), ("refund", usdc()), ("release", native()), ("refund", native())] {
+        books.order(ordered, kind, asset, 1..=200);
+    }
+    let mut reference = Reference { ordered: Some(ordered), ..Reference::default() };
     for (place, act) in acts.into_iter().enumerate() {
         let Some(entries) = entries_of(&act, &books, &reference, place) else { continue };
         let expected = reference.expect(&entries);
@@ -639,6 +737,7 @@ async fn replay(acts: Vec<Act>, tally: &std::sync::Mutex<BTreeMap<String, u32>>)
             Err(LedgerError::Overdraft { .. }) => Outcome::Overdraft,
             Err(LedgerError::AlreadyPosted { .. }) => Outcome::AlreadyPosted,
             Err(error) if constraint(&error).as_deref() == Some("funds_ledger_entries_reversal_mirrors") => Outcome::NoMirror,
+            Err(error) if constraint(&error).as_deref() == Some("funds_ledger_entries_payout_ordered") => Outcome::NoPayout,
             Err(error) => panic!("{act:?}: {error:?}"),
         };
         assert_eq!(found, expected, "step {place}, {act:?}: {entries:?}");

@@ -173,7 +173,14 @@ async fn s6_limits_hold_under_many_planners_at_once() {
     for nonce in 0..16 {
         let (db, intent) = (house.db.clone(), release(&house, nonce).await);
         planners.spawn(async move {
-            db.unit::<_, IntentError, _>(move |connection| Box::pin(async move { intent::store::insert(connection, &intent).await })).await
+            db.unit::<_, IntentError, _>(move |connection| {
+                Box::pin(async move {
+                    let intent = intent::store::insert(connection, &intent).await?;
+                    crate::api::order_paid_by(connection, &intent).await;
+                    Ok(intent)
+                })
+            })
+            .await
         });
     }
     let outcomes = planners.join_all().await;

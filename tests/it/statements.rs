@@ -56,6 +56,7 @@ async fn ex_statements_of_a_payment_an_account_and_a_period() {
     let (one, two) = (books.payments[0], books.payments[1]);
     books.post(vec![detected(one, units(100), "a-1"), held(one, units(100), "a-2")]).await.unwrap();
     books.post(vec![detected(two, units(7), "a-3")]).await.unwrap();
+    books.order_release(one, 60);
     books.post(vec![reserved(one, units(60), "a-4"), released(one, units(60), "a-5")]).await.unwrap();
     for (key, at) in [("a-1", "2026-01-01"), ("a-2", "2026-01-01"), ("a-3", "2026-02-01"), ("a-4", "2026-03-01"), ("a-5", "2026-03-01")] {
         backdate(&books, key, &format!("{at} 00:00:00+00"));

@@ -3,6 +3,7 @@
 //! again; what it would meet on a chain is done to the chain.
 
 mod deposits;
+mod elsewhere;
 mod escrow;
 mod findings;
 mod mending;
@@ -10,7 +11,9 @@ mod outflows;
 mod policy;
 mod reorgs;
 mod replacing;
+mod restoring;
 mod screening;
+mod suspense;
 
 use std::sync::Arc;
 
@@ -18,9 +21,9 @@ use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::sol_types::SolCall;
 use amanatd::account::AccountXpub;
 use amanatd::api::Client;
-use amanatd::api::wire::{ClaimIntent, CreatePayment, IntentView, PaymentView, ProposePolicy};
+use amanatd::api::wire::{ClaimIntent, CreatePayment, IntentView, PaymentView, ProposeBaseline, ProposePolicy};
 use amanatd::broadcast::{BroadcastError, Broadcaster};
-use amanatd::chains::ChainSpec;
+use amanatd::chains::{ChainBook, ChainSpec};
 use amanatd::confirm::{Confirmer, Sightings};
 use amanatd::daemon;
 use amanatd::deposit::Watched;
@@ -31,6 +34,7 @@ use amanatd::intent::{self, IntentError, PlanPolicy, Planner};
 use amanatd::ledger::{self, AccountKey, Bookkeeper, LedgerError};
 use amanatd::officer::{Scope, UserRole};
 use amanatd::reconcile;
+use amanatd::rpc::Node;
 use amanatd::scan::{ScanOptions, Scanner};
 use amanatd::settle::{SettleError, Settler};
 use amanatd::signing::{self, Definitions, Device, DeviceAddress, DeviceLimits};
@@ -38,7 +42,7 @@ use amanatd::units::{Asset, AssetId, Confirmations, IntentId, PaymentId, Progres
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::house::ApiHouse;
+use crate::house::{ApiHouse, Pricing};
 use crate::watching::{CHAIN, XPUB, local_spec};
 
 const SELLERS: [&str; 3] = [
@@ -90,10 +94,15 @@ pub(crate) enum Stopped {
 impl Way {
     /// A chain with both tokens, read; an enrolled account whose operator addresses hold coin.
     pub(crate) async fn start() -> Self {
+        Self::start_with(ChainBook::parse(include_str!("../../chains.toml")).unwrap()).await
+    }
+
+    /// The same with another book; the chain is the local one.
+    pub(crate) async fn start_with(book: ChainBook) -> Self {
         let chain = LocalChain::start(ChainOptions::default()).await.unwrap();
         let usdc = chain.deploy(contracts::test_usdc().bytecode).await.unwrap();
         let usdt = chain.deploy(contracts::test_usdt().bytecode).await.unwrap();
-        let api = ApiHouse::over(chain.url(), 8).await;
+        let api = ApiHouse::pricing(chain.url(), 8, Pricing { book, sources: None, clock: daemon::now }).await;
         let spec = Arc::new(local_spec());
         let marketplace = api.client(&api.marketplace().await);
         let officer = api.user("officer", UserRole::Guard).await;
@@ -102,7 +111,7 @@ impl Way {
         let trezor = SimulatedTrezor::start(SimulatorOptions::default()).unwrap();
         trezor.officer().confirm_all();
         let device = Device::open(DeviceAddress::Udp(trezor.address()), DeviceLimits::default()).await.unwrap();
-        let workers = workers(&api, &spec);
+        let workers = workers(&api, &api.node, &spec);
         let way = Self { api, chain, spec, usdc, usdt, marketplace, officer, station, device, workers, _trezor: trezor };
         way.rounds().await;
         for address in way.operator_addresses().await {
@@ -115,7 +124,7 @@ impl Way {
 
     /// The process dies and another one takes its place: all that is in memory is gone.
     pub(crate) fn restart(&mut self) {
-        self.workers = workers(&self.api, &self.spec);
+        self.workers = workers(&self.api, &self.api.node, &self.spec);
     }
 
     // === rounds ===
@@ -278,6 +287,14 @@ impl Way {
         other
     }
 
+    /// Says with two officers that an address's nonces below this one are past.
+    pub(crate) async fn baseline(&self, address: Address, nonce: u64) {
+        let other = self.another(&format!("baseline-{nonce}")).await;
+        let asked = ProposeBaseline { chain_id: CHAIN.get(), address: address.to_string(), nonce, reason: "looked into".to_owned() };
+        let proposal = self.officer.propose_baseline(&asked).await.unwrap();
+        other.confirm(ProposalId(proposal.id), proposal.digest).await.unwrap();
+    }
+
     pub(crate) async fn approve(&self, intent: &IntentView) {
         self.officer.approve(intent.id, intent.digest).await.unwrap();
     }
@@ -286,8 +303,9 @@ impl Way {
     pub(crate) async fn sign(&self, id: IntentId) -> Bytes {
         self.station.claim(id, &ClaimIntent::of("desk")).await.unwrap();
         let intent = intent::store::get(&mut self.api.db.connection().await.unwrap(), id).await.unwrap();
-        let request = signing::request_for(&intent, &self.spec).unwrap();
-        let definitions = Definitions::load(None, &self.spec, request.transfer().asset);
+        let spec = self.api.book.get(intent.chain()).unwrap();
+        let request = signing::request_for(&intent, spec).unwrap();
+        let definitions = Definitions::load(None, spec, request.transfer().asset);
         let xpub: AccountXpub = XPUB.parse().unwrap();
         let account = self.device.open_account(xpub).await.unwrap();
         account.sign(request, definitions).await.unwrap().raw().clone()
@@ -386,8 +404,8 @@ impl Way {
     }
 }
 
-fn workers(api: &ApiHouse, spec: &Arc<ChainSpec>) -> Workers {
-    let (db, node) = (api.db.clone(), Arc::clone(&api.node));
+fn workers(api: &ApiHouse, node: &Arc<Node>, spec: &Arc<ChainSpec>) -> Workers {
+    let (db, node) = (api.db.clone(), Arc::clone(node));
     let watched = Arc::new(Watched::default());
     assert_eq!(spec.confirmation_threshold, Confirmations::new(3).unwrap());
     assert_eq!(u64::from(spec.release_threshold.get()), RELEASE_THRESHOLD);

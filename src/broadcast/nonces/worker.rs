@@ -1,18 +1,19 @@
 //! Looks at the nonces of our addresses: the operator's own, and those with something under way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use alloy::primitives::Address;
 use time::{Duration, OffsetDateTime};
 
-use super::{look, store};
+use super::{holes, store};
 use crate::account;
 use crate::broadcast::BroadcastError;
 use crate::db::Database;
 use crate::event::{self, Event};
-use crate::intent::IntentError;
+use crate::intent::plan::foreign_nonces;
+use crate::intent::{IntentError, baseline};
 use crate::rpc::Node;
 use crate::scan;
 use crate::units::{Outcomes, Progress};
@@ -32,11 +33,13 @@ pub struct NonceWatch {
     last: Mutex<Option<OffsetDateTime>>,
     holes: AtomicU64,
     told: Mutex<BTreeSet<(Address, u64)>>,
+    /// Below it every nonce of an address was found to be ours or past. A start looks at all of them again.
+    looked: Mutex<BTreeMap<Address, u64>>,
 }
 
 impl NonceWatch {
     pub fn new(db: Database, node: Arc<Node>) -> Self {
-        Self { db, node, last: Mutex::new(None), holes: AtomicU64::new(0), told: Mutex::new(BTreeSet::new()) }
+        Self { db, node, last: Mutex::new(None), holes: AtomicU64::new(0), told: Mutex::new(BTreeSet::new()), looked: Mutex::default() }
     }
 
     /// Holes that held something up at the last look.
@@ -64,7 +67,7 @@ impl NonceWatch {
         let mut outcomes = Outcomes::new();
         let mut holes = BTreeSet::new();
         for address in addresses {
-            let seen = self.look_at(address, now).await;
+            let seen = self.look_at(address).await;
             let seen = seen.map(|found| {
                 holes.extend(found.into_iter().map(|nonce| (address, nonce)));
                 Progress::Idle
@@ -78,27 +81,37 @@ impl NonceWatch {
     }
 
     /// The holes of one address. A foreign use of its nonce halts outflow of the chain.
-    async fn look_at(&self, address: Address, now: OffsetDateTime) -> Result<Vec<u64>, BroadcastError> {
+    async fn look_at(&self, address: Address) -> Result<Vec<u64>, BroadcastError> {
         let chain = self.node.chain();
         // The count first: what is signed and mined between the two reads is then no foreign use.
         let count = self.node.nonce_latest(address).await?;
         let mut connection = self.db.connection().await?;
+        let foreign = self.foreign(&mut connection, address, count).await?;
         let taken = store::list_taken(&mut connection, chain, address).await?;
-        let found = look(count, &taken);
-        let mut holes = Vec::new();
-        for nonce in found.holes {
+        let mut waited_for = Vec::new();
+        for nonce in holes(count, &taken) {
             if store::waits_above(&mut connection, chain, address, nonce, HOLE_MINUTES).await? {
-                holes.push(nonce);
+                waited_for.push(nonce);
             }
         }
         drop(connection);
-        self.tell_foreign(address, found.foreign, now).await?;
-        Ok(holes)
+        self.tell_foreign(address, foreign).await?;
+        Ok(waited_for)
     }
 
-    /// Halts outflow for a foreign use that was not told before. What an officer has looked at and resumed does not
-    /// halt again; the next foreign use does.
-    async fn tell_foreign(&self, address: Address, foreign: Vec<u64>, now: OffsetDateTime) -> Result<(), BroadcastError> {
+    /// Uses by what is not ours, since the baseline at the first look and since the last look then.
+    async fn foreign(&self, connection: &mut sqlx::PgConnection, address: Address, count: u64) -> Result<Vec<u64>, BroadcastError> {
+        let chain = self.node.chain();
+        let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner).get(&address).copied().unwrap_or_default();
+        let floor = baseline::store::get(connection, chain, address).await?.max(looked);
+        let signed = baseline::store::list_signed(connection, chain, address, floor, count).await?;
+        let foreign = foreign_nonces(floor, count, &signed);
+        let proved = foreign.first().copied().unwrap_or_else(|| count.max(floor));
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner).insert(address, proved);
+        Ok(foreign)
+    }
+
+    async fn tell_foreign(&self, address: Address, foreign: Vec<u64>) -> Result<(), BroadcastError> {
         let chain = self.node.chain();
         let told = self
             .db
@@ -106,15 +119,9 @@ impl NonceWatch {
                 Box::pin(async move {
                     let mut new = None;
                     for nonce in foreign {
-                        if event::store::has_foreign_nonce(connection, chain, address, nonce).await? {
-                            continue;
+                        if baseline::store::tell_foreign(connection, chain, address, nonce).await? {
+                            new = new.or(Some(nonce));
                         }
-                        let reason = format!("nonce {nonce} of {address} was used by a transaction that is not ours");
-                        let detail = serde_json::json!({ "address": address.to_string(), "nonce": nonce, "reason": reason });
-                        let event = Event { kind: event::FOREIGN_NONCE, payment: None, intent: None, chain: Some(chain), detail };
-                        event::store::append(connection, &event).await?;
-                        scan::store::halt_outflow(connection, chain, &reason, now).await?;
-                        new = new.or(Some(nonce));
                     }
                     Ok::<Option<u64>, IntentError>(new)
                 })

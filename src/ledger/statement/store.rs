@@ -71,10 +71,10 @@ pub async fn list_entries(
     let ids = match filter.payment {
         Some(PaymentId(payment)) => {
             sqlx::query_scalar!(
-                "select id from funds_ledger_entries
-                 where payment_id = $1 and id > $2 and id <= $3
+                "select e.id from ledger_entries_of($1) as o (id) join funds_ledger_entries e on e.id = o.id
+                 where e.id > $2 and e.id <= $3
                    and created_at >= coalesce($4::timestamptz, '-infinity') and created_at < coalesce($5::timestamptz, 'infinity')
-                 order by id limit $6",
+                 order by e.id limit $6",
                 payment,
                 after,
                 last,

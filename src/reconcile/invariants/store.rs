@@ -113,7 +113,8 @@ pub(super) async fn list_unconserved(connection: &mut PgConnection, after: Uuid,
                    sum(case when c.payment_id = e.payment_id then e.amount_units::numeric else 0 end
                        - case when d.payment_id = e.payment_id then e.amount_units::numeric else 0 end) as units
             from slice s
-            join funds_ledger_entries e on e.payment_id = s.id
+            cross join lateral ledger_entries_of(s.id) as o (id)
+            join funds_ledger_entries e on e.id = o.id
             join ledger_accounts d on d.id = e.debit_account_id
             join ledger_accounts c on c.id = e.credit_account_id
             group by 1, 2, 3

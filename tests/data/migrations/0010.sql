@@ -12,6 +12,23 @@ insert into intents (
     ('01900000-0000-7000-8000-000000000063', 'fuel', 1, '01900000-0000-7000-8000-000000000031', decode(repeat('31', 20), 'hex'),
         decode(repeat('33', 20), 'hex'), decode(repeat('ee', 20), 'hex'), 1, 4, 21000, 2, 1, null,
         '01900000-0000-7000-8000-000000000051', decode(repeat('e3', 32), 'hex'), 1, 'daemon');
+-- Where these rows come after later migrations, a release pays an order.
+do $$
+begin
+    if to_regclass('public.payment_payouts') is not null then
+        execute $order$
+            insert into payment_payouts (
+                id, payment_id, kind, chain_id, asset, asset_decimals, source, gross_units, platform_fee_units, provider_fee_units,
+                net_units, to_address, requested_by, reservation_key
+            )
+            select id, payment_id, 'release', chain_id, asset, 6, 'held', amount, 0, 0, amount, to_address, requested_by,
+                   'intent:' || id || ':reserve'
+            from intents where kind = 'release'
+        $order$;
+        execute 'update payment_payouts set state = ''planned'', intent_id = id';
+    end if;
+end
+$$;
 -- The nonce of an intent that was given up is free again.
 update intents set state = 'void' where kind = 'fuel';
 insert into intents (

@@ -1,6 +1,5 @@
 -- as amanat_app
-insert into high_water_marks (installation, number, token, written_at)
-values ('01900000-0000-7000-8000-0000000000f1', 1, '01900000-0000-7000-8000-0000000000f2', now());
-insert into database_losses (found_at, found_by, cause, detail, read_again)
-values (now(), 'sample', 'failover', 'from timeline 1 to timeline 2', '{"1": 7}');
-update database_losses set reconciled_at = now(), reconciled_by = 'sample', reconciled_reason = 'sample';
+update recipient_screenings set policy_id = (select max(id) from screening_policies), outcome = 'clear', state_version = state_version + 1
+where id = (select min(id) from recipient_screenings);
+insert into recipient_verdicts (recipient_id, policy_id, screener, outcome, evidence, screened_at)
+select min(r.id), (select max(id) from screening_policies), 'list', 'clear', '{}', now() from recipient_screenings r;

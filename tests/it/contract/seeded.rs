@@ -40,14 +40,6 @@ impl Seeded {
         let payment = answer(house.post("/v1/payments", &token, "seed", body.to_string())).await;
         let payment: PaymentView = serde_json::from_str(&payment.body).unwrap();
         let intent = planned(&house, 1, "daemon".to_owned()).await.id;
-        // What it pays was ordered.
-        let order = format!(
-            "insert into payment_payouts (id, payment_id, kind, state, chain_id, asset, asset_decimals, source, gross_units, \
-             platform_fee_units, provider_fee_units, net_units, to_address, requested_by, intent_id, reservation_key) \
-             select id, payment_id, 'release', 'planned', chain_id, asset, 6, 'held', amount, 0, 0, amount, to_address, 'daemon', id, \
-             'payout:' || id || ':reserve' from intents where id = '{intent}'"
-        );
-        house.base.sql(&order).unwrap();
         seen(&house, payment.deposit_address).await;
         posted(&house, &payment).await;
         let courier = Courier::new(house.db.clone(), loopback()).unwrap();

@@ -393,11 +393,18 @@ async fn s7_a_foreign_use_of_a_nonce_halts_within_one_look() {
     assert!(way.halted().await.unwrap().contains("not ours"));
     assert_eq!(way.api.count("select count(*) from events where kind = 'chain.foreign_nonce'"), 1);
 
-    // Looked at and resumed, it halts nothing again, and planning goes on above it.
+    // Looked at and resumed, it halts nothing again. Planning goes on above it once two officers have said that it is past.
     way.api.base.sql("update chain_cursors set outflow_halted_at = null, outflow_halted_reason = null").unwrap();
     watch().tick(daemon::now()).await.unwrap();
     assert_eq!(way.halted().await, None);
-    way.releasable("30", 0).await;
+    let payment = way.funded("USDC", "30", 0).await;
+    way.outflow("fuel").await;
+    way.outflow("sweep").await;
+    way.marketplace.release(payment.id, "release").await.unwrap();
+    assert!(!way.try_rounds().await.is_empty(), "resumed is not accounted for");
+    assert!(way.intents("planned").await.is_empty());
+    way.baseline(treasury, 2).await;
+    way.rounds().await;
     way.outflow("release").await;
     // The next one halts.
     let theft = way.chain.send_native(treasury, BUYER, parse_units("1", 18).unwrap()).await.unwrap();
@@ -440,8 +447,8 @@ async fn s7_a_hole_that_holds_something_up_is_told_once() {
     }
     assert_eq!(way.api.count("select count(*) from events where kind = 'chain.nonce_hole'"), 1, "told once");
     assert_eq!(way.halted().await, None);
-    let seen = nonces::look(hole.nonce, &[(hole.nonce, nonces::Taken::Unsigned), (hole.nonce + 1, nonces::Taken::Signed)].into());
-    assert_eq!(seen.holes, [hole.nonce]);
+    let seen = nonces::holes(hole.nonce, &[(hole.nonce, nonces::Taken::Unsigned), (hole.nonce + 1, nonces::Taken::Signed)].into());
+    assert_eq!(seen, [hole.nonce]);
 
     // Signed at last, both are mined.
     way.approve(&hole).await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use alloy::primitives::{Address, B256, U256, keccak256};
 use alloy::sol_types::SolCall;
 use amanatd::api::ClientError;
-use amanatd::api::wire::{ClaimIntent, DecideScreening, PaymentView, ScreeningView};
+use amanatd::api::wire::{ClaimIntent, DecideScreening, PaymentView, RefundPayment, ScreeningView};
 use amanatd::chains::ChainSpec;
 use amanatd::daemon;
 use amanatd::devkit::chain::PAYERS;
@@ -302,6 +302,7 @@ async fn xs_a_list_that_changes_between_credit_and_release_is_seen_by_both() {
     way.outflow("fuel").await;
     way.outflow("sweep").await;
     way.marketplace.release(payment.id, "release").await.unwrap();
+    screen(&worker, daemon::now()).await;
     way.rounds().await;
     // Planned and approved while the buyer was on no list.
     let release = way.planned("release").await;
@@ -348,7 +349,87 @@ async fn xs_no_release_is_planned_for_money_that_is_held() {
     let held = way.held().await.id;
     way.resolver().await.decide_screening(held, &ruling("clear", "known customer"), &key()).await.unwrap();
     way.rounds().await;
+    assert_eq!(way.kinds().await, Vec::<String>::new(), "nobody has looked at the seller yet");
+    screen(&worker, daemon::now()).await;
+    way.rounds().await;
     assert_eq!(way.planned("release").await.payment_id, Some(payment.id));
+}
+
+#[tokio::test]
+async fn xs_a_refund_to_a_listed_address_is_not_planned_until_a_resolver_frees_it() {
+    let way = Way::start().await;
+    let list = TempList::naming(&[SUSPECT]);
+    let worker = way.screener(by_list(&list));
+    screen(&worker, daemon::now()).await;
+    let payment = way.paid_by(BUYER, "40").await;
+    screen(&worker, daemon::now()).await;
+    let asked = RefundPayment { from: "held".to_owned(), to: SUSPECT.to_string(), ..RefundPayment::default() };
+    way.marketplace.refund(payment.id, &asked, &key()).await.unwrap();
+    screen(&worker, daemon::now()).await;
+    way.rounds().await;
+    assert_eq!(way.kinds().await, Vec::<String>::new());
+    assert_eq!((way.status(payment.id).await, way.exceptions(payment.id).await), ("quarantined".to_owned(), vec!["held".to_owned()]));
+    let mut held = way.marketplace.recipients("held", None).await.unwrap().recipients;
+    assert_eq!(held.len(), 1, "{held:?}");
+    let held = held.remove(0);
+    assert_eq!((held.payment_id, held.address, held.outcome.as_deref()), (payment.id, SUSPECT, Some("hit")));
+    assert_eq!(held.hits, [format!("list:{SUSPECT:#x}")]);
+    // Told once, however often it is looked at; taken from the list, it stays a hit.
+    list.write(&TempList::text(&[]));
+    screen(&worker, daemon::now()).await;
+    assert_eq!((way.events("payment.recipient_hit"), way.status(payment.id).await), (1, "quarantined".to_owned()));
+
+    // Nobody but a resolver, here and in the database.
+    let resolver = way.resolver().await;
+    assert_eq!(code_of(way.marketplace.decide_recipient(held.id, &ruling("clear", "fine"), &key()).await), "forbidden");
+    for past in [
+        "update recipient_screenings set hits = '{}', outcome = 'clear'",
+        "update recipient_screenings set cleared = hits, decision = 'cleared', decided_at = now(), decision_reason = 'x', \
+         decided_by = (select id from users where role <> 'resolver' limit 1)",
+    ] {
+        assert!(way.api.base.sql(past).is_err(), "{past}");
+    }
+    let cleared = resolver.decide_recipient(held.id, &ruling("clear", "a namesake"), &key()).await.unwrap();
+    assert!(cleared.passes);
+    assert_eq!((way.status(payment.id).await, way.exceptions(payment.id).await), ("active".to_owned(), Vec::new()));
+    assert_eq!(code_of(resolver.decide_recipient(held.id, &ruling("clear", "again"), &key()).await), "not_held");
+    assert_eq!(code_of(resolver.decide_recipient(9_999, &ruling("clear", "x"), &key()).await), "not_found");
+    screen(&worker, daemon::now()).await;
+    way.rounds().await;
+    way.outflow("fuel").await;
+    way.outflow("refund").await;
+    way.assert_sound().await;
+}
+
+#[tokio::test]
+async fn xs_a_planned_payout_stops_when_its_recipient_is_listed() {
+    let way = Way::start().await;
+    let list = TempList::naming(&[]);
+    let worker = way.screener(by_list(&list));
+    screen(&worker, daemon::now()).await;
+    let payment = way.paid_by(BUYER, "40").await;
+    screen(&worker, daemon::now()).await;
+    way.rounds().await;
+    way.outflow("fuel").await;
+    way.outflow("sweep").await;
+    way.marketplace.release(payment.id, "release").await.unwrap();
+    screen(&worker, daemon::now()).await;
+    way.rounds().await;
+    let (release, _) = way.signed("release").await;
+    list.write(&TempList::text(&[seller(0)]));
+    screen(&worker, daemon::now()).await;
+    way.rounds().await;
+    way.broadcast_later().await.unwrap();
+    assert_eq!(way.intent(release.id).await.state, "signed", "what is signed is not sent");
+    assert_eq!(way.events("payment.recipient_hit"), 1);
+    let held = way.marketplace.recipients("held", None).await.unwrap().recipients.remove(0);
+    way.resolver().await.decide_recipient(held.id, &ruling("clear", "known"), &key()).await.unwrap();
+    way.rounds().await;
+    way.chain.mine(1).await.unwrap();
+    way.rounds().await;
+    way.deepen().await;
+    assert_eq!(way.read(payment.id).await.status, "completed");
+    way.assert_sound().await;
 }
 
 #[tokio::test]

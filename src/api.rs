@@ -18,6 +18,8 @@
 //!    ```
 //!    `security` repeats what the handler asks of [`auth::Authenticated`]: `token` for `require`, `officer` for
 //!    `require_officer`; a test compares. Statuses that every route of the form can give are added by `document.rs`.
+//!    What changes something takes one [`idempotency::Writing`] in place of the token, the headers and the body: ask it
+//!    `call.who.require(…)`, then `call.read::<ActOnThing>(caller, route)`, then `write.once(…)`.
 //! 3. `server::routes`: `.routes(routes!(things::act))`; handlers of one path together.
 //! 4. A new problem code: a line in `code.rs`, and in `docs/api.md`.
 //! 5. `UPDATE_OPENAPI=1 INSTA_UPDATE=always cargo test --features devkit --test it contract` writes `docs/openapi.json`
@@ -54,12 +56,16 @@ pub mod wire;
 pub use client::{Client, ClientError};
 pub use code::{CODES, CodeFacts};
 pub use document::document;
+pub use escrow::read_verdict;
 pub use limit::Rate;
 pub use problem::Problem;
 pub use server::router;
+pub use statements::{download_balances, download_statement};
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -109,13 +115,24 @@ pub struct DoorLimits {
     pub token: Rate,
     /// Calls without a live token from one remote address.
     pub address: Rate,
+    /// Attempts to get into the console, of one remote address.
+    pub entry: Rate,
     /// Streams of events at a time, of all callers.
     pub streams_max: usize,
+    /// From one look of a stream at a feed without news to the next, if nobody knocks.
+    pub stream_pause: Duration,
 }
 
 impl Default for DoorLimits {
     fn default() -> Self {
-        Self { token: Rate::TOKEN, address: Rate::ADDRESS, streams_max: 64 }
+        Self {
+            token: Rate::TOKEN,
+            address: Rate::ADDRESS,
+            entry: Rate::ENTRY,
+            streams_max: 64,
+            // Not long: what an older transaction held back comes without a knock.
+            stream_pause: Duration::from_millis(500),
+        }
     }
 }
 
@@ -137,7 +154,20 @@ pub struct DoorTotals {
 impl Doors {
     /// Streams end at `stop`.
     pub fn new(limits: DoorLimits, stop: CancellationToken) -> Self {
-        Self { limiter: Limiter::new(limits.token, limits.address), streams: Streams::new(limits.streams_max, stop) }
+        Self {
+            limiter: Limiter::new(limits.token, limits.address, limits.entry),
+            streams: Streams::new(limits.streams_max, limits.stream_pause, stop),
+        }
+    }
+
+    /// Wakes the streams: something may have happened. It says nothing of what; they look themselves.
+    pub fn knock(&self) {
+        self.streams.knock();
+    }
+
+    /// Lets somebody at a remote address try to get into the console; refused with the whole seconds until the next try.
+    pub fn admit_entry(&self, address: IpAddr, now: OffsetDateTime) -> Result<(), u64> {
+        self.limiter.take_entry(address, now)
     }
 
     pub fn totals(&self) -> DoorTotals {

@@ -196,7 +196,7 @@ impl RawApi {
             Some(value) => Ok(value),
             None => Ok(default),
         };
-        let DoorLimits { token, address, streams_max } = DoorLimits::default();
+        let DoorLimits { token, address, streams_max, .. } = DoorLimits::default();
         let streams_max = match self.streams_max {
             Some(max) if max > 10_000 => return Err(field("api.streams_max", max, "use 0 (no streams) to 10000")),
             Some(max) => usize::try_from(max).unwrap_or(streams_max),
@@ -212,6 +212,7 @@ impl RawApi {
                 burst: checked("api.address_burst", self.address_burst, address.burst)?,
             },
             streams_max,
+            ..DoorLimits::default()
         })
     }
 }

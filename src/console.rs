@@ -6,6 +6,7 @@
 //! one. Off unless an origin is configured.
 
 mod assets;
+mod chart;
 mod enter;
 pub mod identity;
 mod options;
@@ -30,8 +31,10 @@ use crate::api::ApiState;
 use crate::approval::ApprovalError;
 use crate::broadcast::BroadcastError;
 use crate::db::DbError;
+use crate::escrow::EscrowError;
 use crate::intent::IntentError;
 use crate::officer::UserRole;
+use crate::payment::PaymentError;
 use crate::units::{Disposition, UserId};
 use crate::webhook::WebhookError;
 use identity::ceremony::Ceremonies;
@@ -89,6 +92,10 @@ pub enum ConsoleError {
     #[error(transparent)]
     Broadcast(#[from] BroadcastError),
     #[error(transparent)]
+    Escrow(#[from] EscrowError),
+    #[error(transparent)]
+    Payment(#[from] PaymentError),
+    #[error(transparent)]
     Webhook(#[from] WebhookError),
     #[error("passkeys cannot be verified for this origin")]
     Verifier(#[source] WebauthnError),
@@ -110,6 +117,8 @@ impl ConsoleError {
             Self::Intent(error) => error.disposition(),
             Self::Approval(error) => error.disposition(),
             Self::Broadcast(error) => error.disposition(),
+            Self::Escrow(error) => error.disposition(),
+            Self::Payment(error) => error.disposition(),
             Self::Webhook(error) => error.disposition(),
             Self::Verifier(_) | Self::Page(_) => Disposition::Officer,
             Self::Randomness(_) => Disposition::Retry,

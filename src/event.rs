@@ -3,6 +3,9 @@
 
 pub mod store;
 
+/// The channel on which the database knocks when events were written. What happened is read, not told.
+pub const WRITTEN: &str = "amanat_events";
+
 /// Somebody else used a nonce of ours. What is told here and resumed by an officer halts nothing again.
 pub const FOREIGN_NONCE: &str = "chain.foreign_nonce";
 

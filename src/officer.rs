@@ -122,13 +122,18 @@ impl FromStr for Scope {
     }
 }
 
-/// Proof that a person may end disputes; made by [`Caller::resolver`] alone.
+/// Proof that a person may end disputes; made by [`Caller::resolver`] and by [`Resolver::stepped_up`] alone.
 #[derive(Clone, Debug)]
 pub struct Resolver {
     name: String,
 }
 
 impl Resolver {
+    /// A person of that role whose passkey has just answered for the decision.
+    pub fn stepped_up(user: UserId, role: UserRole) -> Option<Self> {
+        role.is_resolver().then(|| Self { name: format!("user:{user}") })
+    }
+
     /// As it stands in records.
     pub fn name(&self) -> &str {
         &self.name

@@ -1,13 +1,12 @@
 //! Money that came for nobody, and losses: what waits, and what two officers decide about it.
 
-use axum::body::Bytes;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::ApiState;
 use super::auth::Authenticated;
-use super::idempotency::read_write;
+use super::idempotency::Writing;
 use super::payments::Page;
 use super::policies;
 use super::problem::Problem;
@@ -55,14 +54,9 @@ pub(super) async fn list(
     ),
     security(("officer" = ["intents:approve"]))
 )]
-pub(super) async fn propose(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
-    let (write, asked) = read_write::<AdjustmentAsked>(&caller, "POST /v1/adjustments".to_owned(), &headers, &body)?;
+pub(super) async fn propose(State(state): State<ApiState>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require_officer(Scope::IntentsApprove)?.0.clone();
+    let (write, asked) = call.read::<AdjustmentAsked>(&caller, "POST /v1/adjustments".to_owned())?;
     let adjustment = read(&asked, &state.book)?;
     let book = state.book.clone();
     write

@@ -1,16 +1,15 @@
 //! What a restored database has forgotten: nonces that the chain used and nothing here is signed for, taking in the
 //! transactions that used them, and where an address's past ends.
 
-use alloy::primitives::{B256, Bytes as RawBytes};
-use axum::body::Bytes;
+use alloy::primitives::{B256, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use uuid::Uuid;
 
 use super::ApiState;
 use super::auth::Authenticated;
-use super::idempotency::read_write;
+use super::idempotency::Writing;
 use super::intents::view;
 use super::policies::proposal_view;
 use super::problem::Problem;
@@ -59,14 +58,9 @@ pub(super) async fn foreign(State(state): State<ApiState>, who: Authenticated) -
     responses((status = 201, body = ProposalView), (status = 404, description = "not_found"), (status = 409, description = "baseline")),
     security(("officer" = ["intents:approve"]))
 )]
-pub(super) async fn propose_baseline(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
-    let (write, asked) = read_write::<ProposeBaseline>(&caller, "POST /v1/nonces/baselines".to_owned(), &headers, &body)?;
+pub(super) async fn propose_baseline(State(state): State<ApiState>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require_officer(Scope::IntentsApprove)?.0.clone();
+    let (write, asked) = call.read::<ProposeBaseline>(&caller, "POST /v1/nonces/baselines".to_owned())?;
     let chain = chain_of(&state.book, &asked.chain_id.to_string())?.id;
     let address = parse_address(&asked.address).map_err(|error| Problem::field("address", shorten(&asked.address), error.to_string()))?;
     let book = state.book.clone();
@@ -94,9 +88,9 @@ pub(super) async fn propose_baseline(
     ),
     security(("officer" = ["intents:approve"]))
 )]
-pub(super) async fn adopt(State(state): State<ApiState>, who: Authenticated, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
-    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
-    let (write, asked) = read_write::<AdoptTransaction>(&caller, "POST /v1/intents/adopted".to_owned(), &headers, &body)?;
+pub(super) async fn adopt(State(state): State<ApiState>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require_officer(Scope::IntentsApprove)?.0.clone();
+    let (write, asked) = call.read::<AdoptTransaction>(&caller, "POST /v1/intents/adopted".to_owned())?;
     let chain = chain_of(&state.book, &asked.chain_id.to_string())?.id;
     if !(1..=500).contains(&asked.reason.chars().count()) {
         return Err(Problem::field("reason", shorten(&asked.reason), "must have 1 to 500 characters"));
@@ -123,7 +117,7 @@ pub(super) async fn adopt(State(state): State<ApiState>, who: Authenticated, hea
 }
 
 /// The bytes that the caller brings, or those that the node has.
-async fn raw_of(node: &Node, tx_hash: B256, given: Option<RawBytes>) -> Result<RawBytes, Problem> {
+async fn raw_of(node: &Node, tx_hash: B256, given: Option<Bytes>) -> Result<Bytes, Problem> {
     if let Some(raw) = given {
         return Ok(raw);
     }

@@ -2,16 +2,15 @@
 //! refusal is noted: that row is all that a refused command leaves.
 
 use alloy::primitives::{Address, U256};
-use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::ApiState;
 use super::auth::Authenticated;
-use super::idempotency::read_write;
+use super::idempotency::Writing;
 use super::payments::{dispute_view, payment_id, view};
 use super::problem::Problem;
 use super::wire::{
@@ -63,17 +62,11 @@ impl Command {
     responses((status = 202, body = PaymentView), (status = 404, description = "not_found"), (status = 409, description = "payment_state, not_enough, only_fees, disputed")),
     security(("token" = ["payments:write"]))
 )]
-pub(super) async fn release(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::PaymentsWrite)?;
+pub(super) async fn release(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let call = call.or_empty();
+    let caller = call.who.require(Scope::PaymentsWrite)?;
     let id = payment_id(&id)?;
-    let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
-    let (write, asked) = read_write::<ReleasePayment>(caller, format!("POST /v1/payments/{id}/release"), &headers, &body)?;
+    let (write, asked) = call.read::<ReleasePayment>(caller, format!("POST /v1/payments/{id}/release"))?;
     let (by, book) = (caller.name(), state.book.clone());
     let command = Command { payment: id, name: "release", by: by.clone() };
     let outcome = write
@@ -96,16 +89,10 @@ pub(super) async fn release(
     responses((status = 202, body = PaymentView), (status = 404, description = "not_found"), (status = 409, description = "payment_state, not_enough, disputed")),
     security(("token" = ["payments:write"]))
 )]
-pub(super) async fn refund(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::PaymentsWrite)?;
+pub(super) async fn refund(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require(Scope::PaymentsWrite)?;
     let id = payment_id(&id)?;
-    let (write, asked) = read_write::<RefundPayment>(caller, format!("POST /v1/payments/{id}/refund"), &headers, &body)?;
+    let (write, asked) = call.read::<RefundPayment>(caller, format!("POST /v1/payments/{id}/refund"))?;
     let source = match asked.from.as_str() {
         "held" => Source::Held,
         "received" => Source::Received,
@@ -157,16 +144,10 @@ fn refunded_asset(asked: &RefundPayment, payment: &Payment, book: &ChainBook) ->
     responses((status = 200, body = PaymentView), (status = 404, description = "not_found"), (status = 409, description = "payment_state, still_short, nothing_to_accept")),
     security(("token" = ["payments:write"]))
 )]
-pub(super) async fn accept(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::PaymentsWrite)?;
+pub(super) async fn accept(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require(Scope::PaymentsWrite)?;
     let id = payment_id(&id)?;
-    let (write, asked) = read_write::<AcceptPayment>(caller, format!("POST /v1/payments/{id}/accept"), &headers, &body)?;
+    let (write, asked) = call.read::<AcceptPayment>(caller, format!("POST /v1/payments/{id}/accept"))?;
     let (by, book) = (caller.name(), state.book.clone());
     let command = Command { payment: id, name: "accept", by: by.clone() };
     let outcome = write
@@ -188,17 +169,11 @@ pub(super) async fn accept(
     responses((status = 200, body = PaymentView), (status = 404, description = "not_found"), (status = 409, description = "payment_state")),
     security(("token" = ["payments:write"]))
 )]
-pub(super) async fn cancel(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::PaymentsWrite)?;
+pub(super) async fn cancel(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let call = call.or_empty();
+    let caller = call.who.require(Scope::PaymentsWrite)?;
     let id = payment_id(&id)?;
-    let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
-    let (write, Nothing {}) = read_write::<Nothing>(caller, format!("POST /v1/payments/{id}/cancel"), &headers, &body)?;
+    let (write, Nothing {}) = call.read::<Nothing>(caller, format!("POST /v1/payments/{id}/cancel"))?;
     let (by, book) = (caller.name(), state.book.clone());
     let command = Command { payment: id, name: "cancel", by: by.clone() };
     let outcome = write
@@ -223,18 +198,16 @@ pub(super) async fn cancel(
 )]
 pub(super) async fn withdraw(
     State(state): State<ApiState>,
-    who: Authenticated,
     Path((id, payout)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Bytes,
+    call: Writing,
 ) -> Result<Response, Problem> {
-    let caller = who.require(Scope::PaymentsWrite)?;
+    let call = call.or_empty();
+    let caller = call.who.require(Scope::PaymentsWrite)?;
     let id = payment_id(&id)?;
     let no_payout = || Problem::not_found(format!("payment {id} has no payout {:?}", shorten(&payout)));
     let payout: Uuid = payout.parse().map_err(|_| no_payout())?;
-    let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
     let route = format!("POST /v1/payments/{id}/payouts/{payout}/withdraw");
-    let (write, Nothing {}) = read_write::<Nothing>(caller, route, &headers, &body)?;
+    let (write, Nothing {}) = call.read::<Nothing>(caller, route)?;
     let (by, book) = (caller.name(), state.book.clone());
     let command = Command { payment: id, name: "withdraw", by: by.clone() };
     let outcome = write
@@ -260,16 +233,10 @@ pub(super) async fn withdraw(
     responses((status = 201, body = DisputeView), (status = 404, description = "not_found"), (status = 409, description = "payment_state, not_enough, disputed, may_be_signed")),
     security(("token" = ["payments:write"]))
 )]
-pub(super) async fn open_dispute(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::PaymentsWrite)?;
+pub(super) async fn open_dispute(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require(Scope::PaymentsWrite)?;
     let id = payment_id(&id)?;
-    let (write, asked) = read_write::<OpenDispute>(caller, format!("POST /v1/payments/{id}/disputes"), &headers, &body)?;
+    let (write, asked) = call.read::<OpenDispute>(caller, format!("POST /v1/payments/{id}/disputes"))?;
     let by = caller.name();
     let command = Command { payment: id, name: "dispute", by: by.clone() };
     let outcome = write
@@ -302,17 +269,11 @@ pub(super) async fn list_disputes(State(state): State<ApiState>, who: Authentica
     responses((status = 200, body = DisputeView), (status = 404, description = "not_found"), (status = 409, description = "payment_state, dispute_resolved, split, only_fees")),
     security(("resolver" = ["disputes:resolve"]))
 )]
-pub(super) async fn resolve_dispute(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::DisputesResolve)?;
+pub(super) async fn resolve_dispute(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require(Scope::DisputesResolve)?;
     let resolver = caller.resolver().ok_or_else(|| not_a_resolver(caller))?;
     let id: Uuid = id.parse().map_err(|_| Problem::not_found(format!("no dispute {:?}", shorten(&id))))?;
-    let (write, asked) = read_write::<ResolveDispute>(caller, format!("POST /v1/disputes/{id}/resolve"), &headers, &body)?;
+    let (write, asked) = call.read::<ResolveDispute>(caller, format!("POST /v1/disputes/{id}/resolve"))?;
     let payment = escrow::store::get_dispute(&mut *state.db.connection().await?, id).await?.payment;
     let command = Command { payment, name: "resolve", by: caller.name() };
     let book = state.book.clone();
@@ -329,7 +290,7 @@ pub(super) async fn resolve_dispute(
 }
 
 /// What the resolver decided; a refusal names the field.
-fn read_verdict(asked: &ResolveDispute, payment: &Payment) -> Result<Verdict, Problem> {
+pub fn read_verdict(asked: &ResolveDispute, payment: &Payment) -> Result<Verdict, Problem> {
     let needs = |field: &str| Problem::field(field, "", format!("is needed for a {}", asked.resolution));
     let to = || asked.refund_to.as_deref().ok_or_else(|| needs("refund_to")).and_then(|to| address("refund_to", to));
     let verdict = match asked.resolution.as_str() {
@@ -364,17 +325,11 @@ fn read_verdict(asked: &ResolveDispute, payment: &Payment) -> Result<Verdict, Pr
     responses((status = 200, body = PaymentView), (status = 404, description = "not_found"), (status = 409, description = "payment_state, not_quarantined, disputed")),
     security(("resolver" = ["disputes:resolve"]))
 )]
-pub(super) async fn end_quarantine(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::DisputesResolve)?;
+pub(super) async fn end_quarantine(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require(Scope::DisputesResolve)?;
     let resolver = caller.resolver().ok_or_else(|| not_a_resolver(caller))?;
     let id = payment_id(&id)?;
-    let (write, asked) = read_write::<EndQuarantine>(caller, format!("POST /v1/payments/{id}/quarantine"), &headers, &body)?;
+    let (write, asked) = call.read::<EndQuarantine>(caller, format!("POST /v1/payments/{id}/quarantine"))?;
     let command = Command { payment: id, name: "end_quarantine", by: caller.name() };
     let book = state.book.clone();
     let outcome = write

@@ -1,7 +1,7 @@
 //! The feed of events: page by page, and as a stream of server-sent events.
 //!
-//! A stream looks at the feed itself and holds no more than one page, which is read only once the one before was
-//! taken: a slow reader costs nothing but its connection. It ends when the daemon stops, when the token is no longer
+//! A stream looks at the feed itself, when the database knocks and else after a pause, and holds no more than one page,
+//! which is read only once the one before was taken: a slow reader costs nothing but its connection. It ends when the daemon stops, when the token is no longer
 //! live, and when the database is away; whoever comes back with `Last-Event-ID` misses nothing and gets nothing twice.
 
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use axum::response::sse::{KeepAlive, Sse};
 use futures_util::{Stream, stream};
 use serde::Deserialize;
 use time::OffsetDateTime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, watch};
 use tokio_util::sync::CancellationToken;
 use utoipa::IntoParams;
 
@@ -24,14 +24,14 @@ use super::ApiState;
 use super::auth::Authenticated;
 use super::payments::Page;
 use super::problem::Problem;
-use super::wire::{EventPage, EventView};
+use super::wire::{EventPage, EventView, StreamedEvent};
 use crate::db::{Database, DbError};
 use crate::event;
 use crate::event::store::{EventRow, Position};
 use crate::officer::{self, Scope};
 
-/// From one look at a feed without news to the next.
-const LOOK_PAUSE: Duration = Duration::from_millis(500);
+/// From one look to the next, however often the database knocks.
+const LOOK_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Events that a stream holds at most.
 const STREAM_PAGE: i64 = 100;
 /// A line without meaning, for whoever in between gives up silent connections.
@@ -75,7 +75,7 @@ pub(super) struct StreamAsked {
 #[utoipa::path(
     get, path = "/v1/events/stream", tag = "events",
     params(StreamAsked, ("Last-Event-ID" = Option<String>, Header, description = "the id of the last event that was taken")),
-    responses((status = 200, content_type = "text/event-stream", body = String)),
+    responses((status = 200, content_type = "text/event-stream", body = StreamedEvent)),
     security(("token" = ["events:read"]))
 )]
 pub(super) async fn stream(
@@ -98,6 +98,8 @@ pub(super) async fn stream(
         token_hash: who.hash(),
         place: after,
         waiting: VecDeque::new(),
+        news: state.doors.streams.news.subscribe(),
+        pause: state.doors.streams.pause,
         stop: state.doors.streams.stop.clone(),
         _seat: seat,
     };
@@ -126,12 +128,19 @@ fn view(row: EventRow) -> EventView {
 pub(super) struct Streams {
     seats: Arc<Semaphore>,
     max: usize,
+    /// Carries nothing: whoever is woken looks.
+    news: watch::Sender<()>,
+    pause: Duration,
     stop: CancellationToken,
 }
 
 impl Streams {
-    pub(super) fn new(max: usize, stop: CancellationToken) -> Self {
-        Self { seats: Arc::new(Semaphore::new(max)), max, stop }
+    pub(super) fn new(max: usize, pause: Duration, stop: CancellationToken) -> Self {
+        Self { seats: Arc::new(Semaphore::new(max)), max, news: watch::Sender::new(()), pause, stop }
+    }
+
+    pub(super) fn knock(&self) {
+        self.news.send_replace(());
     }
 
     fn take_seat(&self) -> Result<OwnedSemaphorePermit, Problem> {
@@ -154,6 +163,9 @@ struct Feed {
     /// Everything up to here was handed to the connection or is waiting.
     place: Position,
     waiting: VecDeque<EventRow>,
+    news: watch::Receiver<()>,
+    /// How long it waits where nobody knocks.
+    pause: Duration,
     stop: CancellationToken,
     _seat: OwnedSemaphorePermit,
 }
@@ -171,12 +183,11 @@ impl Feed {
                     let line = line.json_data(view(row)).ok()?;
                     return Some((Ok(line), feed));
                 }
+                // A knock from now on is for the next look.
+                feed.news.mark_unchanged();
                 match feed.look().await {
                     Ok(true) if !feed.waiting.is_empty() => {}
-                    Ok(true) => tokio::select! {
-                        () = tokio::time::sleep(LOOK_PAUSE) => {}
-                        () = feed.stop.cancelled() => return None,
-                    },
+                    Ok(true) => feed.rest().await,
                     Ok(false) => return None,
                     Err(error) => {
                         tracing::warn!(error = &error as &dyn std::error::Error, "a stream of events ends: the feed cannot be read");
@@ -185,6 +196,23 @@ impl Feed {
                 }
             }
         })
+    }
+
+    /// Until somebody knocks, or for the pause; not past the daemon's end.
+    async fn rest(&mut self) {
+        let Self { news, pause, stop, .. } = self;
+        let knocked = async {
+            if news.changed().await.is_err() {
+                // Nobody is left who could knock.
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(LOOK_PAUSE_MIN).await;
+        };
+        tokio::select! {
+            () = knocked => {}
+            () = tokio::time::sleep(*pause) => {}
+            () = stop.cancelled() => {}
+        }
     }
 
     /// Reads what is new; `false` if the caller may no longer listen.

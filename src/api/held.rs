@@ -11,6 +11,7 @@ use super::auth::Authenticated;
 use super::ledger::Shown;
 use super::payments::{Page, payment_id};
 use super::problem::Problem;
+use super::schema::TransferStateText;
 use super::wire::{BalanceView, DestinationView, EnrolledAccount, ObservedTransfer, TransferPage};
 use crate::account::Branch;
 use crate::chains::ChainBook;
@@ -95,12 +96,14 @@ pub(super) struct TransfersAsked {
     chain: Option<u64>,
     /// `waiting`, `confirmed` or `orphaned`; all without it.
     #[serde(default)]
+    #[param(value_type = Option<TransferStateText>, inline)]
     state: Option<String>,
     /// `next_cursor` of the page before.
     #[serde(default)]
     cursor: Option<String>,
     /// 1 to 200; 50 without it.
     #[serde(default)]
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
 }
 

@@ -1,6 +1,7 @@
 //! At most one effect per key: the key, the effect and the answer commit together.
 
 use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -9,6 +10,7 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
 use super::ApiState;
+use super::auth::Authenticated;
 use super::code::Code;
 use super::problem::Problem;
 use super::store::{self, CallKey};
@@ -19,13 +21,48 @@ use crate::officer::Caller;
 /// How much of a refused value is repeated.
 const VALUE_CHARS_MAX: usize = 100;
 
+/// The one way into a handler that changes something: who calls, with which key, and the bytes of the body. What the
+/// caller may do is asked first, then the key and the body are read, then the work is done once.
+#[derive(Debug)]
+pub(super) struct Writing {
+    pub(super) who: Authenticated,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl FromRequest<ApiState> for Writing {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, Self::Rejection> {
+        let (mut parts, body) = request.into_parts();
+        let who = Authenticated::from_request_parts(&mut parts, state).await?;
+        let headers = parts.headers.clone();
+        let body = Bytes::from_request(Request::from_parts(parts, body), state).await;
+        let body = body.map_err(|refused| Problem::of_status(refused.status(), &refused.body_text()))?;
+        Ok(Self { who, headers, body })
+    }
+}
+
+impl Writing {
+    /// For bodies in which nothing must stand: none at all is one without fields.
+    pub(super) fn or_empty(self) -> Self {
+        let body = if self.body.is_empty() { Bytes::from_static(b"{}") } else { self.body };
+        Self { body, ..self }
+    }
+
+    /// Reads the key and the body; both must be there before anything happens. The route names what is written to, in
+    /// one spelling.
+    pub(super) fn read<T: DeserializeOwned>(&self, caller: &Caller, route: String) -> Result<(Write, T), Problem> {
+        read_write(caller, route, &self.headers, &self.body)
+    }
+}
+
 /// A write as it came in: who, which route, which key, which body.
 #[derive(Debug)]
 pub(super) struct Write {
     call: CallKey,
 }
 
-/// Reads the key and the body; both must be there before anything happens.
 pub(super) fn read_write<T: DeserializeOwned>(
     caller: &Caller,
     route: String,

@@ -1,6 +1,5 @@
 //! Intents: officers read and approve them, stations claim them and hand in signatures.
 
-use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -10,7 +9,7 @@ use utoipa::IntoParams;
 
 use super::ApiState;
 use super::auth::Authenticated;
-use super::idempotency::read_write;
+use super::idempotency::Writing;
 use super::problem::Problem;
 use super::tagged::tagged;
 use super::wire::{AccountView, ApproveIntent, ClaimIntent, DeclineIntent, IntentView, SigningQueue, SubmitSignature, VoidIntent};
@@ -102,16 +101,10 @@ pub(super) async fn get(
     ),
     security(("officer" = ["intents:approve"]))
 )]
-pub(super) async fn approve(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
+pub(super) async fn approve(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require_officer(Scope::IntentsApprove)?.0.clone();
     let id = intent_id(&id)?;
-    let (write, asked) = read_write::<ApproveIntent>(&caller, format!("POST /v1/intents/{id}/approvals"), &headers, &body)?;
+    let (write, asked) = call.read::<ApproveIntent>(&caller, format!("POST /v1/intents/{id}/approvals"))?;
     let book = state.book.clone();
     write
         .once(&state, StatusCode::CREATED, move |connection| {
@@ -135,16 +128,10 @@ pub(super) async fn approve(
     ),
     security(("token" = ["signing"]))
 )]
-pub(super) async fn claim(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::Signing)?;
+pub(super) async fn claim(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require(Scope::Signing)?;
     let id = intent_id(&id)?;
-    let (write, asked) = read_write::<ClaimIntent>(caller, format!("POST /v1/intents/{id}/claim"), &headers, &body)?;
+    let (write, asked) = call.read::<ClaimIntent>(caller, format!("POST /v1/intents/{id}/claim"))?;
     if !(1..=100).contains(&asked.station.chars().count()) {
         return Err(Problem::field("station", asked.station.chars().take(100).collect::<String>(), "must have 1 to 100 characters"));
     }
@@ -171,16 +158,10 @@ pub(super) async fn claim(
     ),
     security(("token" = ["signing"]))
 )]
-pub(super) async fn submit_signature(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::Signing)?;
+pub(super) async fn submit_signature(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require(Scope::Signing)?;
     let id = intent_id(&id)?;
-    let (write, asked) = read_write::<SubmitSignature>(caller, format!("POST /v1/intents/{id}/signature"), &headers, &body)?;
+    let (write, asked) = call.read::<SubmitSignature>(caller, format!("POST /v1/intents/{id}/signature"))?;
     let book = state.book.clone();
     write
         .once(&state, StatusCode::CREATED, move |connection| {
@@ -205,16 +186,10 @@ pub(super) async fn submit_signature(
     ),
     security(("token" = ["signing"]))
 )]
-pub(super) async fn decline(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::Signing)?;
+pub(super) async fn decline(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require(Scope::Signing)?;
     let id = intent_id(&id)?;
-    let (write, asked) = read_write::<DeclineIntent>(caller, format!("POST /v1/intents/{id}/decline"), &headers, &body)?;
+    let (write, asked) = call.read::<DeclineIntent>(caller, format!("POST /v1/intents/{id}/decline"))?;
     let station = station_name(caller, &asked.station);
     let book = state.book.clone();
     write
@@ -239,16 +214,10 @@ pub(super) async fn decline(
     ),
     security(("officer" = ["intents:approve"]))
 )]
-pub(super) async fn void(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let (caller, _) = who.require_officer(Scope::IntentsApprove)?;
+pub(super) async fn void(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let (caller, _) = call.who.require_officer(Scope::IntentsApprove)?;
     let id = intent_id(&id)?;
-    let (write, asked) = read_write::<VoidIntent>(caller, format!("POST /v1/intents/{id}/void"), &headers, &body)?;
+    let (write, asked) = call.read::<VoidIntent>(caller, format!("POST /v1/intents/{id}/void"))?;
     if !(1..=500).contains(&asked.reason.chars().count()) {
         return Err(Problem::field("reason", asked.reason.chars().take(100).collect::<String>(), "must have 1 to 500 characters"));
     }

@@ -9,6 +9,7 @@ use super::ApiState;
 use super::auth::Authenticated;
 use super::payments::Page;
 use super::problem::Problem;
+use super::schema::OpenOrAllText;
 use super::wire::{
     ChainReconciliation, ChainView, EntryPage, EntryView, FindingPage, FindingView, OperatorAddressView, Reconciliation,
     ReconciliationLine, SidesView,
@@ -101,12 +102,14 @@ pub(super) async fn entries(
 pub(super) struct FindingsAsked {
     /// `open`, the default, or `all`.
     #[serde(default)]
+    #[param(value_type = Option<OpenOrAllText>, inline)]
     state: Option<String>,
     /// `next_cursor` of the page before.
     #[serde(default)]
     cursor: Option<String>,
     /// 1 to 200; 50 without it.
     #[serde(default)]
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
 }
 

@@ -26,6 +26,8 @@ pub struct Rate {
 impl Rate {
     pub const TOKEN: Self = Self { per_second: 100, burst: 1_000 };
     pub const ADDRESS: Self = Self { per_second: 20, burst: 500 };
+    /// A person needs a few tries; whoever guesses gets one a second.
+    pub const ENTRY: Self = Self { per_second: 1, burst: 30 };
 
     fn step_nanos(self) -> i128 {
         NANOS / i128::from(self.per_second.max(1))
@@ -46,11 +48,12 @@ const BUCKETS_SWEPT_AT: usize = 10_000;
 pub(super) struct Limiter {
     tokens: Buckets<ApiTokenId>,
     addresses: Buckets<IpAddr>,
+    entries: Buckets<IpAddr>,
 }
 
 impl Limiter {
-    pub(super) fn new(token: Rate, address: Rate) -> Self {
-        Self { tokens: Buckets::new(token), addresses: Buckets::new(address) }
+    pub(super) fn new(token: Rate, address: Rate, entry: Rate) -> Self {
+        Self { tokens: Buckets::new(token), addresses: Buckets::new(address), entries: Buckets::new(entry) }
     }
 
     /// Takes one call; refused with the whole seconds until there is another.
@@ -62,9 +65,15 @@ impl Limiter {
         self.addresses.take(network(address), now)
     }
 
-    /// Calls refused since the start: with a token, and without.
+    pub(super) fn take_entry(&self, address: IpAddr, now: OffsetDateTime) -> Result<(), u64> {
+        self.entries.take(network(address), now)
+    }
+
+    /// Calls refused since the start: with a token, and without, at the console's door too.
     pub(super) fn refused(&self) -> (u64, u64) {
-        (self.tokens.refused.load(Ordering::Relaxed), self.addresses.refused.load(Ordering::Relaxed))
+        let [tokens, addresses, entries] =
+            [&self.tokens.refused, &self.addresses.refused, &self.entries.refused].map(|refused| refused.load(Ordering::Relaxed));
+        (tokens, addresses + entries)
     }
 }
 

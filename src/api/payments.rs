@@ -1,6 +1,5 @@
 //! Payments: create and read.
 
-use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -12,7 +11,7 @@ use uuid::Uuid;
 
 use super::ApiState;
 use super::auth::Authenticated;
-use super::idempotency::read_write;
+use super::idempotency::Writing;
 use super::problem::Problem;
 use super::quotes;
 use super::tagged::tagged;
@@ -36,14 +35,9 @@ use crate::{account, confirm, deposit, scan, settings};
     responses((status = 201, body = PaymentView)),
     security(("token" = ["payments:write"]))
 )]
-pub(super) async fn create(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::PaymentsWrite)?;
-    let (write, asked) = read_write::<CreatePayment>(caller, "POST /v1/payments".to_owned(), &headers, &body)?;
+pub(super) async fn create(State(state): State<ApiState>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require(Scope::PaymentsWrite)?;
+    let (write, asked) = call.read::<CreatePayment>(caller, "POST /v1/payments".to_owned())?;
     let defaults = settings::store::get_payment_defaults(&mut *state.db.connection().await?).await?;
     let draft = PaymentDraft {
         amount: asked.amount,
@@ -155,6 +149,7 @@ pub(super) struct Page {
     pub(super) cursor: Option<String>,
     /// 1 to 200; 50 without it.
     #[serde(default)]
+    #[param(minimum = 1, maximum = 200)]
     pub(super) limit: Option<i64>,
 }
 

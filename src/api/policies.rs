@@ -1,9 +1,8 @@
 //! Policies, destinations and everything else that takes two officers; what a policy says of an intent; and a
 //! dry run of one that is only written yet.
 
-use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 use sqlx::PgConnection;
@@ -12,9 +11,10 @@ use utoipa::IntoParams;
 
 use super::ApiState;
 use super::auth::Authenticated;
-use super::idempotency::read_write;
+use super::idempotency::Writing;
 use super::intents::intent_id;
 use super::problem::Problem;
+use super::schema::OpenOrAllText;
 use super::thresholds::{chain_of, shorten};
 use super::wire::{
     CheckPolicy, CheckedPolicy, ConfirmProposal, ExplainedIntent, ListedDestination, OutflowAsked, PolicyView, ProposalView,
@@ -64,14 +64,9 @@ pub(super) async fn list(State(state): State<ApiState>, who: Authenticated) -> R
     responses((status = 201, body = ProposalView)),
     security(("officer" = ["intents:approve"]))
 )]
-pub(super) async fn propose(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
-    let (write, asked) = read_write::<ProposePolicy>(&caller, "POST /v1/policies".to_owned(), &headers, &body)?;
+pub(super) async fn propose(State(state): State<ApiState>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require_officer(Scope::IntentsApprove)?.0.clone();
+    let (write, asked) = call.read::<ProposePolicy>(&caller, "POST /v1/policies".to_owned())?;
     let policy = policy::parse(&asked.document, &state.book).map_err(|error| Problem::field("document", "", error.to_string()))?;
     let book = state.book.clone();
     write
@@ -93,14 +88,9 @@ pub(super) async fn propose(
     responses((status = 200, body = CheckedPolicy)),
     security(("token" = ["intents:read"]))
 )]
-pub(super) async fn check(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<axum::Json<CheckedPolicy>, Problem> {
-    let caller = who.require(Scope::IntentsRead)?;
-    let (_, asked) = read_write::<CheckPolicy>(caller, "POST /v1/policies/check".to_owned(), &headers, &body)?;
+pub(super) async fn check(State(state): State<ApiState>, call: Writing) -> Result<axum::Json<CheckedPolicy>, Problem> {
+    let caller = call.who.require(Scope::IntentsRead)?;
+    let (_, asked) = call.read::<CheckPolicy>(caller, "POST /v1/policies/check".to_owned())?;
     let book = &state.book;
     let policy = policy::parse(&asked.document, book).map_err(|error| Problem::field("document", "", error.to_string()))?;
     if asked.last > REPLAY_MAX {
@@ -219,6 +209,7 @@ fn read_outflow(asked: &OutflowAsked, book: &ChainBook) -> Result<Outflow, Probl
 pub(super) struct Filter {
     /// open or all
     #[serde(default)]
+    #[param(value_type = Option<OpenOrAllText>, inline)]
     state: Option<String>,
 }
 
@@ -275,16 +266,10 @@ pub(super) async fn proposal(
     ),
     security(("officer" = ["intents:approve"]))
 )]
-pub(super) async fn confirm(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
+pub(super) async fn confirm(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require_officer(Scope::IntentsApprove)?.0.clone();
     let id = proposal_id(&id)?;
-    let (write, asked) = read_write::<ConfirmProposal>(&caller, format!("POST /v1/proposals/{id}/confirm"), &headers, &body)?;
+    let (write, asked) = call.read::<ConfirmProposal>(&caller, format!("POST /v1/proposals/{id}/confirm"))?;
     let book = state.book.clone();
     write
         .once(&state, StatusCode::CREATED, move |connection| {
@@ -313,16 +298,10 @@ pub(super) async fn confirm(
     ),
     security(("officer" = ["intents:approve"]))
 )]
-pub(super) async fn withdraw(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
+pub(super) async fn withdraw(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require_officer(Scope::IntentsApprove)?.0.clone();
     let id = proposal_id(&id)?;
-    let (write, asked) = read_write::<WithReason>(&caller, format!("POST /v1/proposals/{id}/withdraw"), &headers, &body)?;
+    let (write, asked) = call.read::<WithReason>(&caller, format!("POST /v1/proposals/{id}/withdraw"))?;
     let book = state.book.clone();
     write
         .once(&state, StatusCode::OK, move |connection| {
@@ -370,14 +349,9 @@ async fn cooling_hours(connection: &mut PgConnection) -> Result<Option<u32>, Pro
     responses((status = 201, body = ProposalView), (status = 404, description = "not_found")),
     security(("officer" = ["intents:approve"]))
 )]
-pub(super) async fn propose_destination(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
-    let (write, asked) = read_write::<ProposeDestination>(&caller, "POST /v1/policies/destinations".to_owned(), &headers, &body)?;
+pub(super) async fn propose_destination(State(state): State<ApiState>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require_officer(Scope::IntentsApprove)?.0.clone();
+    let (write, asked) = call.read::<ProposeDestination>(&caller, "POST /v1/policies/destinations".to_owned())?;
     let spec = chain_of(&state.book, &asked.chain_id.to_string())?;
     let bad = |problem: String| Problem::field("address", shorten(&asked.address), problem);
     let address = parse_address(&asked.address).map_err(|error| bad(error.to_string()))?;
@@ -403,16 +377,14 @@ pub(super) async fn propose_destination(
 )]
 pub(super) async fn remove_destination(
     State(state): State<ApiState>,
-    who: Authenticated,
     Path((chain, address)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Bytes,
+    call: Writing,
 ) -> Result<Response, Problem> {
-    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
+    let caller = call.who.require_officer(Scope::IntentsApprove)?.0.clone();
     let chain = chain_of(&state.book, &chain)?.id;
     let address = parse_address(&address).map_err(|error| Problem::field("address", shorten(&address), error.to_string()))?;
     let route = format!("POST /v1/policies/destinations/{chain}/{address}/remove");
-    let (write, asked) = read_write::<WithReason>(&caller, route, &headers, &body)?;
+    let (write, asked) = call.read::<WithReason>(&caller, route)?;
     write
         .once(&state, StatusCode::OK, move |connection| {
             Box::pin(async move {

@@ -42,6 +42,11 @@ impl Problem {
         Self { code, detail: detail.into(), retryable: false, fields: Vec::new(), retry_after_seconds: None }
     }
 
+    /// What is wrong, in words for whoever asked.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// For codes of status 400.
     pub(super) fn bad_request(code: Code, detail: impl Into<String>) -> Self {
         Self::new(code, detail)

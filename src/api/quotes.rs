@@ -3,9 +3,8 @@
 
 use std::time::Instant;
 
-use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -14,7 +13,7 @@ use uuid::Uuid;
 use super::ApiState;
 use super::auth::Authenticated;
 use super::code::Code;
-use super::idempotency::read_write;
+use super::idempotency::Writing;
 use super::payments::{self, payment_id};
 use super::problem::Problem;
 use super::wire::{Nothing, QuoteView, RequoteView};
@@ -122,17 +121,11 @@ pub(super) async fn list(
     ),
     security(("token" = ["payments:write"]))
 )]
-pub(super) async fn requote(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::PaymentsWrite)?;
+pub(super) async fn requote(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let call = call.or_empty();
+    let caller = call.who.require(Scope::PaymentsWrite)?;
     let id = payment_id(&id)?;
-    let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
-    let (write, Nothing {}) = read_write::<Nothing>(caller, format!("POST /v1/payments/{id}/requote"), &headers, &body)?;
+    let (write, Nothing {}) = call.read::<Nothing>(caller, format!("POST /v1/payments/{id}/requote"))?;
     let (by, book, now) = (caller.name(), state.book.clone(), (state.clock)());
     let Some(oracle) = state.oracle.clone() else {
         return Err(Problem::refused(&Refusal::QuotingDisabled {

@@ -1,14 +1,12 @@
 //! What is stuck: higher fees, and cancels. Officers' acts; both are approved and signed like anything else.
 
-use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use uuid::Uuid;
 
 use super::ApiState;
-use super::auth::Authenticated;
-use super::idempotency::read_write;
+use super::idempotency::Writing;
 use super::intents::{intent_id, view};
 use super::problem::Problem;
 use super::wire::{CancelIntent, IntentView, ReplaceIntent};
@@ -30,16 +28,10 @@ use crate::units::IntentId;
     ),
     security(("officer" = ["intents:approve"]))
 )]
-pub(super) async fn replace(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
+pub(super) async fn replace(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require_officer(Scope::IntentsApprove)?.0.clone();
     let id = intent_id(&id)?;
-    let (write, asked) = read_write::<ReplaceIntent>(&caller, format!("POST /v1/intents/{id}/replacement"), &headers, &body)?;
+    let (write, asked) = call.read::<ReplaceIntent>(&caller, format!("POST /v1/intents/{id}/replacement"))?;
     let fees = read_fees(asked.max_fee_per_gas.as_deref(), asked.max_priority_fee_per_gas.as_deref())?;
     let intent = find(&state, id).await?;
     let offer = offer(&state, &intent, fees).await?;
@@ -65,16 +57,10 @@ pub(super) async fn replace(
     ),
     security(("officer" = ["intents:approve"]))
 )]
-pub(super) async fn cancel(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require_officer(Scope::IntentsApprove)?.0.clone();
+pub(super) async fn cancel(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require_officer(Scope::IntentsApprove)?.0.clone();
     let id = intent_id(&id)?;
-    let (write, asked) = read_write::<CancelIntent>(&caller, format!("POST /v1/intents/{id}/cancel"), &headers, &body)?;
+    let (write, asked) = call.read::<CancelIntent>(&caller, format!("POST /v1/intents/{id}/cancel"))?;
     if !(1..=500).contains(&asked.reason.chars().count()) {
         return Err(Problem::field("reason", asked.reason.chars().take(100).collect::<String>(), "must have 1 to 500 characters"));
     }

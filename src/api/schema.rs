@@ -38,6 +38,48 @@ texts! {
     BytesText as "Bytes": "^0x([0-9a-fA-F]{2})*$";
 }
 
+texts! {
+    /// A decimal number without an exponent: digits, and behind a point digits.
+    DecimalText as "Decimal": "^(0|[1-9][0-9]*)([.][0-9]+)?$";
+    /// A whole number of wei.
+    WeiText as "Wei": "^(0|[1-9][0-9]*)$";
+}
+
+macro_rules! choices {
+    ($($(#[$doc:meta])* $name:ident as $shown:literal: $($value:literal)|+;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub(super) struct $name;
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                ObjectBuilder::new().schema_type(Type::String).enum_values(Some([$($value),+])).into()
+            }
+        }
+
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                $shown.into()
+            }
+        }
+    )*};
+}
+
+choices! {
+    /// How a download is written.
+    FormatText as "Format": "csv" | "json";
+    GateText as "Gate": "credit" | "release";
+    /// What a refund draws from.
+    SourceText as "RefundSource": "held" | "received" | "suspense";
+    ResolutionText as "Resolution": "refund" | "replacement" | "compensation" | "no_action";
+    DecisionText as "ScreeningDecision": "clear" | "confirm";
+    TransferStateText as "TransferState": "waiting" | "confirmed" | "orphaned";
+    DeliveryStateText as "DeliveryState": "pending" | "delivered" | "dead";
+    /// What is open, or all there ever was.
+    OpenOrAllText as "OpenOrAll": "open" | "all";
+    HeldOrAllText as "HeldOrAll": "held" | "all";
+}
+
 macro_rules! ids {
     ($($name:ident),*) => {$(
         impl PartialSchema for $name {

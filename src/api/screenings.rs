@@ -1,17 +1,17 @@
 //! Screened transfers and recipients: what is held and why, and a resolver's decisions.
 
-use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::ApiState;
 use super::auth::Authenticated;
-use super::idempotency::read_write;
+use super::idempotency::Writing;
 use super::payments::Page;
 use super::problem::Problem;
+use super::schema::HeldOrAllText;
 use super::wire::{DecideScreening, RecipientPage, RecipientView, ScreeningPage, ScreeningVerdictView, ScreeningView};
 use crate::chains::ChainBook;
 use crate::officer::{Scope, UserRole};
@@ -25,12 +25,14 @@ use crate::units::{UserId, format_units};
 pub(super) struct Asked {
     /// `held`, the default, or `all`.
     #[serde(default)]
+    #[param(value_type = Option<HeldOrAllText>, inline)]
     state: Option<String>,
     /// `next_cursor` of the page before.
     #[serde(default)]
     cursor: Option<String>,
     /// 1 to 200; 50 without it.
     #[serde(default)]
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
 }
 
@@ -93,17 +95,11 @@ pub(super) async fn get(
     responses((status = 200, body = ScreeningView), (status = 404, description = "not_found"), (status = 409, description = "not_held")),
     security(("resolver_alone" = ["disputes:resolve"]))
 )]
-pub(super) async fn decide(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let by = resolver(&who)?;
-    let caller = who.require(Scope::DisputesResolve)?;
+pub(super) async fn decide(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let by = resolver(&call.who)?;
+    let caller = call.who.require(Scope::DisputesResolve)?;
     let id = id_of(&id)?;
-    let (write, asked) = read_write::<DecideScreening>(caller, format!("POST /v1/screenings/{id}/decision"), &headers, &body)?;
+    let (write, asked) = call.read::<DecideScreening>(caller, format!("POST /v1/screenings/{id}/decision"))?;
     let decision = decision_of(&asked)?;
     let (book, now) = (state.book.clone(), (state.clock)());
     write
@@ -165,17 +161,11 @@ pub(super) async fn recipient(
     responses((status = 200, body = RecipientView), (status = 404, description = "not_found"), (status = 409, description = "not_held")),
     security(("resolver_alone" = ["disputes:resolve"]))
 )]
-pub(super) async fn decide_recipient(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let by = resolver(&who)?;
-    let caller = who.require(Scope::DisputesResolve)?;
+pub(super) async fn decide_recipient(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let by = resolver(&call.who)?;
+    let caller = call.who.require(Scope::DisputesResolve)?;
     let id: i64 = id.parse().map_err(|_| Problem::not_found(format!("no recipient {:?}", id.chars().take(40).collect::<String>())))?;
-    let (write, asked) = read_write::<DecideScreening>(caller, format!("POST /v1/recipients/{id}/decision"), &headers, &body)?;
+    let (write, asked) = call.read::<DecideScreening>(caller, format!("POST /v1/recipients/{id}/decision"))?;
     let decision = decision_of(&asked)?;
     let now = (state.clock)();
     write

@@ -12,6 +12,8 @@ use utoipa::IntoParams;
 use super::ApiState;
 use super::auth::Authenticated;
 use super::problem::Problem;
+use super::schema::FormatText;
+use crate::db::{Database, DbError};
 use crate::ledger::statement::{self, BalanceLines, Filter, Format, StatementLines};
 use crate::officer::Scope;
 use crate::units::{LedgerAccountId, PaymentId};
@@ -31,8 +33,8 @@ pub(super) struct AskStatement {
     #[serde(default, with = "time::serde::rfc3339::option")]
     #[param(value_type = Option<String>, format = DateTime)]
     until: Option<OffsetDateTime>,
-    /// csv or json; json without it.
-    #[param(value_type = Option<String>)]
+    /// json without it.
+    #[param(value_type = Option<FormatText>, inline)]
     format: Option<Format>,
 }
 
@@ -45,8 +47,8 @@ pub(super) struct AskBalances {
     #[serde(default, with = "time::serde::rfc3339::option")]
     #[param(value_type = Option<String>, format = DateTime)]
     at: Option<OffsetDateTime>,
-    /// csv or json; json without it.
-    #[param(value_type = Option<String>)]
+    /// json without it.
+    #[param(value_type = Option<FormatText>, inline)]
     format: Option<Format>,
 }
 
@@ -54,7 +56,7 @@ pub(super) struct AskBalances {
 #[utoipa::path(
     get, path = "/v1/ledger/statement", tag = "ledger",
     params(AskStatement),
-    responses((status = 200, body = serde_json::Value), (status = 404, description = "not_found")),
+    responses((status = 200, content((serde_json::Value = "application/json"), (String = "text/csv"))), (status = 404, description = "not_found")),
     security(("token" = ["ledger:read"]))
 )]
 pub(super) async fn statement(
@@ -74,16 +76,14 @@ pub(super) async fn statement(
     }
     let format = asked.format.unwrap_or(Format::Json);
     let filter = Filter { payment: asked.payment_id, account: asked.account_id.map(LedgerAccountId), from: asked.from, until: asked.until };
-    let lines = StatementLines::new(state.db, filter, format);
-    let pieces = stream::try_unfold(lines, async |mut lines| Ok::<_, crate::db::DbError>(lines.next().await?.map(|piece| (piece, lines))));
-    Ok((head(format, "statement"), Body::from_stream(pieces)).into_response())
+    Ok(download_statement(state.db, filter, format))
 }
 
 /// Balances at an instant
 #[utoipa::path(
     get, path = "/v1/ledger/balances", tag = "ledger",
     params(AskBalances),
-    responses((status = 200, body = serde_json::Value)),
+    responses((status = 200, content((serde_json::Value = "application/json"), (String = "text/csv")))),
     security(("token" = ["ledger:read"]))
 )]
 pub(super) async fn balances_at(
@@ -92,10 +92,21 @@ pub(super) async fn balances_at(
     Query(asked): Query<AskBalances>,
 ) -> Result<Response, Problem> {
     who.require(Scope::LedgerRead)?;
-    let format = asked.format.unwrap_or(Format::Json);
-    let lines = BalanceLines::new(state.db, asked.at, format);
-    let pieces = stream::try_unfold(lines, async |mut lines| Ok::<_, crate::db::DbError>(lines.next().await?.map(|piece| (piece, lines))));
-    Ok((head(format, "balances"), Body::from_stream(pieces)).into_response())
+    Ok(download_balances(state.db, asked.at, asked.format.unwrap_or(Format::Json)))
+}
+
+/// A statement as a file, whoever asks for it.
+pub fn download_statement(db: Database, filter: Filter, format: Format) -> Response {
+    let lines = StatementLines::new(db, filter, format);
+    let pieces = stream::try_unfold(lines, async |mut lines| Ok::<_, DbError>(lines.next().await?.map(|piece| (piece, lines))));
+    (head(format, "statement"), Body::from_stream(pieces)).into_response()
+}
+
+/// All balances as a file: as they stand, or as they stood then.
+pub fn download_balances(db: Database, at: Option<OffsetDateTime>, format: Format) -> Response {
+    let lines = BalanceLines::new(db, at, format);
+    let pieces = stream::try_unfold(lines, async |mut lines| Ok::<_, DbError>(lines.next().await?.map(|piece| (piece, lines))));
+    (head(format, "balances"), Body::from_stream(pieces)).into_response()
 }
 
 /// Saved and not shown: a browser takes nothing in it for a page.

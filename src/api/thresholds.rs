@@ -1,13 +1,12 @@
 //! Thresholds of a chain's two gates: what is in force, what is coming, what was, and officers' changes.
 
-use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::ApiState;
 use super::auth::Authenticated;
-use super::idempotency::read_write;
+use super::idempotency::Writing;
 use super::policies;
 use super::problem::Problem;
 use super::wire::{SetThreshold, ThresholdOutcome, ThresholdView, ThresholdsView};
@@ -76,17 +75,11 @@ pub(super) async fn history(
     responses((status = 201, body = ThresholdOutcome), (status = 404, description = "not_found"), (status = 409, description = "no_base")),
     security(("officer" = ["intents:approve"]))
 )]
-pub(super) async fn set(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(chain): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let (caller, user) = who.require_officer(Scope::IntentsApprove)?;
+pub(super) async fn set(State(state): State<ApiState>, Path(chain): Path<String>, call: Writing) -> Result<Response, Problem> {
+    let (caller, user) = call.who.require_officer(Scope::IntentsApprove)?;
     let caller = caller.clone();
     let spec = chain_of(&state.book, &chain)?;
-    let (write, asked) = read_write::<SetThreshold>(&caller, format!("POST /v1/chains/{}/thresholds", spec.id), &headers, &body)?;
+    let (write, asked) = call.read::<SetThreshold>(&caller, format!("POST /v1/chains/{}/thresholds", spec.id))?;
     let change = read(asked, spec, ChangeNote { changed_by: caller.name(), user: Some(user), reason: String::new() })?;
     let book = state.book.clone();
     write

@@ -1,8 +1,7 @@
 //! Who is told of events, and what was delivered.
 
-use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 use time::{Duration, OffsetDateTime};
@@ -11,9 +10,10 @@ use uuid::Uuid;
 
 use super::ApiState;
 use super::auth::Authenticated;
-use super::idempotency::read_write;
+use super::idempotency::Writing;
 use super::payments::Page;
 use super::problem::Problem;
+use super::schema::DeliveryStateText;
 use super::wire::{
     AttemptView, CreateWebhook, DeliveryPage, DeliveryView, DisableWebhook, Nothing, Redeliver, Redelivered, RotateWebhook,
     WebhookSecretView, WebhookView,
@@ -63,14 +63,9 @@ pub(super) async fn get(
     responses((status = 201, body = WebhookView)),
     security(("token" = ["webhooks:write"]))
 )]
-pub(super) async fn create(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::WebhooksWrite)?;
-    let (write, asked) = read_write::<CreateWebhook>(caller, "POST /v1/webhooks".to_owned(), &headers, &body)?;
+pub(super) async fn create(State(state): State<ApiState>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require(Scope::WebhooksWrite)?;
+    let (write, asked) = call.read::<CreateWebhook>(caller, "POST /v1/webhooks".to_owned())?;
     let url = state.webhook_guard.read(&asked.url).map_err(|error| {
         // A password is not repeated.
         let value = if matches!(error, GuardError::Credentials(_)) { "(hidden)".to_owned() } else { shorten(&asked.url) };
@@ -125,15 +120,9 @@ pub(super) async fn secret(
     responses((status = 200, body = WebhookView), (status = 404, description = "not_found")),
     security(("token" = ["webhooks:write"]))
 )]
-pub(super) async fn rotate(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<Uuid>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::WebhooksWrite)?;
-    let (write, asked) = read_write::<RotateWebhook>(caller, format!("POST /v1/webhooks/{id}/secret"), &headers, &body)?;
+pub(super) async fn rotate(State(state): State<ApiState>, Path(id): Path<Uuid>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require(Scope::WebhooksWrite)?;
+    let (write, asked) = call.read::<RotateWebhook>(caller, format!("POST /v1/webhooks/{id}/secret"))?;
     let keeps = match asked.old_secret_hours {
         None => OLD_SECRET_KEEPS,
         Some(hours) if hours <= OLD_SECRET_HOURS_MAX => Duration::hours(i64::from(hours)),
@@ -164,15 +153,9 @@ pub(super) async fn rotate(
     ),
     security(("token" = ["webhooks:write"]))
 )]
-pub(super) async fn disable(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<Uuid>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::WebhooksWrite)?;
-    let (write, asked) = read_write::<DisableWebhook>(caller, format!("POST /v1/webhooks/{id}/disable"), &headers, &body)?;
+pub(super) async fn disable(State(state): State<ApiState>, Path(id): Path<Uuid>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require(Scope::WebhooksWrite)?;
+    let (write, asked) = call.read::<DisableWebhook>(caller, format!("POST /v1/webhooks/{id}/disable"))?;
     if !(1..=200).contains(&asked.reason.chars().count()) {
         return Err(Problem::field("reason", shorten(&asked.reason), "say why, in 1 to 200 characters"));
     }
@@ -198,15 +181,9 @@ pub(super) async fn disable(
     ),
     security(("token" = ["webhooks:write"]))
 )]
-pub(super) async fn enable(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<Uuid>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::WebhooksWrite)?;
-    let (write, Nothing {}) = read_write::<Nothing>(caller, format!("POST /v1/webhooks/{id}/enable"), &headers, &body)?;
+pub(super) async fn enable(State(state): State<ApiState>, Path(id): Path<Uuid>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require(Scope::WebhooksWrite)?;
+    let (write, Nothing {}) = call.read::<Nothing>(caller, format!("POST /v1/webhooks/{id}/enable"))?;
     let now = (state.clock)();
     write
         .once(&state, StatusCode::OK, move |connection| {
@@ -227,15 +204,9 @@ pub(super) async fn enable(
     responses((status = 200, body = Redelivered), (status = 404, description = "not_found")),
     security(("token" = ["webhooks:write"]))
 )]
-pub(super) async fn redeliver(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<Uuid>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::WebhooksWrite)?;
-    let (write, asked) = read_write::<Redeliver>(caller, format!("POST /v1/webhooks/{id}/redeliver"), &headers, &body)?;
+pub(super) async fn redeliver(State(state): State<ApiState>, Path(id): Path<Uuid>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require(Scope::WebhooksWrite)?;
+    let (write, asked) = call.read::<Redeliver>(caller, format!("POST /v1/webhooks/{id}/redeliver"))?;
     let (now, by) = ((state.clock)(), caller.name());
     let until = asked.until.unwrap_or(now);
     if until <= asked.since {
@@ -259,15 +230,9 @@ pub(super) async fn redeliver(
     responses((status = 200, body = Redelivered), (status = 404, description = "not_found")),
     security(("token" = ["webhooks:write"]))
 )]
-pub(super) async fn redeliver_one(
-    State(state): State<ApiState>,
-    who: Authenticated,
-    Path(id): Path<i64>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, Problem> {
-    let caller = who.require(Scope::WebhooksWrite)?;
-    let (write, Nothing {}) = read_write::<Nothing>(caller, format!("POST /v1/webhook-deliveries/{id}/redeliver"), &headers, &body)?;
+pub(super) async fn redeliver_one(State(state): State<ApiState>, Path(id): Path<i64>, call: Writing) -> Result<Response, Problem> {
+    let caller = call.who.require(Scope::WebhooksWrite)?;
+    let (write, Nothing {}) = call.read::<Nothing>(caller, format!("POST /v1/webhook-deliveries/{id}/redeliver"))?;
     let now = (state.clock)();
     write
         .once(&state, StatusCode::OK, move |connection| {
@@ -288,12 +253,14 @@ pub(super) struct DeliveriesAsked {
     webhook: Option<Uuid>,
     /// `pending`, `delivered` or `dead`; all without it.
     #[serde(default)]
+    #[param(value_type = Option<DeliveryStateText>, inline)]
     state: Option<String>,
     /// `next_cursor` of the page before.
     #[serde(default)]
     cursor: Option<String>,
     /// 1 to 200; 50 without it.
     #[serde(default)]
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
 }
 

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::schema::{AddressText, BytesText, HashText};
+use super::schema::{AddressText, BytesText, DecimalText, DecisionText, GateText, HashText, ResolutionText, SourceText, WeiText};
 use crate::units::{IntentId, PaymentId, UserId};
 
 /// Addresses leave with their EIP-55 checksum, so that a copy with a slip is noticed.
@@ -21,11 +21,13 @@ fn checksummed<S: serde::Serializer>(address: &Address, serializer: S) -> Result
 #[schema(example = json!({"amount": "100.50", "currency": "USDC", "chain_id": 31337, "token": "USDC", "seller_address": "0x2222222222222222222222222222222222222222", "purchase_request_external_ref": "order-1017"}))]
 pub struct CreatePayment {
     /// Decimal, in units of `currency`: "100.50".
+    #[schema(value_type = DecimalText)]
     pub amount: String,
     pub currency: String,
     pub chain_id: u64,
     pub token: String,
     /// Where a release pays to. EIP-55 checksums are verified.
+    #[schema(value_type = AddressText)]
     pub seller_address: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub buyer_id: Option<UserId>,
@@ -52,10 +54,12 @@ pub struct CreatePayment {
     pub platform_fee_bps: Option<u32>,
     /// Decimal, in units of `token`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<DecimalText>)]
     pub platform_fee_min: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_fee_bps: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<DecimalText>)]
     pub provider_fee_min: Option<String>,
 }
 
@@ -230,6 +234,7 @@ pub struct DisputeView {
 pub struct ReleasePayment {
     /// Decimal, in units of the token, fees included; all that is held when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<DecimalText>)]
     pub amount: Option<String>,
 }
 
@@ -239,12 +244,15 @@ pub struct ReleasePayment {
 #[schema(example = json!({"from": "held", "to": "0x3333333333333333333333333333333333333333", "amount": "10"}))]
 pub struct RefundPayment {
     /// held, received (not whole yet) or suspense (too much, late, twice, of another kind).
+    #[schema(value_type = SourceText)]
     pub from: String,
     /// Where the buyer wants it. EIP-55 checksums are verified. Nothing is ever sent back to where it came from
     /// by itself: exchanges send from addresses that they share.
+    #[schema(value_type = AddressText)]
     pub to: String,
     /// Decimal, in units of what is refunded; all of it when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<DecimalText>)]
     pub amount: Option<String>,
     /// Of suspense: the chain it is on, if not the payment's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -279,14 +287,17 @@ pub struct OpenDispute {
 #[schema(example = json!({"resolution": "refund", "note": "the parcel came back", "refund_to": "0x3333333333333333333333333333333333333333"}))]
 pub struct ResolveDispute {
     /// refund, replacement, compensation or no_action.
+    #[schema(value_type = ResolutionText)]
     pub resolution: String,
     /// Why, for the record.
     pub note: String,
     /// For refund and compensation: where the buyer wants it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<AddressText>)]
     pub refund_to: Option<String>,
     /// For compensation: what the buyer gets; the seller gets the rest. Decimal, in units of the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<DecimalText>)]
     pub refund_amount: Option<String>,
 }
 
@@ -460,8 +471,10 @@ pub struct VoidIntent {
 pub struct ReplaceIntent {
     /// In wei; with the other or not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<WeiText>)]
     pub max_fee_per_gas: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<WeiText>)]
     pub max_priority_fee_per_gas: Option<String>,
 }
 
@@ -473,8 +486,10 @@ pub struct CancelIntent {
     pub reason: String,
     /// Fees as in [`ReplaceIntent`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<WeiText>)]
     pub max_fee_per_gas: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<WeiText>)]
     pub max_priority_fee_per_gas: Option<String>,
 }
 
@@ -620,7 +635,9 @@ pub struct OutflowAsked {
     pub chain_id: u64,
     /// A symbol of the chain.
     pub asset: String,
+    #[schema(value_type = DecimalText)]
     pub amount: String,
+    #[schema(value_type = AddressText)]
     pub to_address: String,
 }
 
@@ -691,6 +708,7 @@ pub struct RefusalView {
 #[schema(example = json!({ "chain_id": 1, "address": "0x3333333333333333333333333333333333333333", "label": "Seller", "reason": "contract of May" }))]
 pub struct ProposeDestination {
     pub chain_id: u64,
+    #[schema(value_type = AddressText)]
     pub address: String,
     pub label: String,
     pub reason: String,
@@ -1019,6 +1037,7 @@ pub struct RecipientPage {
 #[schema(example = json!({"decision": "clear", "reason": "another person of that name"}))]
 pub struct DecideScreening {
     /// clear or confirm
+    #[schema(value_type = DecisionText)]
     pub decision: String,
     pub reason: String,
 }
@@ -1029,6 +1048,7 @@ pub struct DecideScreening {
 #[schema(example = json!({"gate": "release", "blocks": 40, "asset": "USDC", "from_amount": "1000", "reason": "large payments wait longer"}))]
 pub struct SetThreshold {
     /// credit or release
+    #[schema(value_type = GateText)]
     pub gate: String,
     /// 1 to 10000; absent switches a tier off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -1038,6 +1058,7 @@ pub struct SetThreshold {
     pub asset: Option<String>,
     /// A tier: from this amount on, in units of the asset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<DecimalText>)]
     pub from_amount: Option<String>,
     /// At once when absent. Never in the past.
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
@@ -1246,6 +1267,17 @@ pub struct EventPage {
     pub events: Vec<EventView>,
     /// Where the feed goes on, also when there is nothing more yet.
     pub next_cursor: String,
+}
+
+/// One server-sent event, field by field.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct StreamedEvent {
+    /// Its place in the feed: what `Last-Event-ID` and `after` take.
+    pub id: String,
+    /// The kind.
+    pub event: String,
+    /// An `EventView`, as JSON text.
+    pub data: String,
 }
 
 // === reads of what is held where ===

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::console;
 use crate::daemon::now;
 use crate::db::Database;
-use crate::officer::store::NewToken;
+use crate::officer::store::{NewToken, Rotation};
 use crate::officer::{self, OfficerError, Scope, TokenSecret, UserRole};
 use crate::units::{ApiTokenId, UserId};
 
@@ -54,6 +54,18 @@ pub enum TokenCommand {
         #[arg(long, value_name = "USER_ID")]
         user: Option<UserId>,
         /// Days until it expires; without it, it lives until revoked.
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+        expires: Option<u16>,
+    },
+    /// Give a live token another secret, printed once. The token stays the same, with its idempotency keys and the
+    /// intents that its station has; the secret before serves until its time is over.
+    Rotate {
+        #[arg(long)]
+        name: String,
+        /// For how long the secret before serves too; 0 if it leaked.
+        #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u16).range(0..=720))]
+        keep_old_hours: u16,
+        /// Days from now until it expires; as before without it.
         #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
         expires: Option<u16>,
     },
@@ -110,6 +122,24 @@ pub(super) async fn run_token(command: TokenCommand, config: &Config) -> anyhow:
             let expires_at = expires.map(|days| now() + Duration::days(i64::from(days)));
             create(&db, NewToken { id: ApiTokenId(Uuid::now_v7()), name, scopes, user, expires_at }).await
         }
+        TokenCommand::Rotate { name, keep_old_hours, expires } => {
+            let now = now();
+            let rotation = Rotation {
+                old_until: now + Duration::hours(i64::from(keep_old_hours)),
+                expires_at: expires.map(|days| now + Duration::days(i64::from(days))),
+            };
+            let secret = new_secret()?;
+            let secret = db
+                .unit(move |connection| {
+                    Box::pin(async move {
+                        officer::store::rotate_token(connection, &name, &secret, rotation).await?;
+                        Ok::<TokenSecret, OfficerError>(secret)
+                    })
+                })
+                .await?;
+            say(secret.expose());
+            Ok(())
+        }
         TokenCommand::List => list(&db).await,
         TokenCommand::Revoke { name } => {
             let named = name.clone();
@@ -120,10 +150,14 @@ pub(super) async fn run_token(command: TokenCommand, config: &Config) -> anyhow:
     }
 }
 
-async fn create(db: &Database, token: NewToken) -> anyhow::Result<()> {
+fn new_secret() -> anyhow::Result<TokenSecret> {
     let mut random = [0_u8; 32];
     getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("the system gives no randomness: {error}"))?;
-    let secret = TokenSecret::from_random(random);
+    Ok(TokenSecret::from_random(random))
+}
+
+async fn create(db: &Database, token: NewToken) -> anyhow::Result<()> {
+    let secret = new_secret()?;
     let secret = db
         .unit(move |connection| {
             Box::pin(async move {

@@ -13,7 +13,7 @@ use webauthn_rs::prelude::{DiscoverableAuthentication, PasskeyRegistration, Publ
 
 use super::identity::ceremony::CeremonyId;
 use super::identity::passkey::{self, Asked, PasskeyError};
-use super::identity::session::{self, Officer, Resumed, Tokens, safe_target};
+use super::identity::session::{self, Attempt, Officer, Resumed, Tokens, safe_target};
 use super::identity::{Secret, of_nobody, random, store};
 use super::page::{Frame, Refusal, html};
 use super::{Console, ConsoleError, held};
@@ -73,7 +73,7 @@ pub(super) async fn sign_in_page(Query(target): Query<Target>) -> Result<Respons
     html(&SignInPage { frame: Frame::outside("Sign in"), next: safe_target(target.next.as_deref()).to_owned(), note })
 }
 
-pub(super) async fn sign_in_begin(State(console): State<Console>) -> Result<Json<serde_json::Value>, Refusal> {
+pub(super) async fn sign_in_begin(State(console): State<Console>, _: Attempt) -> Result<Json<serde_json::Value>, Refusal> {
     let (asked, state) = passkey::ask_anybody(&console.verifier).map_err(|error| refused(&error, "sign-in"))?;
     let id: CeremonyId = random()?;
     held(&console.entering).put(id, Entering::SignIn(Box::new(state)), console.now());
@@ -87,7 +87,11 @@ pub(super) struct SignedIn {
     credential: PublicKeyCredential,
 }
 
-pub(super) async fn sign_in_finish(State(console): State<Console>, Json(answer): Json<SignedIn>) -> Result<Response, Refusal> {
+pub(super) async fn sign_in_finish(
+    State(console): State<Console>,
+    attempt: Attempt,
+    Json(answer): Json<SignedIn>,
+) -> Result<Response, Refusal> {
     let now = console.now();
     let asked = ceremony_id(&answer.ceremony).and_then(|id| held(&console.entering).take(id, now));
     let Some(Entering::SignIn(state)) = asked else { return Err(refused(&PasskeyError::NoCeremony, "sign-in")) };
@@ -98,7 +102,7 @@ pub(super) async fn sign_in_finish(State(console): State<Console>, Json(answer):
         .unit(move |connection| {
             Box::pin(async move {
                 let entered = match judge(connection, &verifier, &answer.credential, *state, now).await? {
-                    Ok(user) => Ok(session::begin(connection, user, now).await?),
+                    Ok(user) => Ok(session::begin(connection, user, &attempt, now).await?),
                     Err(error) => Err(error),
                 };
                 Ok::<Result<Tokens, PasskeyError>, ConsoleError>(entered)
@@ -145,7 +149,12 @@ async fn judge(
 
 // === a session goes on, or ends ===
 
-pub(super) async fn resume(State(console): State<Console>, headers: HeaderMap, Query(target): Query<Target>) -> Result<Response, Refusal> {
+pub(super) async fn resume(
+    State(console): State<Console>,
+    _: Attempt,
+    headers: HeaderMap,
+    Query(target): Query<Target>,
+) -> Result<Response, Refusal> {
     let now = console.now();
     let next = safe_target(target.next.as_deref()).to_owned();
     let resumed = match console.cookies.presented_refresh(&headers) {
@@ -213,7 +222,11 @@ pub(super) struct EnrolAsked {
     invitation: String,
 }
 
-pub(super) async fn enrol_begin(State(console): State<Console>, Json(asked): Json<EnrolAsked>) -> Result<Json<serde_json::Value>, Refusal> {
+pub(super) async fn enrol_begin(
+    State(console): State<Console>,
+    _: Attempt,
+    Json(asked): Json<EnrolAsked>,
+) -> Result<Json<serde_json::Value>, Refusal> {
     let now = console.now();
     let no = || refused(&PasskeyError::Invitation, "enrolment");
     let presented = Secret::presented(&asked.invitation).ok_or_else(no)?;
@@ -237,7 +250,7 @@ pub(super) struct Enrolled {
     credential: RegisterPublicKeyCredential,
 }
 
-pub(super) async fn enrol_finish(State(console): State<Console>, Json(answer): Json<Enrolled>) -> Result<Response, Refusal> {
+pub(super) async fn enrol_finish(State(console): State<Console>, _: Attempt, Json(answer): Json<Enrolled>) -> Result<Response, Refusal> {
     let now = console.now();
     let label: String = answer.label.trim().chars().filter(|character| !character.is_control()).take(60).collect();
     if label.is_empty() {

@@ -8,6 +8,7 @@ use super::assets::VERSION;
 use super::identity::session::{self, Officer};
 use super::{Console, ConsoleError};
 use crate::approval::ApprovalError;
+use crate::escrow::EscrowError;
 use crate::intent::IntentError;
 use crate::webhook::WebhookError;
 
@@ -62,6 +63,8 @@ pub(super) enum Refusal {
     Field(String),
     /// A passkey was not accepted. Why is logged and not told.
     Passkey,
+    /// Too many tries to get in from this address; so many seconds until the next.
+    TooMany { seconds: u64 },
     /// Something behind the console failed; logged.
     Failed { retryable: bool },
 }
@@ -89,6 +92,18 @@ impl From<ConsoleError> for Refusal {
                 | ApprovalError::OwnRequest { .. }
                 | ApprovalError::StaleDigest { .. }
                 | ApprovalError::Twice { .. },
+            ) => Self::Conflict(said),
+            ConsoleError::Escrow(EscrowError::UnknownDispute(_)) => Self::Unknown("There is no such dispute.".to_owned()),
+            ConsoleError::Escrow(
+                EscrowError::State { .. }
+                | EscrowError::NotEnough { .. }
+                | EscrowError::OnlyFees { .. }
+                | EscrowError::Disputed { .. }
+                | EscrowError::Recipient { .. }
+                | EscrowError::OwnAddress(_)
+                | EscrowError::Resolved(_)
+                | EscrowError::Split { .. }
+                | EscrowError::Length { .. },
             ) => Self::Conflict(said),
             other => {
                 let retryable = matches!(other.disposition(), crate::units::Disposition::Retry);
@@ -118,6 +133,7 @@ struct Said {
     title: &'static str,
     text: String,
     wanted: Option<String>,
+    retry_after: Option<u64>,
 }
 
 impl Refusal {
@@ -125,7 +141,12 @@ impl Refusal {
         let (status, title, text) = match self {
             Self::SignedOut { wanted } => {
                 let text = "Your session has ended. Sign in again.".to_owned();
-                return Said { status: StatusCode::UNAUTHORIZED, title: "Signed out", text, wanted: Some(wanted) };
+                return Said { status: StatusCode::UNAUTHORIZED, title: "Signed out", text, wanted: Some(wanted), retry_after: None };
+            }
+            Self::TooMany { seconds } => {
+                let text = format!("There were too many tries from your address. Try again in {seconds} s.");
+                let (status, title) = (StatusCode::TOO_MANY_REQUESTS, "Too many tries");
+                return Said { status, title, text, wanted: None, retry_after: Some(seconds) };
             }
             Self::NotAnOfficer => (StatusCode::FORBIDDEN, "Not for you", "The console is for custody officers.".to_owned()),
             Self::Forged => (
@@ -148,7 +169,7 @@ impl Refusal {
                 (StatusCode::INTERNAL_SERVER_ERROR, "Something is wrong", "This page cannot be shown; the log says why.".to_owned())
             }
         };
-        Said { status, title, text, wanted: None }
+        Said { status, title, text, wanted: None, retry_after: None }
     }
 }
 
@@ -172,6 +193,15 @@ struct RefusalPage {
 /// Gives a refusal its shape: a page for a person, a small document for our script.
 pub(super) fn shaped(method: &Method, mut response: Response) -> Response {
     let Some(said) = response.extensions_mut().remove::<Said>() else { return plain_as_page(method, response) };
+    let retry_after = said.retry_after;
+    let mut response = said_as(method, said);
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+fn said_as(method: &Method, said: Said) -> Response {
     if method != Method::GET && method != Method::HEAD {
         let body = serde_json::json!({ "title": said.title, "text": said.text });
         return (said.status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body.to_string()).into_response();

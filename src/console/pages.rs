@@ -1,12 +1,16 @@
 //! The pages, one file for each. Each reads what its rooms wrote and fills a template; none of them writes.
 
 pub(super) mod books;
+pub(super) mod disputes;
 pub(super) mod events;
 pub(super) mod findings;
 pub(super) mod intents;
 pub(super) mod overview;
 pub(super) mod payments;
+pub(super) mod plan;
+pub(super) mod sessions;
 pub(super) mod settings;
+pub(super) mod statements;
 pub(super) mod webhooks;
 
 use time::OffsetDateTime;

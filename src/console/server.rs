@@ -13,7 +13,7 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use super::page::{self, Refusal};
-use super::pages::{books, events, findings, intents, overview, payments, settings, webhooks};
+use super::pages::{books, disputes, events, findings, intents, overview, payments, plan, sessions, settings, statements, webhooks};
 use super::{Console, assets, enter, step_up};
 
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -36,6 +36,14 @@ pub fn router(console: Console) -> Router {
         .route("/console/intents/{id}/approval/begin", post(step_up::begin))
         .route("/console/intents/{id}/approval/finish", post(step_up::finish))
         .route("/console/ledger", get(books::get))
+        .route("/console/plan", get(plan::get))
+        .route("/console/statements", get(statements::get))
+        .route("/console/statements/entries", get(statements::entries))
+        .route("/console/statements/balances", get(statements::balances))
+        .route("/console/disputes", get(disputes::list))
+        .route("/console/disputes/{id}", get(disputes::get))
+        .route("/console/disputes/{id}/resolution/begin", post(step_up::begin_resolution))
+        .route("/console/disputes/{id}/resolution/finish", post(step_up::finish_resolution))
         .route("/console/settings", get(settings::get))
         .route("/console/findings", get(findings::get))
         .route("/console/events", get(events::get))
@@ -48,6 +56,9 @@ pub fn router(console: Console) -> Router {
         .route("/console/enrol/finish", post(enter::enrol_finish))
         .route("/console/session/resume", get(enter::resume))
         .route("/console/session/end", post(enter::sign_out))
+        .route("/console/sessions", get(sessions::get))
+        .route("/console/sessions/end", post(sessions::end_all))
+        .route("/console/sessions/{id}/end", post(sessions::end_one))
         .route("/console/assets/{version}/{name}", get(assets::get))
         .route("/console/", get(async || Redirect::permanent("/console")))
         .route("/console/{*rest}", get(async || Refusal::Unknown("There is no such page.".to_owned())))

@@ -39,6 +39,10 @@ fn stamp(at: OffsetDateTime) -> String {
     at.format(format_description!("[year]-[month]-[day] [hour]:[minute]:[second]")).unwrap_or_default()
 }
 
+pub(super) fn day(at: OffsetDateTime) -> String {
+    at.to_offset(time::UtcOffset::UTC).format(format_description!("[year]-[month]-[day]")).unwrap_or_default()
+}
+
 pub(super) fn clock(now: OffsetDateTime) -> String {
     now.format(format_description!("[hour]:[minute]:[second]")).unwrap_or_default()
 }
@@ -111,7 +115,8 @@ pub(super) fn payment_state(status: &str, escrow: Option<&str>) -> Chip {
         (_, Some("releasing")) => chip("wait", "Releasing"),
         (_, Some("released")) => chip("ok", "Released"),
         (_, Some("refunded")) => chip("ok", "Refunded"),
-        ("failed" | "cancelled", _) => chip("bad", status),
+        ("failed", _) => chip("bad", "Failed"),
+        ("cancelled", _) => chip("bad", "Cancelled"),
         (status, None) => chip("calm", status),
         (status, Some(escrow)) => chip("calm", format!("{status}, {escrow}")),
     }

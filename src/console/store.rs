@@ -1,6 +1,6 @@
 //! SQL of the pages: what no single room lists in the order in which people look, newest first. Reads only.
 
-use alloy::primitives::{Address, U256};
+use alloy::primitives::{Address, I256, U256};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -345,4 +345,231 @@ pub(super) async fn list_entries(connection: &mut PgConnection, filter: &EntryFi
             })
         })
         .collect()
+}
+
+// === what leaves next ===
+
+/// Money at a deposit address, and what stands between it and the treasury.
+#[derive(Debug)]
+pub(super) struct DepositRow {
+    pub payment: Option<PaymentId>,
+    pub address: Address,
+    pub status: String,
+    pub asset: AssetId,
+    pub units: U256,
+    /// It is what the payment is due in.
+    pub due: bool,
+    pub payment_status: Option<String>,
+    /// Some of it has not passed the release gate.
+    pub only_credited: bool,
+    /// Screening holds some of it.
+    pub held: bool,
+    /// What is on its way there or from there.
+    pub intent: Option<(IntentId, String, String)>,
+}
+
+/// Custody accounts of deposit addresses that hold something, the payment's own token first.
+pub(super) async fn list_deposits(connection: &mut PgConnection, limit: i64) -> Result<Vec<DepositRow>, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select d.payment_id, d.address as "address!: Vec<u8>", d.status::text as "status!", a.chain_id as "chain_id!: i64",
+               a.asset as "asset!: Vec<u8>", b.balance::text as "units!", p.status::text as "payment_status?",
+               coalesce(a.asset = p.token_contract and a.chain_id = p.chain_id, false) as "due!",
+               exists (
+                   select from transfer_observations o
+                   where o.derived_address_id = d.derived_address_id and o.gate_passed = 'credit' and o.chain_id = d.chain_id
+               ) as "only_credited!",
+               exists (
+                   select from transfer_screenings s
+                   where s.derived_address_id = d.derived_address_id and s.chain_id = d.chain_id and not s.passes
+               ) as "held!",
+               i.id as "intent_id?", i.kind::text as "intent_kind?", i.state::text as "intent_state?"
+        from ledger_balances b
+        join ledger_accounts a on a.id = b.account_id and a.kind = 'custody'
+        join derived_destinations d on d.address = a.address
+        left join payments p on p.id = d.payment_id
+        left join lateral (
+            select n.id, n.kind, n.state from intents n
+            where (n.destination_id = d.id or (n.payment_id = d.payment_id and n.from_address = d.address))
+              and n.state not in ('void', 'reverted', 'settled', 'replaced')
+            order by n.created_at desc limit 1
+        ) i on true
+        where b.balance > 0
+        order by 8 desc, b.updated_at, a.id limit $1
+        "#,
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let asset = AssetId { chain: chain_from_sql(row.chain_id)?, asset: Asset::from_marker(address_from_sql(&row.asset)?) };
+            let intent = match (row.intent_id, row.intent_kind, row.intent_state) {
+                (Some(id), Some(kind), Some(state)) => Some((IntentId(id), kind, state)),
+                _ => None,
+            };
+            Ok(DepositRow {
+                payment: row.payment_id.map(PaymentId),
+                address: address_from_sql(&row.address)?,
+                status: row.status,
+                asset,
+                units: units_from_sql(&row.units)?,
+                due: row.due,
+                payment_status: row.payment_status,
+                only_credited: row.only_credited,
+                held: row.held,
+                intent,
+            })
+        })
+        .collect()
+}
+
+/// Money ordered out of a payment that has not arrived.
+#[derive(Debug)]
+pub(super) struct OrderRow {
+    pub payment: PaymentId,
+    pub kind: String,
+    pub asset: AssetId,
+    pub net: U256,
+    pub to: Address,
+    pub requested_by: String,
+    pub created_at: OffsetDateTime,
+    pub intent: Option<(IntentId, String)>,
+    /// Its deposit was swept.
+    pub swept: bool,
+    pub disputed: bool,
+}
+
+/// Oldest first.
+pub(super) async fn list_orders(connection: &mut PgConnection, limit: i64) -> Result<Vec<OrderRow>, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select y.payment_id, y.kind::text as "kind!", y.chain_id as "chain_id!: i64", y.asset as "asset!: Vec<u8>",
+               y.net_units::text as "net!", y.to_address as "to!: Vec<u8>", y.requested_by, y.created_at,
+               i.id as "intent_id?", i.state::text as "intent_state?", (d.status = 'swept') as "swept!",
+               exists (select from disputes q where q.payment_id = y.payment_id and q.state = 'open') as "disputed!"
+        from payment_payouts y
+        join derived_destinations d on d.payment_id = y.payment_id
+        left join intents i on i.id = y.intent_id
+        where y.state in ('ordered', 'planned') order by y.created_at, y.id limit $1
+        "#,
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(OrderRow {
+                payment: PaymentId(row.payment_id),
+                kind: row.kind,
+                asset: AssetId { chain: chain_from_sql(row.chain_id)?, asset: Asset::from_marker(address_from_sql(&row.asset)?) },
+                net: units_from_sql(&row.net)?,
+                to: address_from_sql(&row.to)?,
+                requested_by: row.requested_by,
+                created_at: row.created_at,
+                intent: row.intent_id.map(IntentId).zip(row.intent_state),
+                swept: row.swept,
+                disputed: row.disputed,
+            })
+        })
+        .collect()
+}
+
+/// What one of the operator's own addresses holds of one asset, as the books have it.
+#[derive(Debug)]
+pub(super) struct FloatRow {
+    pub purpose: String,
+    pub address: Address,
+    pub asset: AssetId,
+    pub units: U256,
+}
+
+pub(super) async fn list_floats(connection: &mut PgConnection) -> Result<Vec<FloatRow>, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        select t.purpose::text as "purpose!", t.address as "address!: Vec<u8>", a.chain_id as "chain_id!: i64", a.asset as "asset!: Vec<u8>",
+               b.balance::text as "units!"
+        from trezor_derived_addresses t
+        join ledger_accounts a on a.kind = 'custody' and a.address = t.address
+        join ledger_balances b on b.account_id = a.id
+        where t.branch = 1 order by a.chain_id, t.purpose, t.address_index, a.asset limit 200
+        "#
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(FloatRow {
+                purpose: row.purpose,
+                address: address_from_sql(&row.address)?,
+                asset: AssetId { chain: chain_from_sql(row.chain_id)?, asset: Asset::from_marker(address_from_sql(&row.asset)?) },
+                units: units_from_sql(&row.units)?,
+            })
+        })
+        .collect()
+}
+
+// === balances over time ===
+
+/// By how much all accounts of a kind in an asset grew within one step of a period.
+#[derive(Debug)]
+pub(super) struct DeltaRow {
+    pub asset: AssetId,
+    pub kind: AccountKind,
+    /// Steps from the beginning of the period.
+    pub step: usize,
+    pub delta: I256,
+}
+
+/// Changes since an instant, in steps of so many seconds.
+pub(super) async fn list_deltas(connection: &mut PgConnection, since: OffsetDateTime, step_seconds: i64) -> Result<Vec<DeltaRow>, DbError> {
+    let rows = sqlx::query!(
+        r#"
+        with sides as (
+            select debit_account_id as account, true as debited, amount_units::numeric as units, created_at
+            from funds_ledger_entries where created_at >= $1
+            union all
+            select credit_account_id, false, amount_units::numeric, created_at from funds_ledger_entries where created_at >= $1
+        )
+        select a.chain_id as "chain_id!: i64", a.asset as "asset!: Vec<u8>", a.kind as "kind!: AccountKind",
+               extract(epoch from s.created_at - $1)::bigint / $2 as "step!",
+               sum(case when s.debited = a.debit_normal then s.units else -s.units end)::text as "delta!"
+        from sides s join ledger_accounts a on a.id = s.account
+        group by a.chain_id, a.asset, a.kind, 4 order by a.chain_id, a.asset, a.kind, 4
+        "#,
+        since,
+        step_seconds
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let corrupt = |found: String| DbError::Corrupt { column: "funds_ledger_entries.amount_units", found, wanted: "a sum of units" };
+            Ok(DeltaRow {
+                asset: AssetId { chain: chain_from_sql(row.chain_id)?, asset: Asset::from_marker(address_from_sql(&row.asset)?) },
+                kind: row.kind,
+                step: usize::try_from(row.step).map_err(|_| corrupt(row.step.to_string()))?,
+                delta: I256::from_dec_str(&row.delta).map_err(|_| corrupt(row.delta.clone()))?,
+            })
+        })
+        .collect()
+}
+
+// === disputes ===
+
+/// Open ones oldest first, or all newest first.
+pub(super) async fn list_disputes(connection: &mut PgConnection, open: bool, limit: i64) -> Result<Vec<Uuid>, DbError> {
+    let ids = sqlx::query_scalar!(
+        "select id from disputes where not $1 or state = 'open'
+         order by case when $1 then opened_at end, opened_at desc, id limit $2",
+        open,
+        limit
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(ids)
+}
+
+pub(super) async fn count_open_disputes(connection: &mut PgConnection) -> Result<i64, DbError> {
+    Ok(sqlx::query_scalar!(r#"select count(*) as "count!" from disputes where state = 'open'"#).fetch_one(connection).await?)
 }

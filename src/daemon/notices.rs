@@ -7,13 +7,16 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio_util::sync::CancellationToken;
 
-use super::supervise::{Wake, Workers, chain_of};
+use super::supervise::{Workers, chain_of};
 
 /// The pause before a lost connection is made again; polls go on meanwhile.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Listens on a channel of the database, on a connection of its own, until `stop`.
-pub(super) fn forward(workers: &mut Workers, url: String, channel: &'static str, wake: Wake, stop: CancellationToken) {
+pub(super) fn forward<W>(workers: &mut Workers, url: String, channel: &'static str, wake: W, stop: CancellationToken)
+where
+    W: Fn() + Send + Sync + 'static,
+{
     workers.run(async move {
         // Ends when the process stops. Losing the connection is no reason to end: polling goes on.
         while !stop.is_cancelled() {
@@ -35,14 +38,14 @@ pub(super) fn forward(workers: &mut Workers, url: String, channel: &'static str,
 
 /// Wakes at the beginning, for what happened while nobody listened, and at every notice. Ends when the
 /// connection is lost.
-async fn listen(url: &str, channel: &str, wake: &Wake) -> Result<(), sqlx::Error> {
+async fn listen(url: &str, channel: &str, wake: &(impl Fn() + Sync)) -> Result<(), sqlx::Error> {
     let options = PgConnectOptions::from_str(url)?.application_name("amanatd notices");
     let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await?;
     let mut listener = PgListener::connect_with(&pool).await?;
     listener.listen(channel).await?;
-    wake.wake();
+    wake();
     while listener.try_recv().await?.is_some() {
-        wake.wake();
+        wake();
     }
     Ok(())
 }

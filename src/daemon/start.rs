@@ -30,6 +30,7 @@ use crate::console::{self, Console, ConsoleOptions};
 use crate::db::{Database, DatabaseLimits, DbError, Lease, LeaseError, LeaseName, Leases, SelfTestError, place_of};
 use crate::deposit::Watched;
 use crate::escrow::{EscrowError, Lapser};
+use crate::event;
 use crate::intent::{IntentError, PlanPolicy, Planner, judge};
 use crate::ledger::{Bookkeeper, LedgerError};
 use crate::metrics::{EndpointTotals, Metrics, ScreeningTotals};
@@ -139,17 +140,19 @@ async fn run(config: Config, standby: bool, metrics: Metrics, stop: Cancellation
     if let Some((address, pages)) = apart {
         let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("the console cannot listen on {address}"))?;
         let ending = stop.clone();
-        workers.run(async move { serve_http(listener, pages, ending).await.context("the console ended") });
+        workers.run(async move { serve_remote(listener, pages, ending).await.context("the console ended") });
     }
     highwater::keep(&mut workers, &db, config.database.high_water_file, &issue_limit, &metrics);
     let held = Held::default();
-    door_metrics(&mut workers, doors, &metrics);
+    door_metrics(&mut workers, Arc::clone(&doors), &metrics);
     measure::figures(&mut workers, &db, &nodes, &held, &metrics);
     if let Some(oracle) = &oracle {
         prices_beside(&mut workers, oracle, &held, &metrics);
     }
     let settings_changed = Wake::new();
-    notices::forward(&mut workers, url.to_owned(), settings::CHANGED, settings_changed.clone(), stop.clone());
+    let wake = settings_changed.clone();
+    notices::forward(&mut workers, url.to_owned(), settings::CHANGED, move || wake.wake(), stop.clone());
+    notices::forward(&mut workers, url.to_owned(), event::WRITTEN, move || doors.knock(), stop.clone());
     let staff = Arc::new(Staff {
         db: db.clone(),
         book,

@@ -382,7 +382,7 @@ mod tests {
         let mut workers = Workers::new(stop.clone(), Metrics::new(), Duration::from_secs(60));
         let wake = Wake::new();
         let mut ticks = counted(&mut workers, wake.listen());
-        notices::forward(&mut workers, base.url(APP), settings::CHANGED, wake, stop.clone());
+        notices::forward(&mut workers, base.url(APP), settings::CHANGED, move || wake.wake(), stop.clone());
         // Listening begins with a knock of its own: what was changed before it is read then.
         for _ in 0..2 {
             ticked(&mut ticks).await;

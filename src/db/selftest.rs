@@ -52,6 +52,7 @@ const APPEND_ONLY: &[&str] = &[
     "ledger_seal_signatures",
     "ledger_seals",
     "outflow_destinations",
+    "nonce_baselines",
     "outflow_policies",
     "payment_quotes",
     "recipient_verdicts",
@@ -118,6 +119,7 @@ const STATE_TRIGGERS: &[(&str, &str, i16)] = &[
     ("ledger_adjustments", "ledger_adjustments_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
     ("recipient_screenings", "recipient_screenings_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
     ("payment_payouts", "payment_payouts_screen", Guard::INSERT | Guard::EACH_ROW),
+    ("nonce_baselines", "nonce_baselines_guard", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
     ("outbound_transactions", "outbound_transactions_link", Guard::BEFORE | Guard::INSERT | Guard::EACH_ROW),
     ("database_losses", "database_losses_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
     ("chain_cursors", "chain_cursors_guard", Guard::BEFORE | Guard::UPDATE | Guard::EACH_ROW),
@@ -145,12 +147,13 @@ const GUARD_FUNCTIONS: &[&str] = &[
     "intents_policy",
     "intent_approvals_guard",
     "outbound_transactions_link",
-    "database_losses_guard",
-    "chain_cursors_guard",
+    "nonce_baselines_guard",
     "intents_payout",
     "ledger_adjustments_guard",
     "recipient_screenings_guard",
     "payment_payouts_screen",
+    "database_losses_guard",
+    "chain_cursors_guard",
 ];
 
 pub async fn self_test(connection: &mut PgConnection) -> Result<(), SelfTestError> {

@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 
 use super::{Caller, OfficerError, Scope, TokenSecret, UserRole};
 use crate::db::DbError;
+use crate::event::{self, Event};
 use crate::units::{ApiTokenId, UserId};
 
 pub async fn insert_user(
@@ -90,7 +91,7 @@ pub async fn find_caller(connection: &mut PgConnection, hash: [u8; 32], now: Off
         select t.id, t.name, t.scopes, u.id as "user_id?", u.role as "role?: UserRole"
         from api_tokens t
         left join users u on u.id = t.user_id
-        where t.secret_sha256 = $1::bytea
+        where (t.secret_sha256 = $1::bytea or (t.old_secret_sha256 = $1::bytea and t.old_secret_until > $2))
           and t.revoked_at is null
           and (t.expires_at is null or t.expires_at > $2)
           and (u.id is null or u.status = 'active')
@@ -119,6 +120,37 @@ pub async fn touch_token(connection: &mut PgConnection, token: ApiTokenId, now: 
     )
     .execute(connection)
     .await?;
+    Ok(())
+}
+
+/// How a live token's secret is replaced.
+#[derive(Clone, Copy, Debug)]
+pub struct Rotation {
+    /// Until then the secret before serves too; at or before now, it ends at once.
+    pub old_until: OffsetDateTime,
+    /// When the token expires from now on; as before without it.
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+/// Gives a live token another secret. It stays the same token: what was done under its idempotency keys is not done again
+/// with the new secret.
+pub async fn rotate_token(connection: &mut PgConnection, name: &str, secret: &TokenSecret, rotation: Rotation) -> Result<(), OfficerError> {
+    let hash = secret.sha256();
+    let id = sqlx::query_scalar!(
+        "update api_tokens
+         set old_secret_sha256 = secret_sha256, old_secret_until = $3, secret_sha256 = $2::bytea, expires_at = coalesce($4, expires_at)
+         where name = $1 and revoked_at is null and (expires_at is null or expires_at > now()) returning id",
+        name,
+        hash.as_slice(),
+        rotation.old_until,
+        rotation.expires_at
+    )
+    .fetch_optional(&mut *connection)
+    .await
+    .map_err(DbError::from)?;
+    let id = id.ok_or_else(|| OfficerError::UnknownToken(name.to_owned()))?;
+    let detail = serde_json::json!({ "token": id, "name": name, "old_secret_until": rotation.old_until.to_string() });
+    event::store::append(connection, &Event { kind: "token.rotated", payment: None, intent: None, chain: None, detail }).await?;
     Ok(())
 }
 

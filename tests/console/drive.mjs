@@ -28,7 +28,7 @@ page.setDefaultTimeout(WAIT_MS);
 const told = [];
 // What the browser reports and we mean: pages that are refused (404), which the test asks for, and that we take
 // no RS256.
-const meant = /Failed to load resource|pubKeyCredParams is missing at least one of the default algorithm identifiers/;
+const meant = /Failed to load resource|net::ERR_INTERNET_DISCONNECTED|pubKeyCredParams is missing at least one of the default algorithm identifiers/;
 page.on('console', (message) => {
   if (['error', 'warning'].includes(message.type()) && !meant.test(message.text())) told.push(message.text());
 });
@@ -109,9 +109,18 @@ const orders = {
     await page.emulateMedia({ colorScheme: 'light' });
     return { violations };
   },
+  async offline({ away }) {
+    await context.setOffline(away);
+  },
+  async shown({ place }) {
+    await page.waitForSelector(place, { state: 'visible', timeout: WAIT_MS });
+  },
+  async gone({ place }) {
+    await page.waitForSelector(place, { state: 'hidden', timeout: 40_000 });
+  },
   // Everything that can be pressed can be reached with the Tab key, and shows where it is.
   async keyboard() {
-    const wanted = await page.evaluate(() => [...document.querySelectorAll('a[href], button, input, select')].filter((one) => one.checkVisibility()).length);
+    const wanted = await page.evaluate(() => [...document.querySelectorAll('a[href], button, input, select, textarea')].filter((one) => one.checkVisibility()).length);
     await page.evaluate(() => { document.activeElement?.blur(); window.scrollTo(0, 0); });
     const reached = new Set();
     for (let press = 0; press < wanted + 5; press += 1) {
@@ -120,7 +129,7 @@ const orders = {
         const one = document.activeElement;
         if (!one || one === document.body) return null;
         const style = getComputedStyle(one);
-        const all = [...document.querySelectorAll('a[href], button, input, select')];
+        const all = [...document.querySelectorAll('a[href], button, input, select, textarea')];
         return { place: all.indexOf(one), seen: style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2, html: one.outerHTML.slice(0, 80) };
       });
       if (!at) continue;

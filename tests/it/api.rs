@@ -5,9 +5,12 @@ use std::collections::BTreeSet;
 
 use alloy::primitives::B256;
 use amanatd::account::{self, Purpose};
+use amanatd::api::DoorLimits;
 use amanatd::api::wire::{IntentView, PaymentView, ProblemView};
+use amanatd::daemon;
 use amanatd::intent::{self, FeeTerms, Intent, IntentKind, IntentState};
-use amanatd::officer::{Scope, UserRole};
+use amanatd::officer::store::Rotation;
+use amanatd::officer::{self, OfficerError, Scope, TokenSecret, UserRole};
 use amanatd::units::{IntentId, PaymentId, TokenAmount};
 use axum::http::StatusCode;
 use reqwest::Method;
@@ -124,7 +127,7 @@ async fn d1_the_last_index_is_used_and_none_after_it() {
 
 #[tokio::test]
 async fn w9_no_address_leaves_before_the_chain_is_read() {
-    let house = ApiHouse::over("http://127.0.0.1:9", 4).await;
+    let house = ApiHouse::over("http://127.0.0.1:9", 4, DoorLimits::default()).await;
     let token = house.marketplace().await;
     let refused = create(&house, &token, "early", good()).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -657,6 +660,46 @@ async fn xa6_a_suspended_person_has_no_live_token() {
     assert_eq!(answer(house.get("/v1/intents", &token)).await.status, StatusCode::OK);
     house.base.sql("update users set status = 'suspended'").unwrap();
     assert_eq!(answer(house.get("/v1/intents", &token)).await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn y2_a_rotated_token_is_the_same_token() {
+    let house = ApiHouse::start().await;
+    let old = house.marketplace().await;
+    let first = create(&house, &old, "order-1", good()).await;
+    assert_eq!(first.status, StatusCode::CREATED);
+    let name = house.base.sql("select name from api_tokens").unwrap().trim().to_owned();
+    let rotate = async |random: u8, hours: i64| {
+        let (name, rotation) = (name.clone(), Rotation { old_until: daemon::now() + time::Duration::hours(hours), expires_at: None });
+        let rotated = house.db.unit::<_, OfficerError, _>(move |connection| {
+            Box::pin(async move {
+                let secret = TokenSecret::from_random([random; 32]);
+                officer::store::rotate_token(connection, &name, &secret, rotation).await?;
+                Ok(secret.expose().to_owned())
+            })
+        });
+        rotated.await.unwrap()
+    };
+    let new = rotate(7, 24).await;
+    // With either secret the key has been used, and one payment came of it.
+    for token in [&old, &new] {
+        let again = create(&house, token, "order-1", good()).await;
+        assert_eq!((again.status, &again.body), (StatusCode::CREATED, &first.body));
+    }
+    assert_eq!(house.count("select count(*) from payments"), 1);
+    // The secret before ends with its time, one that leaked at once.
+    house.base.sql("update api_tokens set old_secret_until = now()").unwrap();
+    assert_eq!(answer(house.get("/v1/payments", &old)).await.status, StatusCode::UNAUTHORIZED);
+    let newest = rotate(8, 0).await;
+    assert_eq!(answer(house.get("/v1/payments", &new)).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(answer(house.get("/v1/payments", &newest)).await.status, StatusCode::OK);
+    // Neither is in the database, and it is told.
+    for secret in [&old, &new, &newest] {
+        assert_eq!(house.count(&format!("select count(*) from api_tokens t where t::text like '%{secret}%'")), 0);
+    }
+    assert_eq!(house.count("select count(*) from events where kind = 'token.rotated'"), 2);
+    house.base.sql("update api_tokens set revoked_at = now()").unwrap();
+    assert_eq!(answer(house.get("/v1/payments", &newest)).await.status, StatusCode::UNAUTHORIZED);
 }
 
 // === approvals ===

@@ -5,6 +5,7 @@ mod passkey;
 
 use std::collections::BTreeMap;
 
+use amanatd::api::{DoorLimits, Rate};
 use amanatd::console::identity;
 use amanatd::daemon;
 use amanatd::officer::{Scope, UserRole};
@@ -15,9 +16,10 @@ use serde_json::{Value, json};
 
 use crate::api::planned;
 use crate::house::ApiHouse;
+use crate::way::Way;
 use passkey::{Fault, SoftKey};
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 12] = [
     "/console",
     "/console/payments",
     "/console/intents",
@@ -26,6 +28,10 @@ const PAGES: [&str; 8] = [
     "/console/findings",
     "/console/events",
     "/console/webhooks",
+    "/console/sessions",
+    "/console/plan",
+    "/console/statements",
+    "/console/disputes",
 ];
 
 /// An answer, read whole.
@@ -157,7 +163,11 @@ async fn link(house: &ApiHouse, user: UserId) -> String {
 
 /// An officer with a passkey, signed in.
 async fn officer<'a>(house: &'a ApiHouse, name: &str) -> (UserId, SoftKey, Browser<'a>) {
-    let user = house.user(name, UserRole::Guard).await;
+    officer_as(house, name, UserRole::Guard).await
+}
+
+async fn officer_as<'a>(house: &'a ApiHouse, name: &str, role: UserRole) -> (UserId, SoftKey, Browser<'a>) {
+    let user = house.user(name, role).await;
     let mut browser = Browser::new(house);
     let key = browser.enrol(&link(house, user).await, Fault::None).await.unwrap();
     browser.sign_in(&key).await;
@@ -446,7 +456,11 @@ async fn z6_a_refresh_token_that_comes_twice_ends_every_session() {
         assert!(browser.get("/console/session/resume").await.header("location").starts_with("/console/sign-in?why=over"));
     }
     assert_eq!(house.count("select count(*) from events where kind = 'session.refresh_reused'"), 1);
-    assert_eq!(house.count("select count(*) from user_sessions where ended_at is null"), 0);
+    // Another officer reads it in the audit log.
+    let (_, _, mut other) = officer(&house, "another").await;
+    let log = other.get("/console/events?noun=session").await;
+    assert!(log.body.contains("<li class=\"bad\">") && log.body.contains("session.refresh_reused"), "{log:?}");
+    assert_eq!(house.count("select count(*) from user_sessions where ended_at is null"), 1, "the other officer's alone");
 }
 
 #[tokio::test]
@@ -467,6 +481,60 @@ async fn z6_a_session_ends_by_itself() {
     browser.sign_in(&key).await;
     house.base.sql("update user_refresh_tokens set expires_at = now()").unwrap();
     assert!(browser.get("/console/session/resume").await.header("location").starts_with("/console/sign-in?why=over"));
+}
+
+#[tokio::test]
+async fn z6_an_officer_sees_their_sessions_and_ends_each_and_all() {
+    let house = ApiHouse::start().await;
+    let (user, key, mut browser) = officer(&house, "officer").await;
+    let mut elsewhere = Browser::new(&house);
+    elsewhere.sign_in(&key).await;
+    let (_, _, mut other) = officer(&house, "another").await;
+    let sessions = |user: UserId| {
+        let sql = format!(
+            "select string_agg(id::text, ' ' order by created_at) from user_sessions where user_id = '{user}' and ended_at is null"
+        );
+        house.base.sql(&sql).unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mine = sessions(user);
+    let page = browser.get("/console/sessions").await;
+    assert_eq!(page.body.matches("data-end-session=").count(), 2, "{page:?}");
+    assert!(page.body.contains("127.0.0.1") && page.body.contains("this one") && page.body.contains("soft key"), "{page:?}");
+    // Nobody ends another's.
+    let end = |session: &str| format!("/console/sessions/{session}/end");
+    assert_eq!(other.post(&end(&mine[0]), json!({})).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(browser.get("/console").await.status, StatusCode::OK);
+    assert_eq!(browser.post(&end(&mine[1]), json!({})).await.status, StatusCode::OK);
+    assert_eq!(elsewhere.get("/console").await.status, StatusCode::SEE_OTHER);
+    assert_eq!(browser.post(&end(&mine[1]), json!({})).await.status, StatusCode::NOT_FOUND, "twice");
+    // All, and only one's own.
+    elsewhere.sign_in(&key).await;
+    assert_eq!(elsewhere.post("/console/sessions/end", json!({})).await.status, StatusCode::OK);
+    assert_eq!((sessions(user).len(), browser.get("/console").await.status), (0, StatusCode::SEE_OTHER));
+    assert_eq!(other.get("/console").await.status, StatusCode::OK);
+    let log = other.get("/console/events?noun=session").await;
+    assert!(log.body.contains("session.ended") && log.body.contains("session.all_ended"), "{log:?}");
+}
+
+#[tokio::test]
+async fn z9_who_tries_too_often_to_get_in_waits() {
+    let limits = DoorLimits { entry: Rate { per_second: 1, burst: 5 }, ..DoorLimits::default() };
+    let house = ApiHouse::start_with(limits, || time::OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000)).await;
+    let mut browser = Browser::new(&house);
+    let mut statuses = Vec::new();
+    for path in ["/console/sign-in/begin", "/console/sign-in/finish", "/console/enrol/begin", "/console/enrol/finish"] {
+        statuses.push(browser.post(path, json!({})).await.status);
+    }
+    assert!(statuses.iter().all(|status| *status != StatusCode::TOO_MANY_REQUESTS), "{statuses:?}");
+    browser.get("/console/session/resume").await;
+    let refused = browser.post("/console/sign-in/begin", json!({})).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (StatusCode::TOO_MANY_REQUESTS, "1"), "{refused:?}");
+    let page = browser.get("/console/session/resume").await;
+    assert_eq!(page.status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(page.body.contains("Too many tries"), "{page:?}");
+    // Pages and the API are another matter, and what was refused is counted.
+    assert_eq!(browser.get("/console/sign-in").await.status, StatusCode::OK);
+    assert_eq!(house.doors.totals().address_calls_refused, 2);
 }
 
 // === approving ===
@@ -575,4 +643,80 @@ async fn a_payment_is_found_by_its_id_and_by_its_address() {
     for page in ["/console/payments?before=x", "/console/events?before=x", "/console/intents?before=1_x", "/console/ledger?payment=x"] {
         assert_eq!(browser.get(page).await.status, StatusCode::BAD_REQUEST, "{page}");
     }
+}
+
+// === disputes, plan, statements ===
+
+#[tokio::test]
+async fn s6_a_dispute_is_ended_by_one_answer_to_one_decision() {
+    let way = Way::start().await;
+    let (payment, other) = (way.funded("USDC", "40", 0).await, way.funded("USDC", "50", 0).await);
+    let open = async |payment, key: &str| way.marketplace.open_dispute(payment, "nothing was <b>delivered</b>", key).await.unwrap().id;
+    let (dispute, another) = (open(payment.id, "one").await, open(other.id, "two").await);
+    let house = &way.api;
+    let (_, _, mut guard) = officer(house, "guard").await;
+    let (admin, key, mut browser) = officer_as(house, "admin", UserRole::Admin).await;
+    let page = format!("/console/disputes/{dispute}");
+    let decision = json!({ "resolution": "refund", "note": "lost", "refund_to": "0x4444444444444444444444444444444444444444" });
+    let begin = |id: &dyn std::fmt::Display| format!("/console/disputes/{id}/resolution/begin");
+
+    // A guard reads it and cannot end it, on the page or past it.
+    let seen = guard.get(&page).await;
+    assert!(seen.body.contains("delivered") && !seen.body.contains("<b>delivered") && !seen.body.contains("resolve-form"), "{seen:?}");
+    assert_eq!(guard.post(&begin(&dispute), decision.clone()).await.status, StatusCode::CONFLICT);
+    assert!(browser.get(&page).await.body.contains("resolve-form"));
+    // A decision that cannot be is told before the key is asked for.
+    for (field, value) in [("refund_to", json!("0x12")), ("resolution", json!("burn")), ("note", json!("")), ("refund_amount", json!("1"))]
+    {
+        let mut bad = decision.clone();
+        bad[field] = value;
+        let refused = browser.post(&begin(&dispute), bad).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{field}: {refused:?}");
+    }
+    let finish = async |browser: &mut Browser<'_>, id: String, asked: &Value, key: &SoftKey| {
+        let credential = key.answer(&asked["options"], &house.origin, Fault::None);
+        let body = json!({ "ceremony": asked["ceremony"], "credential": credential });
+        browser.post(&format!("/console/disputes/{id}/resolution/finish"), body).await
+    };
+    // An answer is for its own dispute, and serves once.
+    let asked = browser.post(&begin(&dispute), decision.clone()).await.json();
+    assert_eq!(finish(&mut browser, another.to_string(), &asked, &key).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(finish(&mut browser, dispute.to_string(), &asked, &key).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(house.count("select count(*) from disputes where state = 'open'"), 2);
+    let asked = browser.post(&begin(&dispute), decision.clone()).await.json();
+    let done = finish(&mut browser, dispute.to_string(), &asked, &key).await;
+    assert_eq!((done.status, &done.json()["resolution"]), (StatusCode::OK, &json!("refund")), "{done:?}");
+    let by = house.base.sql(&format!("select resolved_by from disputes where id = '{dispute}'")).unwrap();
+    assert_eq!(by.trim(), format!("user:{admin}"));
+    let again = browser.post(&begin(&dispute), decision).await;
+    assert_eq!(again.status, StatusCode::CONFLICT, "{again:?}");
+    let payouts = way.read(payment.id).await.payouts;
+    assert_eq!((payouts.len(), payouts[0].kind.as_str(), payouts[0].dispute_id), (1, "refund", Some(dispute)));
+    way.rounds().await;
+    way.assert_sound().await;
+    assert!(browser.get("/console/plan").await.body.contains(&format!("/console/payments/{}", payment.id)));
+}
+
+#[tokio::test]
+async fn z15_statements_are_drawn_and_downloaded_in_a_session_only() {
+    let way = Way::start().await;
+    let payment = way.funded("USDC", "40", 0).await;
+    let (_, _, mut browser) = officer(&way.api, "officer").await;
+    for period in ["1h", "24h", "7d", "30d", "90d"] {
+        let page = browser.get(&format!("/console/statements?period={period}")).await;
+        assert!(page.body.contains("class=\"series custody\"") && page.body.contains("class=\"part held\""), "{page:?}");
+    }
+    assert_eq!(browser.get("/console/statements?period=1y").await.status, StatusCode::BAD_REQUEST);
+    let csv = browser.get(&format!("/console/statements/entries?payment={}&format=csv", payment.id)).await;
+    assert!(csv.header("content-type").starts_with("text/csv") && csv.header("content-disposition").starts_with("attachment;"), "{csv:?}");
+    assert!(csv.body.lines().count() >= 3 && csv.body.contains("payment_detected"), "{csv:?}");
+    let day = browser.get("/console/statements/entries?from=2001-01-01&until=2001-01-31&format=json").await;
+    assert_eq!(day.json(), json!([]));
+    let balances = browser.get("/console/statements/balances?format=json").await.json();
+    assert!(balances.as_array().unwrap().iter().any(|line| line["kind"] == "held" && line["balance_units"] == "40000000"), "{balances}");
+    for bad in ["entries?from=yesterday", "entries?payment=7", "balances?format=xml"] {
+        assert_eq!(browser.get(&format!("/console/statements/{bad}")).await.status, StatusCode::BAD_REQUEST, "{bad}");
+    }
+    let mut stranger = Browser::new(&way.api);
+    assert_eq!(stranger.get("/console/statements/entries").await.status, StatusCode::SEE_OTHER);
 }

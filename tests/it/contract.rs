@@ -4,6 +4,7 @@
 mod asked;
 mod checked;
 mod examples;
+mod schemathesis;
 mod seeded;
 mod who;
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use amanatd::api::wire::{EventPage, EventView};
 use amanatd::api::{DoorLimits, DoorTotals, Rate};
 use amanatd::daemon;
+use amanatd::devkit::postgres::APP;
+use amanatd::event;
 use amanatd::officer::Scope;
 use axum::http::StatusCode;
 use reqwest::{Method, Response};
@@ -214,4 +216,30 @@ async fn y5_streams_are_bounded_and_end_with_their_token_and_with_the_daemon() {
 
     tokio::time::timeout(FOREVER, house.stop()).await.expect("open streams do not hold the daemon");
     assert!(stays.next().await.is_none() && next.next().await.is_none());
+}
+
+#[tokio::test]
+async fn y7_a_stream_looks_when_the_database_knocks() {
+    let limits = DoorLimits { stream_pause: Duration::from_secs(86_400), ..DoorLimits::default() };
+    let house = ApiHouse::start_with(limits, daemon::now).await;
+    let marketplace = house.marketplace().await;
+    let listener = house.token(&[Scope::EventsRead], None, 1).await;
+    let mut reader = Reader::open(&house, &listener, None).await;
+    let mut notices = sqlx::postgres::PgListener::connect(&house.base.url(APP)).await.unwrap();
+    notices.listen(event::WRITTEN).await.unwrap();
+    create(&house, &marketplace).await;
+    // Once for the transaction, and without a word of what happened.
+    let notice = tokio::time::timeout(FOREVER, notices.recv()).await.expect("the database knocks").unwrap();
+    assert_eq!(notice.payload(), "");
+    // As the daemon hands it on; more often, since another database's transaction may hold the feed back for a moment.
+    let doors = std::sync::Arc::clone(&house.doors);
+    let knocking = tokio::spawn(async move {
+        loop {
+            doors.knock();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let (_, kind, _) = reader.next().await.unwrap();
+    assert_eq!(kind, "payment.created");
+    knocking.abort();
 }

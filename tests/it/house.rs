@@ -120,8 +120,8 @@ impl ApiHouse {
     }
 
     /// Over a node; nothing is read yet.
-    pub(crate) async fn over(rpc_url: &str, connections_max: u32) -> Self {
-        Self::built(rpc_url, connections_max, DoorLimits::default(), daemon::now).await
+    pub(crate) async fn over(rpc_url: &str, connections_max: u32, limits: DoorLimits) -> Self {
+        Self::built(rpc_url, connections_max, limits, daemon::now).await
     }
 
     async fn built(rpc_url: &str, connections_max: u32, limits: DoorLimits, clock: fn() -> OffsetDateTime) -> Self {
@@ -134,7 +134,7 @@ impl ApiHouse {
         Self::furnished(rpc_url, connections_max, DoorLimits::default(), pricing).await
     }
 
-    async fn furnished(rpc_url: &str, connections_max: u32, limits: DoorLimits, pricing: Pricing) -> Self {
+    pub(crate) async fn furnished(rpc_url: &str, connections_max: u32, limits: DoorLimits, pricing: Pricing) -> Self {
         // Whoever was first is right.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base = FreshDatabase::create().unwrap();

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::sol_types::SolCall;
 use amanatd::account::AccountXpub;
-use amanatd::api::Client;
 use amanatd::api::wire::{ClaimIntent, CreatePayment, IntentView, PaymentView, ProposeBaseline, ProposePolicy};
+use amanatd::api::{Client, DoorLimits};
 use amanatd::broadcast::{BroadcastError, Broadcaster};
 use amanatd::chains::{ChainBook, ChainSpec};
 use amanatd::confirm::{Confirmer, Sightings};
@@ -79,7 +79,7 @@ pub(crate) struct Way {
     /// What the officer's station holds.
     device: Device,
     workers: Workers,
-    _trezor: SimulatedTrezor,
+    trezor: SimulatedTrezor,
 }
 
 /// What stopped a round.
@@ -99,10 +99,19 @@ impl Way {
 
     /// The same with another book; the chain is the local one.
     pub(crate) async fn start_with(book: ChainBook) -> Self {
+        Self::furnished(book, DoorLimits::default()).await
+    }
+
+    /// The same with other bounds on what a caller may have.
+    pub(crate) async fn start_within(limits: DoorLimits) -> Self {
+        Self::furnished(ChainBook::parse(include_str!("../../chains.toml")).unwrap(), limits).await
+    }
+
+    async fn furnished(book: ChainBook, limits: DoorLimits) -> Self {
         let chain = LocalChain::start(ChainOptions::default()).await.unwrap();
         let usdc = chain.deploy(contracts::test_usdc().bytecode).await.unwrap();
         let usdt = chain.deploy(contracts::test_usdt().bytecode).await.unwrap();
-        let api = ApiHouse::pricing(chain.url(), 8, Pricing { book, sources: None, clock: daemon::now }).await;
+        let api = ApiHouse::furnished(chain.url(), 8, limits, Pricing { book, sources: None, clock: daemon::now }).await;
         let spec = Arc::new(local_spec());
         let marketplace = api.client(&api.marketplace().await);
         let officer = api.user("officer", UserRole::Guard).await;
@@ -112,7 +121,7 @@ impl Way {
         trezor.officer().confirm_all();
         let device = Device::open(DeviceAddress::Udp(trezor.address()), DeviceLimits::default()).await.unwrap();
         let workers = workers(&api, &api.node, &spec);
-        let way = Self { api, chain, spec, usdc, usdt, marketplace, officer, station, device, workers, _trezor: trezor };
+        let way = Self { api, chain, spec, usdc, usdt, marketplace, officer, station, device, workers, trezor };
         way.rounds().await;
         for address in way.operator_addresses().await {
             let hash = way.chain.send_native(PAYERS[0], address, parse_units("10", 18).unwrap()).await.unwrap();
@@ -309,6 +318,23 @@ impl Way {
         let xpub: AccountXpub = XPUB.parse().unwrap();
         let account = self.device.open_account(xpub).await.unwrap();
         account.sign(request, definitions).await.unwrap().raw().clone()
+    }
+
+    /// The real station, as a process, between the API and the simulated device: signs what is approved, and ends.
+    pub(crate) async fn sign_at_station(&self) -> String {
+        let token = self.api.token(&[Scope::IntentsRead, Scope::Signing], None, 1).await;
+        let folder = std::env::temp_dir().join(format!("amanatd-way-{}-{}", std::process::id(), Uuid::new_v4()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("token"), token).unwrap();
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_amanatd"));
+        command.args(["sign", "--once", "--url", &self.api.url, "--device", &self.trezor.endpoint(), "--token-file"]);
+        command.arg(folder.join("token")).arg("--chains").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/chains.toml"));
+        command.stdin(std::process::Stdio::null()).env_remove("RUST_LOG").kill_on_drop(true);
+        let ended = command.output().await.unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+        assert!(ended.status.success(), "{said}");
+        said
     }
 
     pub(crate) async fn submit(&self, id: IntentId, raw: &Bytes) -> IntentView {

@@ -130,8 +130,48 @@ async function approve(button) {
   await refresh();
 }
 
+async function resolve(form) {
+  const path = `/console/disputes/${encodeURIComponent(form.dataset.dispute)}/resolution`;
+  const decision = { resolution: form.elements.resolution.value, note: form.elements.note.value.trim() };
+  for (const name of ["refund_to", "refund_amount"]) {
+    const field = form.elements[name];
+    if (!field.disabled && field.value.trim()) decision[name] = field.value.trim();
+  }
+  const { ceremony, options } = await post(`${path}/begin`, decision);
+  say("Your passkey is asked for…", true);
+  const credential = await usePasskey(options);
+  await post(`${path}/finish`, { ceremony, credential });
+  say("Decided.", true);
+  form.remove();
+  await refresh();
+}
+
+// Only the fields that the chosen decision has a use for.
+function choose(form) {
+  const chosen = form.elements.resolution.value;
+  for (const part of form.querySelectorAll("[data-for]")) {
+    const wanted = part.dataset.for.split(" ").includes(chosen);
+    part.hidden = !wanted;
+    for (const field of part.querySelectorAll("input")) {
+      field.disabled = !wanted;
+      field.required = wanted;
+    }
+  }
+}
+
 async function signOut() {
   await post("/console/session/end", {});
+  location.assign("/console/sign-in?why=out");
+}
+
+async function endSession(button) {
+  await post(`/console/sessions/${encodeURIComponent(button.dataset.endSession)}/end`, {});
+  if (button.dataset.here !== undefined) location.assign("/console/sign-in?why=out");
+  else await refresh();
+}
+
+async function endSessions() {
+  await post("/console/sessions/end", {});
   location.assign("/console/sign-in?why=out");
 }
 
@@ -212,7 +252,7 @@ function live() {
 // === the page ===
 
 // On a phone the navigation is wider than the screen: begin it where we are.
-const here = document.querySelector(".top [aria-current]");
+const here = document.querySelector(".top nav [aria-current]");
 if (here) here.closest("nav").scrollLeft = here.offsetLeft - (here.closest("nav").clientWidth - here.offsetWidth) / 2;
 
 document.addEventListener("click", (event) => {
@@ -221,6 +261,8 @@ document.addEventListener("click", (event) => {
   if (button.dataset.signIn !== undefined) busy(button, () => signIn(button));
   if (button.dataset.approve) busy(button, () => approve(button));
   if (button.dataset.signOut !== undefined) busy(button, signOut);
+  if (button.dataset.endSession) busy(button, () => endSession(button));
+  if (button.dataset.endSessions !== undefined) busy(button, endSessions);
   if (button.dataset.copy) {
     const before = button.textContent;
     navigator.clipboard.writeText(button.dataset.copy).then(
@@ -234,5 +276,15 @@ document.getElementById("enrol-form")?.addEventListener("submit", (event) => {
   event.preventDefault();
   busy(event.submitter ?? event.target.querySelector("button"), () => enrol(event.target));
 });
+
+const resolving = document.getElementById("resolve-form");
+if (resolving) {
+  choose(resolving);
+  resolving.addEventListener("change", () => choose(resolving));
+  resolving.addEventListener("submit", (event) => {
+    event.preventDefault();
+    busy(event.submitter ?? resolving.querySelector("button"), () => resolve(resolving));
+  });
+}
 
 live();

@@ -5,7 +5,9 @@
 //! that refresh at the same instant are told apart by time: the later one gets nothing, and the browser
 //! has the new cookies already.
 
-use axum::extract::FromRequestParts;
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use sqlx::PgConnection;
@@ -20,7 +22,7 @@ use crate::event;
 use crate::units::UserId;
 
 /// How long an access cookie serves.
-const ACCESS_LIVES: Duration = Duration::minutes(10);
+pub(in crate::console) const ACCESS_LIVES: Duration = Duration::minutes(10);
 /// How long a session stays when nobody looks at the console.
 const REFRESH_LIVES: Duration = Duration::hours(2);
 /// How long it lasts at most: a working day, then the passkey is asked for again.
@@ -39,8 +41,36 @@ pub(in crate::console) struct Tokens {
     refresh: Secret,
 }
 
+/// From where and with what somebody tries to get in, as far as it can be known: shown to them, and never believed.
+#[derive(Clone, Debug)]
+pub(in crate::console) struct Attempt {
+    pub from: String,
+    pub with: String,
+}
+
+/// How much of what a browser calls itself is kept.
+const WITH_CHARS_MAX: usize = 200;
+
+/// Refuses once there were too many tries from an address. Behind a proxy that is the proxy's, so all its officers share it.
+impl FromRequestParts<Console> for Attempt {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, console: &Console) -> Result<Self, Self::Rejection> {
+        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip().to_canonical());
+        let address = address.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+        console.api.doors.admit_entry(address, console.now()).map_err(|seconds| Refusal::TooMany { seconds })?;
+        let with = parts.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        Ok(Self { from: address.to_string(), with: with.chars().take(WITH_CHARS_MAX).collect() })
+    }
+}
+
 /// Begins a session of somebody whose passkey was just judged.
-pub(in crate::console) async fn begin(connection: &mut PgConnection, user: UserId, now: OffsetDateTime) -> Result<Tokens, ConsoleError> {
+pub(in crate::console) async fn begin(
+    connection: &mut PgConnection,
+    user: UserId,
+    attempt: &Attempt,
+    now: OffsetDateTime,
+) -> Result<Tokens, ConsoleError> {
     let tokens = Tokens { access: Secret::new()?, refresh: Secret::new()? };
     let session = NewSession {
         id: Uuid::now_v7(),
@@ -50,6 +80,8 @@ pub(in crate::console) async fn begin(connection: &mut PgConnection, user: UserI
         csrf_token: Secret::new()?.expose().to_owned(),
         created_at: now,
         expires_at: now + SESSION_LIVES,
+        begun_from: attempt.from.clone(),
+        begun_with: attempt.with.clone(),
     };
     store::insert_session(connection, &session).await?;
     store::insert_refresh(connection, tokens.refresh.sha256(), user, session.id, now + REFRESH_LIVES).await?;

@@ -188,19 +188,23 @@ pub(in crate::console) struct NewSession {
     pub csrf_token: String,
     pub created_at: OffsetDateTime,
     pub expires_at: OffsetDateTime,
+    pub begun_from: String,
+    pub begun_with: String,
 }
 
 pub(in crate::console) async fn insert_session(connection: &mut PgConnection, session: &NewSession) -> Result<(), DbError> {
     sqlx::query!(
-        "insert into user_sessions (id, user_id, access_sha256, access_expires_at, csrf_token, created_at, expires_at)
-         values ($1, $2, $3::bytea, $4, $5, $6, $7)",
+        "insert into user_sessions (id, user_id, access_sha256, access_expires_at, csrf_token, created_at, expires_at, begun_from, begun_with)
+         values ($1, $2, $3::bytea, $4, $5, $6, $7, $8, $9)",
         session.id,
         session.user.0,
         session.access_sha256.as_slice(),
         session.access_expires_at,
         session.csrf_token,
         session.created_at,
-        session.expires_at
+        session.expires_at,
+        session.begun_from,
+        session.begun_with
     )
     .execute(connection)
     .await?;
@@ -334,6 +338,79 @@ pub(in crate::console) async fn end_session(
         .execute(connection)
         .await?;
     Ok(())
+}
+
+/// A session that goes on, as its officer sees it.
+#[derive(Debug)]
+pub(in crate::console) struct SessionRow {
+    pub id: Uuid,
+    pub created_at: OffsetDateTime,
+    pub access_expires_at: OffsetDateTime,
+    pub expires_at: OffsetDateTime,
+    pub begun_from: Option<String>,
+    pub begun_with: Option<String>,
+}
+
+/// Sessions of a person that can still be gone on with, newest first.
+pub(in crate::console) async fn list_sessions(
+    connection: &mut PgConnection,
+    user: UserId,
+    now: OffsetDateTime,
+) -> Result<Vec<SessionRow>, DbError> {
+    let rows = sqlx::query_as!(
+        SessionRow,
+        "select id, created_at, access_expires_at, expires_at, begun_from, begun_with from user_sessions s
+         where user_id = $1 and ended_at is null and expires_at > $2
+           and exists (select from user_refresh_tokens r where r.session_id = s.id and r.used_at is null and r.expires_at > $2)
+         order by created_at desc, id limit 100",
+        user.0,
+        now
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
+}
+
+/// Ends one session of a person; `false` if it is not theirs, or over.
+pub(in crate::console) async fn end_session_of(
+    connection: &mut PgConnection,
+    (user, session): (UserId, Uuid),
+    now: OffsetDateTime,
+    reason: &str,
+) -> Result<bool, DbError> {
+    let rows = sqlx::query!(
+        "update user_sessions set ended_at = $3, ended_reason = $4 where id = $2 and user_id = $1 and ended_at is null",
+        user.0,
+        session,
+        now,
+        reason
+    )
+    .execute(connection)
+    .await?
+    .rows_affected();
+    Ok(rows == 1)
+}
+
+/// A passkey as its officer sees it.
+#[derive(Debug)]
+pub(in crate::console) struct PasskeyRow {
+    pub name: Option<String>,
+    pub created_at: OffsetDateTime,
+    pub last_used_at: Option<OffsetDateTime>,
+}
+
+pub(in crate::console) async fn list_passkey_rows(connection: &mut PgConnection, user: UserId) -> Result<Vec<PasskeyRow>, DbError> {
+    let rows = sqlx::query_as!(
+        PasskeyRow,
+        r#"
+        select device_name as name, created_at, last_used_at from user_passkeys
+        where user_id = $1 and revoked_at is null and credential is not null order by created_at, credential_id limit 50
+        "#,
+        user.0
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
 }
 
 /// Ends every session of a person.

@@ -84,7 +84,7 @@ fn tone(kind: &str) -> &'static str {
     }
 }
 
-const NOUNS: [(&str, &str); 8] = [
+const NOUNS: [(&str, &str); 9] = [
     ("All", ""),
     ("Payments", "payment"),
     ("Transfers", "transfer"),
@@ -93,6 +93,7 @@ const NOUNS: [(&str, &str); 8] = [
     ("Settings", "setting"),
     ("People", "user"),
     ("Passkeys", "passkey"),
+    ("Sessions", "session"),
 ];
 
 pub(in crate::console) async fn get(

@@ -129,6 +129,11 @@ pub(in crate::console) async fn get(State(console): State<Console>, officer: Off
         let text = format!("{exceptions} {} with an open exception", plural(count, "payment"));
         troubles.push(Trouble { tone: "wait", text, link: "/console/payments?state=exceptions" });
     }
+    let disputes = store::count_open_disputes(connection).await?;
+    if disputes > 0 {
+        let text = format!("{disputes} open {} for a resolver", if disputes == 1 { "dispute waits" } else { "disputes wait" });
+        troubles.push(Trouble { tone: "wait", text, link: "/console/disputes" });
+    }
     let deliveries = webhook::store::totals(connection).await?;
     if deliveries.dead > 0 {
         let text = format!("{} webhook {} given up", deliveries.dead, if deliveries.dead == 1 { "delivery" } else { "deliveries" });

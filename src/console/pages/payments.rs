@@ -154,6 +154,8 @@ struct PaymentPage {
     events: Vec<super::events::Line>,
     more_events: bool,
     done: bool,
+    /// It ended otherwise than by a release: nobody should pay any more.
+    over: bool,
 }
 
 /// Newest events on the page; the audit log has them all.
@@ -250,7 +252,8 @@ pub(in crate::console) async fn get(State(console): State<Console>, officer: Off
         entries: entries.into_iter().map(|row| super::books::Line::of(row, now, book)).collect(),
         more_events: events.len() > EVENTS,
         events: events.into_iter().take(EVENTS).map(|row| super::events::Line::of(row, now, book)).collect(),
-        done: escrow == Some("released"),
+        done: escrow == Some("released") || end(status, escrow).is_some(),
+        over: end(status, escrow).is_some(),
     };
     html(&page)
 }
@@ -327,7 +330,7 @@ fn steps(way: &Way<'_>, now: time::OffsetDateTime, console: &Console) -> Vec<Ste
         (false, false) => "todo",
     };
     let step = |state, title, at, text: String| Step { state, title, at, text, depth: None };
-    vec![
+    let mut steps = vec![
         step("done", "Created", Some(Moment::of(way.payment.created_at, now)), format!("{amount} due.")),
         step(
             if live.is_empty() && gone { "bad" } else { state(!live.is_empty(), true) },
@@ -370,5 +373,40 @@ fn steps(way: &Way<'_>, now: time::OffsetDateTime, console: &Console) -> Vec<Ste
                 (false, _) => "To the seller's address.".to_owned(),
             },
         ),
-    ]
+    ];
+    // A way that ended elsewhere shows that, and nothing that would still come.
+    if let Some(end) = end(way.status, way.escrow) {
+        steps.retain(|step| step.state == "done");
+        steps.push(step(end.state, end.title, at(end.event), end.text.to_owned()));
+    }
+    steps
+}
+
+/// How a payment ends otherwise than by a release.
+struct End {
+    state: &'static str,
+    title: &'static str,
+    event: &'static str,
+    text: &'static str,
+}
+
+fn end(status: &str, escrow: Option<&str>) -> Option<End> {
+    match (status, escrow) {
+        ("cancelled", _) => Some(End {
+            state: "bad",
+            title: "Cancelled",
+            event: "payment.cancelled",
+            text: "Nothing is awaited any more; what comes now waits in suspense.",
+        }),
+        ("failed", _) => Some(End {
+            state: "bad",
+            title: "Failed",
+            event: "payment.failed",
+            text: "Nothing came in time; what comes now waits in suspense.",
+        }),
+        (_, Some("refunded")) | ("refunded", _) => {
+            Some(End { state: "done", title: "Refunded", event: "payment.refunded", text: "The buyer has it back." })
+        }
+        _ => None,
+    }
 }

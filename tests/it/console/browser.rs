@@ -1,5 +1,6 @@
-//! A real Chromium, an officer's passkey in it, a real chain behind it: enrolling, signing in, a payment that
-//! grows to confirmed on the page without a reload, approving, and every page in four looks.
+//! A real Chromium, an officer's passkey in it, a real chain behind it, a simulated device at the real station: enrolling,
+//! signing in, a payment that grows to confirmed on the page without a reload, approving, signing, its release, a dispute
+//! that is ended, and every page in four looks.
 //!
 //! What is seen stays under target/console. Without Chromium or its driver there is nothing to drive: a line
 //! says so.
@@ -94,7 +95,7 @@ async fn an_officer_follows_a_payment_and_approves_with_a_passkey() {
         }
     };
     let way = Way::start().await;
-    let user = way.api.user("First officer", UserRole::Guard).await;
+    let user = way.api.user("First officer", UserRole::Admin).await;
     let mut driver = Driver::start(&chromium, &way.api.origin).await;
 
     // The door.
@@ -110,8 +111,10 @@ async fn an_officer_follows_a_payment_and_approves_with_a_passkey() {
     driver.order(json!({ "do": "click", "place": "[data-sign-in]" })).await;
     driver.sees("h1", "Overview").await;
     driver.look("overview-empty").await;
-    driver.open("/console/findings").await;
-    driver.look("findings-empty").await;
+    for page in ["findings", "plan", "statements", "disputes", "payments", "webhooks"] {
+        driver.open(&format!("/console/{page}")).await;
+        driver.look(&format!("{page}-empty")).await;
+    }
 
     // A payment grows to confirmed on the page.
     let payment = way.payment("USDC", "1250.5", 0).await;
@@ -139,7 +142,11 @@ async fn an_officer_follows_a_payment_and_approves_with_a_passkey() {
     driver.sees("#live-overview", "fuel").await;
     driver.look("overview").await;
 
-    // Approving: the passkey is asked for, then the station signs.
+    driver.open("/console/plan").await;
+    driver.sees("#live-plan", "fuel: waits for approval").await;
+    driver.look("plan").await;
+
+    // Approving: the passkey is asked for, then the station signs on the device.
     let fuel = way.planned("fuel").await;
     driver.open(&format!("/console/intents/{}", fuel.id)).await;
     driver.look("intent-fuel").await;
@@ -147,8 +154,9 @@ async fn an_officer_follows_a_payment_and_approves_with_a_passkey() {
     driver.sees("#intent-state", "Approved").await;
     driver.sees("#live-approval", "1 of 1").await;
     driver.order(json!({ "do": "same-page" })).await;
-    let raw = way.sign(fuel.id).await;
-    way.submit(fuel.id, &raw).await;
+    let said = way.sign_at_station().await;
+    assert!(said.contains("signed"), "{said}");
+    driver.sees("#intent-state", "Signed").await;
     way.rounds().await;
     driver.sees("#intent-state", "Sent").await;
     way.chain.mine(1).await.unwrap();
@@ -167,16 +175,36 @@ async fn an_officer_follows_a_payment_and_approves_with_a_passkey() {
     driver.look("intent-approved").await;
     driver.open(&page).await;
     driver.sees("#payment-state", "Releasing").await;
-    let raw = way.sign(release.id).await;
-    way.submit(release.id, &raw).await;
+    way.sign_at_station().await;
     way.rounds().await;
+    assert_eq!(way.intent(release.id).await.state, "broadcast");
     way.chain.mine(1).await.unwrap();
     way.rounds().await;
     way.deepen().await;
     driver.sees("#payment-state", "Released").await;
     driver.order(json!({ "do": "same-page" })).await;
     driver.look("payment-released").await;
+    assert_eq!(way.chain.balance_of(way.usdc, payment.seller_address).await.unwrap().to_string(), "1250500000", "the seller has it");
     way.assert_sound().await;
+
+    // A dispute, ended with the passkey.
+    let quarrel = way.funded("USDC", "60", 1).await;
+    driver.open("/console/disputes").await;
+    let dispute =
+        way.marketplace.open_dispute(quarrel.id, "Nothing was delivered, and the seller does not answer.", "dispute").await.unwrap();
+    driver.sees("#live-disputes", "Nothing was delivered").await;
+    driver.look("disputes").await;
+    driver.open(&format!("/console/disputes/{}", dispute.id)).await;
+    driver.order(json!({ "do": "click", "place": "[value=refund]" })).await;
+    driver.order(json!({ "do": "fill", "place": "#refund-to", "text": "0x4444444444444444444444444444444444444444" })).await;
+    driver.order(json!({ "do": "fill", "place": "#note", "text": "The carrier has no trace of the parcel." })).await;
+    driver.look("dispute").await;
+    driver.order(json!({ "do": "click", "place": "#resolve-form [type=submit]" })).await;
+    driver.sees("#dispute-state", "refund").await;
+    driver.sees("#live-outcome", "refund of 60 USDC").await;
+    driver.order(json!({ "do": "same-page" })).await;
+    driver.look("dispute-ended").await;
+    way.rounds().await;
 
     // One that is out of the ordinary, and the other pages.
     let partial = way.payment("USDT", "80", 1).await;
@@ -189,6 +217,11 @@ async fn an_officer_follows_a_payment_and_approves_with_a_passkey() {
         "intents?show=all",
         "ledger",
         "ledger?account=custody",
+        "plan",
+        "statements",
+        "statements?period=1h",
+        "sessions",
+        "disputes?show=all",
         "settings",
         "findings?show=all",
         "webhooks",
@@ -202,6 +235,13 @@ async fn an_officer_follows_a_payment_and_approves_with_a_passkey() {
     driver.open("/console").await;
     driver.look("overview-busy").await;
     driver.order(json!({ "do": "keyboard" })).await;
+    // The daemon is away, and comes back.
+    driver.order(json!({ "do": "offline", "away": true })).await;
+    driver.order(json!({ "do": "shown", "place": "#offline" })).await;
+    driver.sees("#offline", "No connection to the daemon").await;
+    driver.look("overview-offline").await;
+    driver.order(json!({ "do": "offline", "away": false })).await;
+    driver.order(json!({ "do": "gone", "place": "#offline" })).await;
     driver.order(json!({ "do": "click", "place": "[data-sign-out]" })).await;
     driver.sees(".note", "You are signed out").await;
     driver.open(&page).await;

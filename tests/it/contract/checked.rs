@@ -25,8 +25,12 @@ impl Checker {
         let Some(content) = documented["content"].as_object() else {
             return if answer.body.is_empty() { Ok(()) } else { Err("a body that the document does not have".to_owned()) };
         };
-        let form = content.get(&answer.content_type).ok_or_else(|| format!("content type {:?}", answer.content_type))?;
-        let value: Value = serde_json::from_str(&answer.body).map_err(|error| error.to_string())?;
+        let kind = answer.content_type.split(';').next().unwrap_or_default();
+        let form = content.get(kind).ok_or_else(|| format!("content type {:?}", answer.content_type))?;
+        let value: Value = match kind {
+            "text/csv" => Value::String(answer.body.clone()),
+            _ => serde_json::from_str(&answer.body).map_err(|error| error.to_string())?,
+        };
         let schema = &form["schema"];
         let validator = self.validators.entry(schema.to_string()).or_insert_with(|| validator(schema));
         let faults: Vec<String> = validator.iter_errors(&value).map(|fault| format!("{}: {fault}", fault.instance_path())).collect();

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use alloy::primitives::U256;
+use amanatd::api::wire::AdoptTransaction;
 use amanatd::devkit::postgres::{PostgresOptions, PrivatePostgres};
 
 use crate::troupe::{SELLER, Troupe};
@@ -51,7 +52,7 @@ async fn s7_w5_d1_f8_a_restore_rebuilds_every_credit_and_pays_nothing_again() {
 
     // After the point: the seller is paid, and a new payment is made and paid.
     troupe.market(0).release(paid_out.id, "release").await.unwrap();
-    troupe.outflow("release").await;
+    let release = troupe.outflow("release").await;
     let seller = SELLER.parse().unwrap();
     assert_eq!(troupe.stage.chain.balance_of(troupe.stage.usdc, seller).await.unwrap(), U256::from(1_000_000));
     let forgotten = troupe.create(0).await;
@@ -96,18 +97,33 @@ async fn s7_w5_d1_f8_a_restore_rebuilds_every_credit_and_pays_nothing_again() {
         .until("the forgotten money is found", async |troupe| (troupe.sql(&troupe.stage.postgres, suspense) == "1000000").then_some(()))
         .await;
 
-    // S7: the payment is held by these books, and its seller has been paid. Ordered again, nothing is planned.
+    // S7: the payment is held by these books, and its seller has been paid. Ordered again, nothing is planned, neither
+    // while the loss is open nor after, because the chain has used a nonce that the books do not know.
     troupe.market(0).release(paid_out.id, "release-again").await.unwrap();
-    troupe.stage.chain.mine(6).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let planned = "select count(*) from intents where kind = 'release' and state not in ('void', 'reverted', 'replaced')";
-    assert_eq!(troupe.sql(&troupe.stage.postgres, planned), "0", "{}", troupe.members[0].log());
-    assert_eq!(troupe.stage.chain.balance_of(troupe.stage.usdc, seller).await.unwrap(), U256::from(1_000_000), "paid once");
     troupe
         .until("the loss is reconciled", async |troupe| {
             troupe.stage.run(&["failover", "reconcile", "--by", "test", "--reason", "restored to a point; read again"]).ok()
         })
         .await;
+    let resume = ["chain", "resume", "--chain", "31337", "--by", "test", "--reason", "reconciled"];
+    troupe.stage.run(&resume).unwrap();
+    troupe.until("the nonce is found", async |troupe| troupe.officer.foreign_nonces().await.ok().filter(|found| !found.is_empty())).await;
+    troupe.stage.chain.mine(6).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let planned = "select count(*) from intents where kind = 'release' and state not in ('void', 'reverted', 'replaced')";
+    assert_eq!(troupe.sql(&troupe.stage.postgres, planned), "0", "{}", troupe.members[0].log());
+    assert_eq!(troupe.stage.chain.balance_of(troupe.stage.usdc, seller).await.unwrap(), U256::from(1_000_000), "paid once");
+
+    // An officer takes in the transaction that the Trezor signed: it settles the order, and the books are right.
+    let asked =
+        AdoptTransaction { chain_id: 31_337, tx_hash: release.tx_hash.unwrap(), raw: None, payout_id: None, reason: "restored".to_owned() };
+    troupe.officer.adopt(&asked).await.unwrap();
+    troupe.stage.chain.mine(6).await.unwrap();
+    troupe.reached(0, paid_out.id, "released").await;
+    assert_eq!(troupe.stage.chain.balance_of(troupe.stage.usdc, seller).await.unwrap(), U256::from(1_000_000), "still once");
+    troupe.until("books and chain agree", async |troupe| troupe.stage.run(&["reconcile"]).ok()).await;
+    // What halted it meanwhile is dealt with.
+    let _ = troupe.stage.run(&resume);
     troupe.stage.run(&["verify"]).unwrap();
     troupe.members[0].stop();
     troupe.tidy();

@@ -77,7 +77,7 @@ impl Way {
 
     /// Screens that the device has shown, each with its press.
     fn presses(&self) -> usize {
-        self._trezor.screens().last().map_or(0, |screen| screen.number)
+        self.trezor.screens().last().map_or(0, |screen| screen.number)
     }
 
     /// Carries the queue to its end. What left is counted from the chain's receipts.

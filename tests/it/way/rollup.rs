@@ -19,7 +19,7 @@ impl Way {
         self.chain.set_code(GAS_PRICE_ORACLE, Bytes::from_static(&ANSWERS_SLOT_0)).await.unwrap();
         self.l1_fee(upper_bound).await;
         self.spec = Arc::new(ChainSpec { l1_fee: L1Fee::OpStack, ..(*self.spec).clone() });
-        self.workers = workers(&self.api, &self.spec);
+        self.workers = workers(&self.api, &self.api.node, &self.spec);
         self
     }
 

@@ -23,6 +23,7 @@ test: setup ## Every test, against a private PostgreSQL and a real local chain
 
 check: setup ## Formatting, lints, fresh .sqlx, contracts, alert rules, units, licences and scripts
 	cargo fmt --check
+	rustfmt --check --edition 2024 src/quote/source/*.rs
 	scripts/check-sqlx
 	cargo clippy --all-targets --locked -- -D warnings
 	cargo clippy --all-targets --features devkit --locked -- -D warnings

@@ -109,7 +109,9 @@ fn input(random: &mut Random, pair: &str, kind: PairKind, middle: u64, names: &[
         .iter()
         .map(|name| {
             let age_s = i64::try_from(random.below(60)).expect("small");
-            Observation::new(*name, *name, price(random).parse().expect("a price"), NOW_S - age_s)
+            // As wide as a pair of the book; the widest there is cannot be written as JSON.
+            let max = "1000".parse().expect("a price");
+            Observation { max, ..Observation::new(*name, *name, price(random).parse().expect("a price"), NOW_S - age_s) }
         })
         .collect();
     let accepted = price(random).parse::<UsdRate>().expect("a price");
@@ -122,10 +124,11 @@ fn input(random: &mut Random, pair: &str, kind: PairKind, middle: u64, names: &[
         toward: if stable { Toward::Down } else { Toward::Up },
         observations,
         sanity: Vec::new(),
+        needs_bound: !stable,
         memory: Memory {
             depeg: DepegState::Par,
             last_price_s: Some(NOW_S - 15),
-            jump: JumpMemory { accepted: Some(Mark { price: accepted, at_s: NOW_S - 15 }), candidate: None },
+            jump: JumpMemory { accepted: Some(Mark { price: accepted, at_s: NOW_S - 15 }), candidate: None, heard: None },
         },
         limits: Limits::default(),
     }

@@ -90,7 +90,7 @@ pub enum BroadcastError {
     #[error("chain {0} is not configured")]
     UnknownChain(ChainId),
     #[error("tx {tx_hash} cannot be adopted: {source}")]
-    Adopt { tx_hash: B256, source: AdoptError },
+    Adopt { tx_hash: B256, source: Box<AdoptError> },
     #[error("nonce {nonce} of {address} was used on chain {chain}, and none of our transactions is the one that used it")]
     ForeignNonce { chain: ChainId, address: Address, nonce: u64 },
 }

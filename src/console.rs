@@ -12,6 +12,7 @@ pub mod identity;
 mod options;
 mod page;
 mod pages;
+mod plot;
 mod qr;
 mod server;
 mod show;

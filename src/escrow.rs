@@ -9,6 +9,7 @@
 mod accept;
 pub mod adjust;
 mod dispute;
+mod late;
 mod order;
 pub mod store;
 mod worker;
@@ -16,6 +17,7 @@ mod worker;
 pub use accept::{Acceptance, QuarantineExit, accept, cancel, leave_quarantine};
 pub use adjust::{Adjustment, Suspended};
 pub use dispute::{Verdict, freeze, resolve};
+pub use late::{Market, replace_quote};
 pub use order::{RefundOrder, planned, refund, release, restate, settled, withdraw, withdraw_ordered};
 pub use worker::{Lapser, lapse};
 
@@ -29,6 +31,7 @@ use crate::deposit::DestinationStatus;
 use crate::ledger::{AccountKey, AccountKind, LedgerError};
 use crate::officer::OfficerError;
 use crate::payment::{Fees, PaymentError, PaymentState};
+use crate::quote::Refusal;
 use crate::screen::Hold;
 use crate::units::{AssetId, Disposition, IntentId, LedgerEntryId, PaymentId, ProposalId, TokenAmount};
 
@@ -228,6 +231,14 @@ pub enum EscrowError {
     Unlisted(AssetId),
     #[error("with all that there is, payment {payment} has {there} of {due} units; accept less than is due in so many words, or wait")]
     StillShort { payment: PaymentId, there: U256, due: U256 },
+    #[error(
+        "{there} units came late for payment {payment}, and {required} are required by what was agreed and by a fresh quote; quote it anew and ask for the rest, refund, or accept less than is due in so many words"
+    )]
+    WorthLess { payment: PaymentId, there: U256, required: U256 },
+    #[error(
+        "what came late for payment {payment} cannot be valued, there is no fresh quote; try again later, refund, or accept it in so many words: {refusal}"
+    )]
+    NoFreshQuote { payment: PaymentId, refusal: Box<Refusal> },
     #[error("nothing waits to be accepted for payment {0}")]
     NothingToAccept(PaymentId),
     #[error("no dispute {0}")]
@@ -278,6 +289,8 @@ impl EscrowError {
             | Self::OwnAddress(_)
             | Self::Unlisted(_)
             | Self::StillShort { .. }
+            | Self::WorthLess { .. }
+            | Self::NoFreshQuote { .. }
             | Self::NothingToAccept(_)
             | Self::UnknownDispute(_)
             | Self::Resolved(_)

@@ -28,7 +28,7 @@ pub use decide::{Asked, Decision, Fx, Memory, PairInput, Quote, QuoteKind, Round
 pub use evidence::Evidence;
 pub use limits::{LimitBook, LimitKey, Limits};
 pub use refusal::Refusal;
-pub use worker::{Oracle, Quoted, Remembered, RoundReport, SourceOptions, Tally};
+pub use worker::{Oracle, Quoted, Remembered, RoundReport, Sample, SourceOptions, Tally};
 
 use crate::db::DbError;
 use crate::units::{ChainId, Disposition};

@@ -21,6 +21,7 @@ const IO_FILES_OF_A_ROOM: &[&str] = &["store.rs", "worker.rs"];
 const IO_FILES: &[(&str, &str)] = &[
     ("src/escrow/accept.rs", "commands of several stores, each in the transaction of whoever gives it"),
     ("src/escrow/dispute.rs", "commands of several stores, each in the transaction of whoever gives it"),
+    ("src/escrow/late.rs", "part of such a command: it asks the oracle's memory and stores a quote"),
     ("src/escrow/order.rs", "commands of several stores, each in the transaction of whoever gives it"),
     ("src/intent/dispute.rs", "a command of several stores, in the transaction of whoever gives it"),
     ("src/intent/judge.rs", "a command of several stores, in the transaction that stores an intent"),

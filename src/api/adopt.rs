@@ -99,9 +99,9 @@ pub(super) async fn adopt(State(state): State<ApiState>, call: Writing) -> Resul
         return Err(Problem::field("chain_id", chain.to_string(), "is not a chain that this daemon watches"));
     };
     let raw = raw_of(node, asked.tx_hash, asked.raw).await?;
-    let signed = read(chain, asked.tx_hash, &raw).map_err(|source| BroadcastError::Adopt { tx_hash: asked.tx_hash, source })?;
+    let signed = read(chain, asked.tx_hash, &raw).map_err(|source| not_adopted(asked.tx_hash, source))?;
     let receipt = node.receipt(asked.tx_hash).await.map_err(|error| Problem::unavailable(format!("the chain cannot be read: {error}")))?;
-    let Some(receipt) = receipt else { return Err(BroadcastError::Adopt { tx_hash: asked.tx_hash, source: AdoptError::NotMined }.into()) };
+    let Some(receipt) = receipt else { return Err(not_adopted(asked.tx_hash, AdoptError::NotMined).into()) };
     let inclusion = inclusion_of(&receipt).ok_or(BroadcastError::NoGasPrice { tx_hash: asked.tx_hash })?;
     let (id, by, reason) = (IntentId(Uuid::now_v7()), caller.name(), asked.reason);
     let adopted = AdoptAsked { id, signed, raw, inclusion, payout: asked.payout_id, by, reason };
@@ -114,6 +114,10 @@ pub(super) async fn adopt(State(state): State<ApiState>, call: Writing) -> Resul
             })
         })
         .await
+}
+
+fn not_adopted(tx_hash: B256, source: AdoptError) -> BroadcastError {
+    BroadcastError::Adopt { tx_hash, source: Box::new(source) }
 }
 
 /// The bytes that the caller brings, or those that the node has.

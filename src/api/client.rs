@@ -14,9 +14,9 @@ use super::wire::{
     AcceptPayment, AdjustmentAsked, AdoptTransaction, ApproveIntent, CancelIntent, ChainView, CheckPolicy, CheckedPolicy, ClaimIntent,
     ConfirmProposal, CreatePayment, DecideScreening, DeclineIntent, DisputeView, EndQuarantine, EntryPage, ExplainedIntent, FindingPage,
     ForeignNonceView, IntentView, ListedDestination, OpenDispute, PaymentPage, PaymentView, PolicyView, ProblemView, ProposalView,
-    ProposeBaseline, ProposeDestination, ProposePolicy, RecipientPage, RecipientView, Reconciliation, RefundPayment, RefusalView,
-    ReleasePayment, ReplaceIntent, ResolveDispute, ScreeningPage, ScreeningView, SetThreshold, SigningQueue, SubmitSignature,
-    SuspendedPage, ThresholdOutcome, ThresholdsView, VoidIntent, WithReason,
+    ProposeBaseline, ProposeDestination, ProposePolicy, QuoteView, RecipientPage, RecipientView, Reconciliation, RefundPayment,
+    RefusalView, ReleasePayment, ReplaceIntent, RequoteView, ResolveDispute, ScreeningPage, ScreeningView, SetThreshold, SigningQueue,
+    SubmitSignature, SuspendedPage, ThresholdOutcome, ThresholdsView, VoidIntent, WithReason,
 };
 use crate::units::{ChainId, IntentId, PaymentId, ProposalId};
 
@@ -111,6 +111,16 @@ impl Client {
 
     pub async fn accept(&self, id: PaymentId, acceptance: &AcceptPayment, key: &str) -> Result<PaymentView, ClientError> {
         self.write(&format!("/v1/payments/{id}/accept"), acceptance, key).await
+    }
+
+    /// A fresh quote for a payment whose quote has ended.
+    pub async fn requote(&self, id: PaymentId, key: &str) -> Result<RequoteView, ClientError> {
+        self.write(&format!("/v1/payments/{id}/requote"), &serde_json::json!({}), key).await
+    }
+
+    /// All quotes of a payment with their evidence, oldest first.
+    pub async fn quotes(&self, id: PaymentId) -> Result<Vec<QuoteView>, ClientError> {
+        self.read(&format!("/v1/payments/{id}/quotes")).await
     }
 
     pub async fn cancel(&self, id: PaymentId, key: &str) -> Result<PaymentView, ClientError> {

@@ -17,7 +17,7 @@ use super::wire::{
     AcceptPayment, DisputeView, EndQuarantine, Nothing, OpenDispute, PaymentView, RefundPayment, ReleasePayment, ResolveDispute,
 };
 use crate::chains::ChainBook;
-use crate::escrow::{self, Acceptance, QuarantineExit, RefundOrder, Source, Verdict};
+use crate::escrow::{self, Acceptance, Market, QuarantineExit, RefundOrder, Source, Verdict};
 use crate::officer::{Caller, Scope};
 use crate::payment::{self, Payment};
 use crate::units::{AssetId, ChainId, PaymentId, parse_address, parse_units};
@@ -138,10 +138,19 @@ fn refunded_asset(asked: &RefundPayment, payment: &Payment, book: &ChainBook) ->
 }
 
 /// Accept what came otherwise than asked
+///
+/// What came after the end of its quote is valued first: the larger of what was agreed and of a fresh quote is due,
+/// and the fresh quote is stored. With `less_than_due` it is taken although that is more, or there is no fresh quote.
 #[utoipa::path(
     post, path = "/v1/payments/{id}/accept", tag = "escrow",
     request_body = AcceptPayment,
-    responses((status = 200, body = PaymentView), (status = 404, description = "not_found"), (status = 409, description = "payment_state, still_short, nothing_to_accept")),
+    responses(
+        (status = 200, body = PaymentView),
+        (status = 404, description = "not_found"),
+        (status = 409, description = "payment_state, still_short, nothing_to_accept"),
+        (status = 422, description = "quoting_disabled"),
+        (status = 503, description = "it came after the end of its quote, and there is no fresh one: unavailable, or the oracle's own code")
+    ),
     security(("token" = ["payments:write"]))
 )]
 pub(super) async fn accept(State(state): State<ApiState>, Path(id): Path<String>, call: Writing) -> Result<Response, Problem> {
@@ -149,12 +158,13 @@ pub(super) async fn accept(State(state): State<ApiState>, Path(id): Path<String>
     let id = payment_id(&id)?;
     let (write, asked) = call.read::<AcceptPayment>(caller, format!("POST /v1/payments/{id}/accept"))?;
     let (by, book) = (caller.name(), state.book.clone());
+    let (oracle, now) = (state.oracle.clone(), (state.clock)());
     let command = Command { payment: id, name: "accept", by: by.clone() };
     let outcome = write
         .once(&state, StatusCode::OK, move |connection| {
             Box::pin(async move {
                 let acceptance = Acceptance { payment: id, less_than_due: asked.less_than_due, by, reason: asked.reason };
-                escrow::accept(connection, &acceptance).await?;
+                escrow::accept(connection, &acceptance, Market { oracle: oracle.as_deref(), now }).await?;
                 view(connection, id, &book).await
             })
         })

@@ -277,7 +277,9 @@ pub(super) async fn confirm(State(state): State<ApiState>, Path(id): Path<String
                 match proposal::store::get(connection, id).await?.subject {
                     Subject::Policy => drop(policy::store::confirm(connection, id, asked.digest, &caller).await?),
                     Subject::Destination => drop(policy::store::confirm_destination(connection, id, asked.digest, &caller).await?),
-                    Subject::NonceBaseline => drop(intent::baseline::store::confirm(connection, id, asked.digest, &caller).await?),
+                    Subject::NonceBaseline => {
+                        let _baseline = intent::baseline::store::confirm(connection, id, asked.digest, &caller).await?;
+                    }
                     Subject::Threshold => drop(settings::store::confirm(connection, id, asked.digest, &caller).await?),
                     Subject::Adjustment => drop(escrow::adjust::confirm(connection, id, asked.digest, &caller, &book).await?),
                 }

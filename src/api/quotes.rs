@@ -8,7 +8,6 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::ApiState;
 use super::auth::Authenticated;
@@ -24,10 +23,10 @@ use crate::officer::Scope;
 use crate::payment::{self, NewPayment, Payment, PaymentDraft, PaymentState};
 use crate::quote::decide::identity;
 use crate::quote::late;
-use crate::quote::store::{NewQuote, QUOTES_MAX, StoredQuote};
+use crate::quote::store::{QUOTES_MAX, StoredQuote};
 use crate::quote::{self, Asked, Evidence, Oracle, Quote, QuoteKind, Refusal, Remembered};
 use crate::units::{PaymentId, TokenAmount, format_units};
-use crate::{confirm, deposit, scan};
+use crate::{confirm, deposit, escrow, scan};
 
 /// A priced payment while quoting is off: refused with all else that is wrong with it.
 pub(super) fn disabled(draft: PaymentDraft, state: &ApiState) -> Problem {
@@ -137,27 +136,18 @@ pub(super) async fn requote(State(state): State<ApiState>, Path(id): Path<String
         .once(&state, StatusCode::CREATED, move |connection| {
             Box::pin(async move {
                 let payment = payment::store::lock(connection, id).await?;
-                let old = may_be_requoted(connection, &payment, now).await?;
+                let (old, waits) = may_be_requoted(connection, &payment, now).await?;
                 let Some(old_quote) = &old.quote else { return Err(not_priced(id)) };
                 let (quote, evidence) = price(connection, &oracle, &old_quote.asked, &book, now).await?;
                 let received = received(connection, &payment).await?;
                 // Where money has come, what was agreed is the least; else the fresh quote stands alone.
-                let fresh = quote.settled.settle_units;
-                let required_units = if received.units.is_zero() { fresh } else { late::required(old.required_units, fresh) };
-                let new = NewQuote {
-                    id: Uuid::now_v7(),
-                    payment: id,
-                    supersedes: Some(old.id),
-                    quote: &quote,
-                    required_units,
-                    evidence: Some(&evidence),
-                };
-                quote::store::insert(connection, &new).await?;
-                let due = TokenAmount::new(payment.due.asset, required_units);
-                payment::store::set_due(connection, &payment, due, quote.payable_until()).await?;
-                let detail = serde_json::json!({ "by": by, "quote": new.id, "required_units": required_units.to_string() });
+                let asked = quote.settled.settle_units;
+                let nothing = received.units.is_zero() && !waits;
+                let required_units = if nothing { asked } else { late::required(old.required_units, asked) };
+                let fresh = escrow::replace_quote(connection, &payment, &old, (&quote, &evidence), required_units).await?;
+                let detail = serde_json::json!({ "by": by, "quote": fresh, "required_units": required_units.to_string() });
                 event::store::append(connection, &Event::of_payment("payment.requoted", id, detail)).await?;
-                tracing::info!(payment.id = %id, quote.id = %new.id, due = %required_units, "payment quoted anew");
+                tracing::info!(payment.id = %id, quote.id = %fresh, due = %required_units, "payment quoted anew");
                 let live = quote::store::find_live(connection, id).await?.as_ref().and_then(|live| view(live, false));
                 Ok(RequoteView {
                     payment: payments::view(connection, id, &book).await?,
@@ -170,8 +160,9 @@ pub(super) async fn requote(State(state): State<ApiState>, Path(id): Path<String
         .await
 }
 
-/// The live quote, if it has ended and nothing that was in time for it can still come.
-async fn may_be_requoted(connection: &mut PgConnection, payment: &Payment, now: OffsetDateTime) -> Result<StoredQuote, Problem> {
+/// The live quote, if it has ended and nothing that was in time for it can still come; and whether something that came
+/// too late for it waits for its confirmations.
+async fn may_be_requoted(connection: &mut PgConnection, payment: &Payment, now: OffsetDateTime) -> Result<(StoredQuote, bool), Problem> {
     let id = payment.id;
     if !matches!(payment.state, PaymentState::Pending | PaymentState::Processing) {
         return Err(Problem::conflict(Code::PaymentState, format!("payment {id} is {}; only an unpaid one is quoted anew", payment.state)));
@@ -195,13 +186,12 @@ async fn may_be_requoted(connection: &mut PgConnection, payment: &Payment, now: 
     }
     let destination = deposit::store::get_by_payment(connection, id).await?;
     let progress = confirm::store::get_progress(connection, destination.derived_address).await?;
-    if progress
-        .iter()
-        .any(|seen| !seen.internal && seen.block_time <= payment.expires_at && seen.state == confirm::store::ProgressState::Waiting)
-    {
+    let mut waiting = progress.iter().filter(|seen| !seen.internal && seen.state == confirm::store::ProgressState::Waiting).peekable();
+    let waits = waiting.peek().is_some();
+    if waiting.any(|seen| seen.block_time <= payment.expires_at) {
         return Err(Problem::unavailable("a transfer that was in time waits for its confirmations"));
     }
-    Ok(live)
+    Ok((live, waits))
 }
 
 fn not_priced(id: PaymentId) -> Problem {

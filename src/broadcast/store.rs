@@ -120,7 +120,7 @@ pub(super) async fn insert_adopted(
         SignedTx::from_raw(request, raw).map_err(|source| BroadcastError::NotApproved { intent: intent.id, source: Box::new(source) })?;
     let at_nonce = list_at_nonce(connection, intent).await?;
     if let Some(stored) = at_nonce.iter().find(|stored| stored.tx_hash == signed.hash()) {
-        return Err(BroadcastError::Adopt { tx_hash: stored.tx_hash, source: AdoptError::Known(stored.intent) });
+        return Err(BroadcastError::Adopt { tx_hash: stored.tx_hash, source: Box::new(AdoptError::Known(stored.intent)) });
     }
     write(connection, intent, &signed, at_nonce.last()).await?;
     Ok(intent::store::set_signed(connection, intent).await?)

@@ -6,7 +6,8 @@ use uuid::Uuid;
 use super::Remote;
 use super::console::{legible, say, table};
 use super::database;
-use crate::api::wire::{AcceptPayment, DisputeView, EndQuarantine, PaymentView, RefundPayment, ResolveDispute};
+use super::threshold::second;
+use crate::api::wire::{AcceptPayment, DisputeView, EndQuarantine, PaymentView, QuoteView, RefundPayment, ResolveDispute};
 use crate::config::Config;
 use crate::settings::{self, ChangeNote, PaymentDefault, SettingsError};
 use crate::units::PaymentId;
@@ -31,7 +32,15 @@ pub enum PaymentCommand {
     },
     /// Order a refund to an address that the buyer states.
     Refund(RefundArgs),
-    /// Take what came late, too much or too little after all.
+    /// A fresh quote for a payment whose quote has ended before it was paid.
+    Requote(Order),
+    /// Every quote of a payment, oldest first; the last one counts.
+    Quotes {
+        #[command(flatten)]
+        remote: Remote,
+        payment: PaymentId,
+    },
+    /// Take what came late, too much or too little after all. Late money is valued by a fresh quote first.
     Accept {
         #[command(flatten)]
         order: Order,
@@ -141,6 +150,16 @@ pub(super) async fn run(command: PaymentCommand, config: impl FnOnce() -> anyhow
         PaymentCommand::Accept { order, less_than_due, reason } => {
             order.remote.client()?.accept(order.payment, &AcceptPayment { less_than_due, reason }, &order.key()).await?
         }
+        PaymentCommand::Requote(order) => {
+            let anew = order.remote.client()?.requote(order.payment, &order.key()).await?;
+            show_quotes(std::slice::from_ref(&anew.quote));
+            say(format!("received {} base units, missing {}", anew.received_units, anew.missing_units));
+            anew.payment
+        }
+        PaymentCommand::Quotes { remote, payment } => {
+            show_quotes(&remote.client()?.quotes(payment).await?);
+            return Ok(());
+        }
         PaymentCommand::Withdraw { order, payout } => order.remote.client()?.withdraw_payout(order.payment, payout, &order.key()).await?,
         PaymentCommand::EndQuarantine { order, to_suspense, reason } => {
             order.remote.client()?.end_quarantine(order.payment, &EndQuarantine { to_suspense, reason }, &order.key()).await?
@@ -159,6 +178,26 @@ async fn refund(args: RefundArgs) -> anyhow::Result<PaymentView> {
     };
     let asked = RefundPayment { from: from.to_owned(), to: args.to, amount: args.amount, chain_id: args.chain, token: args.token };
     Ok(args.order.remote.client()?.refund(args.order.payment, &asked, &args.order.key()).await?)
+}
+
+fn show_quotes(quotes: &[QuoteView]) {
+    let rows: Vec<Vec<String>> = quotes
+        .iter()
+        .map(|quote| {
+            vec![
+                quote.id.to_string(),
+                quote.kind.clone(),
+                format!("{} {}", quote.amount, quote.currency),
+                quote.settle_amount.clone(),
+                quote.required_units.clone(),
+                quote.token_price_usd.clone(),
+                quote.peg_state.clone(),
+                second(quote.quoted_at),
+                second(quote.expires_at),
+            ]
+        })
+        .collect();
+    table(&["quote", "kind", "of", "settle amount", "required units", "token price", "peg", "quoted", "holds until"], &rows, &[3, 4, 5]);
 }
 
 fn show(payment: &PaymentView) {

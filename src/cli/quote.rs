@@ -228,10 +228,11 @@ fn explain_pair(input: &PairInput, round: &Round) {
     say(&input.pair);
     table(&["source", "family", "price", "age", "of at most", "conf bps", "at block", "times", "verdict"], &rows, &[2, 3, 4, 5, 6]);
     let Figures { median, mad, threshold } = &round.figures;
-    say(format!(
-        "median {median}, MAD {mad}, outliers from {threshold} on; {} families used of {} needed",
-        round.used, input.limits.min_sources
-    ));
+    let outliers = match threshold.is_zero() {
+        true => "too few to tell an outlier".to_owned(),
+        false => format!("MAD {mad}, outliers from {threshold} on"),
+    };
+    say(format!("median {median}, {outliers}; {} families used, {} needed", round.used, input.limits.min_sources));
     let limits = &input.limits;
     if let Some(bps) = round.dispersion_bps {
         say(format!("dispersion {bps} bps; limits {} at par, {} stressed", limits.dispersion_normal_bps, limits.dispersion_stressed_bps));
@@ -251,7 +252,7 @@ fn row(seen: &Observation, verdict: &str, at: OffsetDateTime) -> Vec<String> {
     vec![
         seen.source.clone(),
         seen.family.clone(),
-        seen.price.to_string().chars().take(24).collect(),
+        if seen.price.is_zero() { "-".to_owned() } else { seen.price.to_string().chars().take(24).collect() },
         format!("{} s", seen.age_s(at.unix_timestamp())),
         format!("{} s", seen.max_age_s),
         seen.conf_bps.map(|conf| conf.to_string()).unwrap_or_default(),

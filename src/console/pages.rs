@@ -5,6 +5,7 @@ pub(super) mod disputes;
 pub(super) mod events;
 pub(super) mod findings;
 pub(super) mod intents;
+pub(super) mod oracle;
 pub(super) mod overview;
 pub(super) mod payments;
 pub(super) mod plan;

@@ -13,7 +13,9 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use super::page::{self, Refusal};
-use super::pages::{books, disputes, events, findings, intents, overview, payments, plan, sessions, settings, statements, webhooks};
+use super::pages::{
+    books, disputes, events, findings, intents, oracle, overview, payments, plan, sessions, settings, statements, webhooks,
+};
 use super::{Console, assets, enter, step_up};
 
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -44,6 +46,7 @@ pub fn router(console: Console) -> Router {
         .route("/console/disputes/{id}", get(disputes::get))
         .route("/console/disputes/{id}/resolution/begin", post(step_up::begin_resolution))
         .route("/console/disputes/{id}/resolution/finish", post(step_up::finish_resolution))
+        .route("/console/prices", get(oracle::get))
         .route("/console/settings", get(settings::get))
         .route("/console/findings", get(findings::get))
         .route("/console/events", get(events::get))

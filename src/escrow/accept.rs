@@ -5,6 +5,7 @@ use alloy::primitives::U256;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::late::{self, Market};
 use super::order::{close_suspended, restate};
 use super::{EscrowError, Source, check_text, store};
 use crate::deposit::{self, DestinationStatus};
@@ -24,11 +25,13 @@ pub struct Acceptance {
 }
 
 /// Takes what waits in suspense in the asset that was due. Towards what is due while the payment is not whole
-/// (too much of it goes back to suspense); on top of it while it is in escrow.
-pub async fn accept(connection: &mut PgConnection, acceptance: &Acceptance) -> Result<Payment, EscrowError> {
+/// (too much of it goes back to suspense); on top of it while it is in escrow. What came after the end of its quote is
+/// valued by a fresh one first.
+pub async fn accept(connection: &mut PgConnection, acceptance: &Acceptance, market: Market<'_>) -> Result<Payment, EscrowError> {
     let Acceptance { payment: id, less_than_due, by, reason } = acceptance;
     check_text("reason", reason)?;
-    let payment = payment::store::lock(connection, *id).await?;
+    let mut payment = payment::store::lock(connection, *id).await?;
+    let mut revalued = None;
     let act = Uuid::now_v7();
     let waits = balance(connection, &payment, Source::Suspense).await?;
     if payment.state.is_in_escrow() {
@@ -45,6 +48,10 @@ pub async fn accept(connection: &mut PgConnection, acceptance: &Acceptance) -> R
         if there.is_zero() {
             return Err(EscrowError::NothingToAccept(*id));
         }
+        revalued = late::revalue(connection, &payment, there, acceptance, market).await?;
+        if revalued.is_some() {
+            payment = payment::store::lock(connection, *id).await?;
+        }
         if there < payment.terms.enough(payment.due.units) && !less_than_due {
             return Err(EscrowError::StillShort { payment: *id, there, due: payment.due.units });
         }
@@ -60,7 +67,9 @@ pub async fn accept(connection: &mut PgConnection, acceptance: &Acceptance) -> R
     let payment = payment::store::lock(connection, *id).await?;
     close_suspended(connection, &payment, "accepted").await?;
     sweep_again(connection, &payment).await?;
-    let detail = serde_json::json!({ "by": by, "reason": reason, "units": waits.units.to_string(), "less_than_due": less_than_due });
+    let detail = serde_json::json!({
+        "by": by, "reason": reason, "units": waits.units.to_string(), "less_than_due": less_than_due, "revalued": revalued,
+    });
     event::store::append(connection, &Event::of_payment("payment.accepted", *id, detail)).await?;
     tracing::info!(payment.id = %id, by, amount = %waits.units, "accepted");
     Ok(payment)

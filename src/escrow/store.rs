@@ -486,6 +486,35 @@ pub(super) async fn has_waiting_sighting(connection: &mut PgConnection, payment:
     Ok(found)
 }
 
+/// Whether a credit of an asset for the payment is of a block after an instant.
+pub(super) async fn has_late_credit(
+    connection: &mut PgConnection,
+    payment: PaymentId,
+    asset: AssetId,
+    after: OffsetDateTime,
+) -> Result<bool, DbError> {
+    let marker = asset.asset.marker();
+    let found = sqlx::query_scalar!(
+        r#"
+        select exists (
+            select from derived_destinations d
+                join transfer_observations o on o.derived_address_id = d.derived_address_id
+                join transfer_verdicts v on v.observation_id = o.id and v.gate = 'credit' and v.revoked_at is null
+                join chain_blocks b on b.chain_id = o.chain_id and b.number = o.block_number and b.hash = o.block_hash
+            where d.payment_id = $1 and o.state = 'canonical' and not o.internal and o.chain_id = $2::bigint and o.asset = $3
+              and b.block_time > $4
+        ) as "found!"
+        "#,
+        payment.0,
+        asset.chain.as_i64(),
+        marker.as_slice(),
+        after
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(found)
+}
+
 /// Whether no claim of the payment holds anything.
 pub(super) async fn is_empty(connection: &mut PgConnection, payment: PaymentId) -> Result<bool, DbError> {
     let empty = sqlx::query_scalar!(

@@ -1,22 +1,23 @@
 //! From observations and memory to a price, and from prices to a quote. Pure: the same input gives the same
 //! quote, bit for bit, and the input is stored beside it.
 
+use alloy::primitives::U256;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
-use super::aggregate::{Aggregate, AggregateFault, Figures, Rules, aggregate, fault_of, figures};
+use super::aggregate::{Aggregate, AggregateFault, Figures, Rules, admit, aggregate, fault_of, figures};
 use super::depeg::{DepegEvent, DepegState, Deviation};
 use super::formula::{PegRule, Policy, Settled, Terms, settle, step_of};
 use super::hours;
-use super::jump::{JumpMemory, Mark, Move};
+use super::jump::{Heard, JumpMemory, Mark, Move};
 use super::limits::Limits;
 use super::observation::{Observation, Verdict};
 use super::refusal::{Refusal, SourceVerdict};
 use crate::chains::{PairKind, base_of};
-use crate::units::{BPS, ChainId, Currency, Decimal18, Price, Toward, UsdRate};
+use crate::units::{BPS, ChainId, Currency, Decimal18, Price, Toward, UsdRate, pow10};
 
 /// What is remembered of a pair from round to round; it survives a restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     pub depeg: DepegState,
     /// When the sources last agreed.
@@ -43,6 +44,10 @@ pub struct PairInput {
     pub observations: Vec<Observation>,
     /// Official rates: they bound, and do not vote.
     pub sanity: Vec<Observation>,
+    /// Whether an official rate, or an operator's reference, has to bound what the sources agree on: two of them
+    /// can be wrong together, as with a toman for a rial.
+    #[serde(default)]
+    pub needs_bound: bool,
     pub memory: Memory,
     pub limits: Limits,
 }
@@ -92,13 +97,14 @@ pub fn round(input: &PairInput, now: OffsetDateTime) -> Round {
     let calm = !stable || depeg == DepegState::Par;
     let inconsistent = calm && !close;
     let mark = Mark { price, at_s: now_s };
+    let bound = bounded(input, price, now);
     // A price that is refused for its sources is no measure for the next.
-    let (jump, taken) = match inconsistent {
-        true => (input.memory.jump, false),
+    let (jump, taken) = match inconsistent || bound.is_err() {
+        true => (input.memory.jump.clone(), false),
         false => input.memory.jump.judge(input.kind, Move { mark, families: found.used, close }, limits),
     };
-    let memory = Memory { depeg, last_price_s: Some(now_s), jump };
-    let outcome = verdict(input, &found, &Judged { price, deviation, depeg, inconsistent, taken }, now);
+    let memory = Memory { depeg, last_price_s: Some(now_s), jump: jump.listen(heard(input, now_s), limits) };
+    let outcome = verdict(input, &found, Judged { price, deviation, depeg, inconsistent, taken, bound }, now);
     Round {
         outcome,
         price: Some(price),
@@ -117,9 +123,18 @@ struct Judged {
     depeg: DepegState,
     inconsistent: bool,
     taken: bool,
+    bound: Result<(), Refusal>,
 }
 
-fn verdict(input: &PairInput, found: &Aggregate, judged: &Judged, now: OffsetDateTime) -> Result<UsdRate, Refusal> {
+/// What those say that are let in.
+fn heard(input: &PairInput, now_s: i64) -> Heard {
+    let verdicts = admit(&input.observations, now_s);
+    let admitted = input.observations.iter().zip(verdicts).filter(|(_, verdict)| verdict.is_none());
+    let rate = |(seen, _): (&Observation, _)| UsdRate::from_doubled(seen.price.scaled() * U256::from(2), Toward::Down).ok();
+    Heard { at_s: now_s, prices: admitted.filter_map(rate).collect() }
+}
+
+fn verdict(input: &PairInput, found: &Aggregate, judged: Judged, now: OffsetDateTime) -> Result<UsdRate, Refusal> {
     let limits = &input.limits;
     let pair = || input.pair.clone();
     if input.forex && !hours::is_open(now) {
@@ -139,18 +154,20 @@ fn verdict(input: &PairInput, found: &Aggregate, judged: &Judged, now: OffsetDat
             sources: sources(&input.observations, &found.verdicts, now),
         });
     }
+    judged.bound?;
     if !judged.taken {
         let last = input.memory.jump.accepted.map(|mark| mark.price);
         return Err(Refusal::JumpUnconfirmed { pair: pair(), last, candidate: judged.price, retry_after_s: limits.jump_confirm_min_s });
     }
-    bounded(input, judged.price, now)?;
     Ok(judged.price)
 }
 
-/// Whether an exchange rate is where the official ones say it may be.
+/// Whether an exchange rate is where the official ones, and the operator's reference, say it may be.
 fn bounded(input: &PairInput, rate: UsdRate, now: OffsetDateTime) -> Result<(), Refusal> {
+    near_reference(input, rate)?;
     if input.sanity.is_empty() {
-        return Ok(());
+        let known = !input.needs_bound || input.limits.fx_reference_per_usd > 0;
+        return if known { Ok(()) } else { Err(Refusal::FxUnbounded { pair: input.pair.clone(), sources: Vec::new() }) };
     }
     let now_s = now.unix_timestamp();
     let faults: Vec<Option<Verdict>> = input.sanity.iter().map(|official| fault_of(official, now_s)).collect();
@@ -159,9 +176,9 @@ fn bounded(input: &PairInput, rate: UsdRate, now: OffsetDateTime) -> Result<(), 
         compared = true;
         let (ours, theirs) = (Price::from(rate).scaled(), official.price.scaled());
         let limit_bps = input.limits.fx_sanity_bps;
-        let far = ours.abs_diff(theirs) * alloy::primitives::U256::from(BPS);
-        if far > theirs * alloy::primitives::U256::from(limit_bps) {
-            let bps = i32::try_from(far / theirs.max(alloy::primitives::U256::ONE)).unwrap_or(i32::MAX);
+        let far = ours.abs_diff(theirs) * U256::from(BPS);
+        if far > theirs * U256::from(limit_bps) {
+            let bps = i32::try_from(far / theirs.max(U256::ONE)).unwrap_or(i32::MAX);
             let bps = if ours < theirs { -bps } else { bps };
             return Err(Refusal::FxSanity { pair: input.pair.clone(), rate, source_name: official.source.clone(), bps, limit_bps });
         }
@@ -171,6 +188,25 @@ fn bounded(input: &PairInput, rate: UsdRate, now: OffsetDateTime) -> Result<(), 
     }
     let verdicts: Vec<Verdict> = faults.into_iter().map(|fault| fault.unwrap_or(Verdict::Used)).collect();
     Err(Refusal::FxUnbounded { pair: input.pair.clone(), sources: sources(&input.sanity, &verdicts, now) })
+}
+
+/// Whether it is near what an operator has set as known, in units of the currency for one dollar. A factor of ten
+/// is outside whatever the limit is.
+fn near_reference(input: &PairInput, rate: UsdRate) -> Result<(), Refusal> {
+    let per_usd = input.limits.fx_reference_per_usd;
+    if per_usd == 0 {
+        return Ok(());
+    }
+    // One is what the reference is worth at exactly its own rate.
+    let (worth, one) = (rate.scaled() * U256::from(per_usd), pow10(18));
+    let far = worth.abs_diff(one) * U256::from(BPS);
+    let limit_bps = input.limits.fx_reference_bps;
+    if far <= one * U256::from(limit_bps) {
+        return Ok(());
+    }
+    let bps = i32::try_from(far / one).unwrap_or(i32::MAX);
+    let bps = if worth < one { -bps } else { bps };
+    Err(Refusal::FxReference { pair: input.pair.clone(), rate, per_usd, bps, limit_bps })
 }
 
 fn no_price(input: &PairInput, fault: AggregateFault, figures: Figures, now: OffsetDateTime) -> Round {
@@ -201,7 +237,11 @@ fn no_price(input: &PairInput, fault: AggregateFault, figures: Figures, now: Off
         used,
         verdicts,
         figures,
-        memory: Memory { depeg, ..input.memory },
+        memory: Memory {
+            depeg,
+            last_price_s: input.memory.last_price_s,
+            jump: input.memory.jump.clone().listen(heard(input, now_s), &input.limits),
+        },
     }
 }
 

@@ -8,8 +8,10 @@ use super::decide::{Asked, Decision, Fx, Memory, PairInput, Quote, QuoteKind, Ro
 use super::observation::Verdict;
 use crate::units::UsdRate;
 
-/// The layout of this version.
-pub const VERSION: u32 = 1;
+/// The layout of this version: the memory tells what the last round heard.
+pub const VERSION: u32 = 2;
+/// The layout before: its rounds remembered nothing of what was heard. It proves itself as before.
+const WITHOUT_HEARD: u32 = 1;
 
 /// Inputs and results of the rounds behind a quote.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +46,7 @@ impl PairEvidence {
             dispersion_bps: round.dispersion_bps,
             used: round.used,
             price: round.price,
-            memory_after: round.memory,
+            memory_after: round.memory.clone(),
         }
     }
 }
@@ -74,19 +76,26 @@ pub fn differences(stored: &Quote, evidence: Option<&Evidence>) -> Vec<&'static 
 }
 
 fn priced(stored: &Quote, evidence: &Evidence) -> Vec<&'static str> {
-    if evidence.version != VERSION {
+    if !(WITHOUT_HEARD..=VERSION).contains(&evidence.version) {
         return vec!["evidence is of another layout"];
     }
+    let pair = |input: &PairInput, round: &Round| {
+        let mut again = PairEvidence::new(input.clone(), round);
+        if evidence.version == WITHOUT_HEARD {
+            again.memory_after.jump.heard = None;
+        }
+        again
+    };
     let fx = evidence.fx.as_ref().map_or(Fx::Dollar, |fx| Fx::Pair(Box::new(fx.input.clone())));
     let again = decide(&stored.asked, &evidence.token.input, &fx, stored.quoted_at);
     let mut found = match &again.outcome {
         Ok(quote) => compare(stored, quote),
         Err(_) => vec!["the evidence gives a refusal"],
     };
-    if PairEvidence::new(evidence.token.input.clone(), &again.token) != evidence.token {
+    if pair(&evidence.token.input, &again.token) != evidence.token {
         found.push("the token's round");
     }
-    let fx_again = again.fx.as_ref().zip(evidence.fx.as_ref()).map(|(round, fx)| PairEvidence::new(fx.input.clone(), round));
+    let fx_again = again.fx.as_ref().zip(evidence.fx.as_ref()).map(|(round, fx)| pair(&fx.input, round));
     if fx_again != evidence.fx {
         found.push("the currency's round");
     }

@@ -22,7 +22,9 @@ pub struct LimitSpec {
 macro_rules! limits {
     ($($name:ident = $default:literal, $min:literal..=$max:literal, $help:literal;)*) => {
         /// All thresholds in force for one pair at one instant.
+        /// Evidence from before a threshold existed has its default.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
         pub struct Limits {
             $(#[doc = $help] pub $name: u32,)*
         }
@@ -76,6 +78,8 @@ limits! {
     jump_confirm_max_s = 120, 2..=3600, "and not after";
     jump_memory_s = 600, 60..=86400, "how long the last accepted price is a measure";
     fx_sanity_bps = 300, 10..=5000, "how far a rate may be from the official one";
+    fx_reference_per_usd = 0, 0..=1_000_000_000, "what a dollar costs in whole units of a currency, as an operator knows it; 0: unknown (scope: IRR, TRY)";
+    fx_reference_bps = 5000, 100..=8000, "how far a rate may be from that";
     ttl_par_s = 900, 60..=86400, "how long a quote holds at par";
     ttl_adjusted_s = 300, 60..=86400, "how long a quote holds while a token is adjusted";
     premium_bps = 0, 0..=500, "added while a token is adjusted";
@@ -84,6 +88,9 @@ limits! {
 
 /// What a built-in default says for one scope and not for the others.
 const SCOPED_DEFAULTS: &[(&str, &str, u32)] = &[("fx_sanity_bps", "IRR", 600)];
+
+/// What says nothing about all currencies together.
+const OF_ONE_CURRENCY: &str = "fx_reference_per_usd";
 
 /// Which threshold of what.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,6 +115,9 @@ impl FromStr for LimitKey {
         if scope.is_some_and(|scope| !good(scope)) {
             return Err(LimitError::Unknown(text.chars().take(64).collect()));
         }
+        if scope.is_none() && SPECS[spec].name == OF_ONE_CURRENCY {
+            return Err(LimitError::Scope(OF_ONE_CURRENCY));
+        }
         Ok(Self { spec, scope: scope.map(str::to_owned) })
     }
 }
@@ -125,6 +135,8 @@ impl fmt::Display for LimitKey {
 pub enum LimitError {
     #[error("{0:?} is not a threshold of quoting; `amanatd oracle limits` lists them")]
     Unknown(String),
+    #[error("{0} is of one currency: name it, as in {0}:IRR")]
+    Scope(&'static str),
     #[error("{key} = {value} is outside of {min} to {max}")]
     Bounds { key: String, value: i64, min: u32, max: u32 },
     #[error("{0}")]
@@ -263,7 +275,7 @@ mod tests {
         assert!(Limits { depeg_exit_bps: 26, ..Limits::default() }.check().is_err());
         // `none`, which takes a token at its peg whatever it costs, cannot be set at all.
         assert!(check(&"depeg_policy".parse().unwrap(), 2).is_err());
-        for bad in ["", "depeg", "depeg_enter_bps:", "depeg_enter_bps:a b", "depeg_enter_bps:USDC:1"] {
+        for bad in ["fx_reference_per_usd", "", "depeg", "depeg_enter_bps:", "depeg_enter_bps:a b", "depeg_enter_bps:USDC:1"] {
             assert!(bad.parse::<LimitKey>().is_err(), "{bad:?}");
         }
     }

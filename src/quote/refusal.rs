@@ -39,7 +39,9 @@ pub enum Refusal {
     MarketClosed { pair: String, opens_at: OffsetDateTime },
     #[error("{pair}: {rate} is {bps} bps from the official rate of {source_name}, the limit is {limit_bps}")]
     FxSanity { pair: String, rate: UsdRate, source_name: String, bps: i32, limit_bps: u32 },
-    #[error("{pair}: no official rate to compare with; {}", list(.sources))]
+    #[error("{pair}: {rate} is {bps} bps from the {per_usd} for a dollar that an operator knows, the limit is {limit_bps} (fx_reference_bps){}", ten(*.bps))]
+    FxReference { pair: String, rate: UsdRate, per_usd: u32, bps: i32, limit_bps: u32 },
+    #[error("{pair}: no official rate to compare with{}", unbounded(.sources))]
     FxUnbounded { pair: String, sources: Vec<SourceVerdict> },
     #[error("the amount must be more than zero")]
     AmountNotPositive,
@@ -64,7 +66,7 @@ impl Refusal {
             Self::DepegHalt { .. } => "depeg_halt",
             Self::JumpUnconfirmed { .. } => "jump_unconfirmed",
             Self::MarketClosed { .. } => "market_closed",
-            Self::FxSanity { .. } | Self::FxUnbounded { .. } => "fx_sanity",
+            Self::FxSanity { .. } | Self::FxReference { .. } | Self::FxUnbounded { .. } => "fx_sanity",
             Self::AmountNotPositive => "amount_not_positive",
             Self::RateNotPositive { .. } => "rate_not_positive",
             Self::SettleOverflow => "settle_overflow_numeric_38_18",
@@ -84,9 +86,23 @@ impl Refusal {
                 | Self::JumpUnconfirmed { .. }
                 | Self::MarketClosed { .. }
                 | Self::FxSanity { .. }
+                | Self::FxReference { .. }
                 | Self::FxUnbounded { .. }
         )
     }
+}
+
+/// What a factor of about ten looks like.
+fn ten(bps: i32) -> &'static str {
+    match bps {
+        -9_300..=-8_500 => "; about a tenth: is somebody's rial another's toman?",
+        50_000..=150_000 => "; about tenfold: is somebody's toman another's rial?",
+        _ => "",
+    }
+}
+
+fn unbounded(sources: &[SourceVerdict]) -> String {
+    if sources.is_empty() { ", and no fx_reference_per_usd is set".to_owned() } else { format!("; {}", list(sources)) }
 }
 
 fn list(sources: &[SourceVerdict]) -> String {

@@ -1,7 +1,7 @@
 //! Price sources. Each is one file: which requests it makes, and how its answers are read. Pure: asking is
 //! `http.rs`, and what a feed on a chain answers is asked by the worker.
 //!
-//! To add one: its file here, its line in the list below, its `[[venue]]` with markets in `chains.toml`.
+//! To add one: its file here, which is found by `build.rs`, and its `[[venue]]` with markets in `chains.toml`.
 
 pub mod chainlink;
 pub mod http;
@@ -16,28 +16,8 @@ use super::observation::Invalid;
 use crate::chains::MarketSpec;
 use crate::units::{MicroBps, Price};
 
-macro_rules! sources {
-    ($($module:ident :: $source:ident),* $(,)?) => {
-        $(mod $module;)*
-
-        /// Every source that is asked over HTTP.
-        pub const ALL: &[&dyn PriceSource] = &[$(&$module::$source),*];
-    };
-}
-
-sources!(
-    binance::Binance,
-    bitstamp::Bitstamp,
-    btcturk::BtcTurk,
-    coinbase::Coinbase,
-    ecb::Ecb,
-    kraken::Kraken,
-    nobitex::Nobitex,
-    okx::Okx,
-    pyth::Pyth,
-    tcmb::Tcmb,
-    wallex::Wallex,
-);
+// One module for each source, and the list of them: `build.rs` makes both of the files that are there.
+include!(concat!(env!("OUT_DIR"), "/sources.rs"));
 
 /// The adapter of a venue.
 pub fn find(name: &str) -> Option<&'static dyn PriceSource> {
@@ -151,5 +131,28 @@ pub mod testing {
         }
         assert!(read(source, symbol, good).is_ok(), "{} does not take what is good", source.name());
         assert!(read(source, "NOTHING-ELSE", good).is_err(), "{} takes another market's price", source.name());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chains::ChainBook;
+
+    #[test]
+    fn q3_every_venue_of_the_book_has_an_adapter_and_every_adapter_a_venue() {
+        let book = ChainBook::parse(include_str!("../../chains.toml")).unwrap();
+        let mut venues: Vec<&str> = book.prices().venues().iter().map(|venue| venue.name.as_str()).collect();
+        let mut adapters: Vec<&str> = ALL.iter().map(|source| source.name()).collect();
+        venues.sort_unstable();
+        adapters.sort_unstable();
+        assert_eq!(venues, adapters);
+        assert_eq!(adapters.len(), 11);
+        assert!(find("kraken").is_some() && find("chainlink").is_none());
+        for venue in book.prices().venues() {
+            let asks = find(&venue.name).unwrap().asks(&venue.markets);
+            assert!(asks.iter().all(|ask| ask.path.starts_with('/') && ask.body_bytes_max > 0), "{}", venue.name);
+            assert!(venue.requests_per_minute >= asks.len() as u32 * 60 / venue.every_s, "{} is asked faster than it may be", venue.name);
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::decide::{Asked, Memory, Quote, QuoteKind};
 use super::depeg::DepegState;
 use super::evidence::Evidence;
 use super::formula::{PegRule, PegState, Policy, Settled, Terms};
-use super::jump::{JumpMemory, Mark};
+use super::jump::{Heard, JumpMemory, Mark};
 use super::limits::{LimitBook, SPECS};
 use crate::db::codec::{chain_from_sql, units_from_sql, units_to_sql};
 use crate::db::{DbError, expect_one};
@@ -252,8 +252,9 @@ pub const QUOTES_MAX: i64 = 100;
 /// The memory of every pair that has one.
 pub async fn list_memories(connection: &mut PgConnection) -> Result<BTreeMap<String, Memory>, DbError> {
     let rows = sqlx::query!(
-        "select pair, depeg_state, calm_since, last_price_at, accepted_price::text, accepted_at, candidate_price::text, candidate_at
-         from oracle_states"
+        r#"select pair, depeg_state, calm_since, last_price_at, accepted_price::text, accepted_at, candidate_price::text, candidate_at,
+                  heard_at, heard_prices::text[] as "heard_prices!: Vec<String>"
+           from oracle_states"#
     )
     .fetch_all(connection)
     .await?;
@@ -273,8 +274,13 @@ pub async fn list_memories(connection: &mut PgConnection) -> Result<BTreeMap<Str
             let rate = price.parse().map_err(|_| corrupt("oracle_states.accepted_price", &price))?;
             Ok(Some(Mark { price: rate, at_s: at.unix_timestamp() }))
         };
-        let jump =
-            JumpMemory { accepted: mark(row.accepted_price, row.accepted_at)?, candidate: mark(row.candidate_price, row.candidate_at)? };
+        let told = row.heard_prices.iter().map(|price| price.parse::<UsdRate>().map_err(|_| corrupt("oracle_states.heard_prices", price)));
+        let prices = told.collect::<Result<Vec<UsdRate>, DbError>>()?;
+        let jump = JumpMemory {
+            accepted: mark(row.accepted_price, row.accepted_at)?,
+            candidate: mark(row.candidate_price, row.candidate_at)?,
+            heard: row.heard_at.map(|at| Heard { at_s: at.unix_timestamp(), prices }),
+        };
         memories.insert(row.pair, Memory { depeg, last_price_s: row.last_price_at.map(OffsetDateTime::unix_timestamp), jump });
     }
     Ok(memories)
@@ -287,13 +293,17 @@ pub async fn put_memory(connection: &mut PgConnection, pair: &str, memory: &Memo
         DepegState::Par => None,
         DepegState::Adjusted { calm_since_s } | DepegState::Halted { calm_since_s } => calm_since_s.and_then(at),
     };
+    let heard = memory.jump.heard.as_ref();
+    let told: Vec<String> = heard.into_iter().flat_map(|heard| heard.prices.iter()).map(UsdRate::to_string).collect();
     let rows = sqlx::query!(
-        "insert into oracle_states (pair, depeg_state, calm_since, last_price_at, accepted_price, accepted_at, candidate_price, candidate_at)
-         values ($1, $2, $3, $4, $5::text::numeric, $6, $7::text::numeric, $8)
+        "insert into oracle_states (
+             pair, depeg_state, calm_since, last_price_at, accepted_price, accepted_at, candidate_price, candidate_at, heard_at, heard_prices
+         ) values ($1, $2, $3, $4, $5::text::numeric, $6, $7::text::numeric, $8, $9, $10::text[]::numeric[])
          on conflict (pair) do update set
              depeg_state = excluded.depeg_state, calm_since = excluded.calm_since, last_price_at = excluded.last_price_at,
              accepted_price = excluded.accepted_price, accepted_at = excluded.accepted_at,
-             candidate_price = excluded.candidate_price, candidate_at = excluded.candidate_at, updated_at = now()",
+             candidate_price = excluded.candidate_price, candidate_at = excluded.candidate_at,
+             heard_at = excluded.heard_at, heard_prices = excluded.heard_prices, updated_at = now()",
         pair,
         memory.depeg.name(),
         calm_since,
@@ -301,7 +311,9 @@ pub async fn put_memory(connection: &mut PgConnection, pair: &str, memory: &Memo
         memory.jump.accepted.map(|mark| mark.price.to_string()),
         memory.jump.accepted.and_then(|mark| at(mark.at_s)),
         memory.jump.candidate.map(|mark| mark.price.to_string()),
-        memory.jump.candidate.and_then(|mark| at(mark.at_s))
+        memory.jump.candidate.and_then(|mark| at(mark.at_s)),
+        heard.and_then(|heard| at(heard.at_s)),
+        &told[..]
     )
     .execute(connection)
     .await?

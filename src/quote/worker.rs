@@ -1,7 +1,7 @@
 //! The oracle at work: asks what is due, keeps the latest of each source, runs a round of every pair, and
 //! quotes. What it has heard is in memory; what it must not forget over a restart is in the database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,19 +12,20 @@ use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::board::Board;
-use super::decide::{Asked, Decision, Fx, Memory, PairInput, Round, decide, round};
+use super::decide::{Asked, Decision, Fx, Memory, PairInput, Quote, Round, decide, round, sources};
+use super::depeg::DepegState;
 use super::evidence::Evidence;
 use super::limits::LimitBook;
 use super::observation::{Invalid, Observation};
-use super::refusal::Refusal;
+use super::refusal::{Refusal, SourceVerdict};
 use super::source::chainlink::{self, FeedAnswer, FeedFacts, RoundData};
 use super::source::http::{VenueClient, VenueLimits};
 use super::source::{self, PriceSource};
 use super::{QuoteError, store};
 use crate::chains::{ChainBook, ChainSpec, FeedSpec, PairKind, PairSpec, VenueSpec};
-use crate::db::Database;
+use crate::db::{Database, DbError};
 use crate::rpc::{Fault, Node, RpcError};
-use crate::units::{BlockRef, ChainId, Currency, Progress, Toward};
+use crate::units::{BlockRef, ChainId, Currency, Progress, Toward, UsdRate};
 
 /// What the configuration says about one venue.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +63,7 @@ pub struct Oracle {
     facts: Mutex<BTreeMap<(ChainId, Address), (FeedFacts, i64)>>,
     schedule: Mutex<Schedule>,
     tally: Mutex<Tally>,
+    samples: Mutex<BTreeMap<String, VecDeque<Sample>>>,
 }
 
 /// When each was last asked.
@@ -90,9 +92,38 @@ pub struct Tally {
 /// How many durations are kept between two looks.
 const DURATIONS_MAX: usize = 10_000;
 
+/// A round of a pair as the console draws it: one for each minute of the last day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    pub at_s: i64,
+    /// `None` where the sources made no price.
+    pub price: Option<UsdRate>,
+    pub deviation_bps: Option<i32>,
+    pub dispersion_bps: Option<u32>,
+    /// Of a pair with a peg.
+    pub state: Option<&'static str>,
+    /// The code of the refusal that a quote would have met.
+    pub refused: Option<&'static str>,
+}
+
+/// A day of minutes.
+const SAMPLES_MAX: usize = 1_440;
+const SAMPLE_S: i64 = 60;
+
 /// The last round of a pair.
 #[derive(Clone, Debug)]
 pub struct RoundReport {
+    pub at_s: i64,
+    pub price: Option<UsdRate>,
+    /// Why a quote would be refused now.
+    pub refusal: Option<Refusal>,
+    pub min_sources: u32,
+    /// The limit that the dispersion has in this state.
+    pub dispersion_max_bps: u32,
+    /// Where the machine enters and halts, for a pair with a peg.
+    pub bands_bps: Option<(u32, u32)>,
+    /// Each source with what became of it; official ones are not among them.
+    pub verdicts: Vec<SourceVerdict>,
     pub families: u32,
     pub dispersion_bps: Option<u32>,
     pub deviation_bps: Option<i32>,
@@ -154,8 +185,8 @@ impl Oracle {
             let client = VenueClient::new(own.url.as_deref().unwrap_or(&spec.url), own.key, limits).map_err(QuoteError::Client)?;
             venues.push(Venue { place, spec: spec.clone(), source, client });
         }
-        let (board, facts, schedule, tally) = Default::default();
-        Ok(Self { book, nodes, venues, board, facts, schedule, tally })
+        let (board, facts, schedule, tally, samples) = Default::default();
+        Ok(Self { book, nodes, venues, board, facts, schedule, tally, samples })
     }
 
     /// What would leave a token without enough families or with thresholds that do not fit together; empty
@@ -204,6 +235,23 @@ impl Oracle {
         let mut tally = locked(&self.tally);
         let durations = std::mem::take(&mut tally.durations);
         Tally { durations, ..tally.clone() }
+    }
+
+    /// What happened since the start, without what is given once.
+    pub fn standing(&self) -> Tally {
+        let tally = locked(&self.tally);
+        Tally {
+            rejected: tally.rejected.clone(),
+            refused: tally.refused.clone(),
+            quoted: tally.quoted.clone(),
+            rounds: tally.rounds.clone(),
+            durations: Vec::new(),
+        }
+    }
+
+    /// The last day of a pair, oldest first; since the start, if that is less.
+    pub fn samples(&self, pair: &str) -> Vec<Sample> {
+        locked(&self.samples).get(pair).map(|samples| samples.iter().copied().collect()).unwrap_or_default()
     }
 
     /// Notes what a quote took.
@@ -268,15 +316,46 @@ impl Oracle {
                 *tally.rejected.entry((seen.source.clone(), reason)).or_default() += 1;
             }
         }
+        let (limits, at_s) = (&input.limits, now.unix_timestamp());
+        let calm = input.kind != PairKind::Stable || done.memory.depeg == DepegState::Par;
+        let sample = Sample {
+            at_s,
+            price: done.price,
+            deviation_bps: done.deviation_bps,
+            dispersion_bps: done.dispersion_bps,
+            state: input.peg.map(|_| after),
+            refused: done.outcome.as_ref().err().map(Refusal::code),
+        };
+        self.keep(&input.pair, sample);
         let report = RoundReport {
+            at_s,
+            price: done.price,
+            refusal: done.outcome.as_ref().err().cloned(),
+            min_sources: limits.min_sources,
+            dispersion_max_bps: if calm { limits.dispersion_normal_bps } else { limits.dispersion_stressed_bps },
+            bands_bps: input.peg.map(|_| (limits.depeg_enter_bps, limits.depeg_halt_bps)),
+            verdicts: sources(&input.observations, &done.verdicts, now),
             families: done.used,
             dispersion_bps: done.dispersion_bps,
             deviation_bps: done.deviation_bps,
             state: input.peg.map(|_| after),
             accepted_s: done.memory.jump.accepted.map(|mark| mark.at_s),
-            sources: input.observations.iter().map(|seen| (seen.source.clone(), seen.chain, seen.age_s(now.unix_timestamp()))).collect(),
+            sources: input.observations.iter().map(|seen| (seen.source.clone(), seen.chain, seen.age_s(at_s))).collect(),
         };
         tally.rounds.insert(input.pair.clone(), report);
+    }
+
+    /// One sample for each minute: a later round of the same minute takes the place of the one before.
+    fn keep(&self, pair: &str, sample: Sample) {
+        let mut all = locked(&self.samples);
+        let samples = all.entry(pair.to_owned()).or_default();
+        if samples.back().is_some_and(|last| last.at_s.div_euclid(SAMPLE_S) == sample.at_s.div_euclid(SAMPLE_S)) {
+            samples.pop_back();
+        }
+        samples.push_back(sample);
+        if samples.len() > SAMPLES_MAX {
+            samples.pop_front();
+        }
     }
 
     fn input(&self, pair: &PairSpec, toward: Toward, remembered: &Remembered, now: OffsetDateTime) -> PairInput {
@@ -290,7 +369,8 @@ impl Oracle {
             toward,
             observations,
             sanity,
-            memory: remembered.memories.get(&pair.name).copied().unwrap_or_default(),
+            needs_bound: pair.kind == PairKind::Fx,
+            memory: remembered.memories.get(&pair.name).cloned().unwrap_or_default(),
             limits: remembered.limits.limits(pair.base(), now),
         }
     }
@@ -317,18 +397,33 @@ impl Oracle {
         quoted
     }
 
+    /// A quote with its evidence, by what the database remembers now; or why there is none.
+    pub async fn fresh(
+        &self,
+        connection: &mut PgConnection,
+        asked: &Asked,
+        now: OffsetDateTime,
+    ) -> Result<Result<(Quote, Evidence), Refusal>, DbError> {
+        let memories = store::list_memories(connection).await?;
+        let remembered = Remembered { memories, limits: store::get_limits(connection).await? };
+        Ok(self.quote(asked, &remembered, now).and_then(|quoted| {
+            let evidence = quoted.evidence();
+            quoted.decision.outcome.map(|quote| (quote, evidence))
+        }))
+    }
+
     fn quoted(&self, asked: &Asked, remembered: &Remembered, now: OffsetDateTime) -> Result<Quoted, Refusal> {
         let prices = self.book.prices();
         let pair = self.price_of(asked)?;
         let mut token = self.input(pair, Toward::Down, remembered, now);
-        only_accepted(&mut token.memory);
+        looking(&mut token.memory);
         token.limits.inclusion_grace_s = remembered.limits.limits(&asked.chain.to_string(), now).inclusion_grace_s;
         let fx = match asked.currency {
             Currency::Usd => Fx::Dollar,
             other => {
                 let pair = prices.pair(&format!("{other}/USD")).ok_or_else(|| Refusal::UnknownCurrency(other.to_string()))?;
                 let mut input = self.input(pair, Toward::Up, remembered, now);
-                only_accepted(&mut input.memory);
+                looking(&mut input.memory);
                 Fx::Pair(Box::new(input))
             }
         };
@@ -487,8 +582,8 @@ impl Oracle {
 }
 
 /// A quote looks at what the last round heard, so it is no second round that could confirm a candidate.
-const fn only_accepted(memory: &mut Memory) {
-    memory.jump.candidate = None;
+fn looking(memory: &mut Memory) {
+    memory.jump = std::mem::take(&mut memory.jump).without_rounds();
 }
 
 /// Tokens are rounded down and currencies up: both favour who is paid.

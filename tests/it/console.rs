@@ -19,11 +19,12 @@ use crate::house::ApiHouse;
 use crate::way::Way;
 use passkey::{Fault, SoftKey};
 
-const PAGES: [&str; 12] = [
+const PAGES: [&str; 13] = [
     "/console",
     "/console/payments",
     "/console/intents",
     "/console/ledger",
+    "/console/prices",
     "/console/settings",
     "/console/findings",
     "/console/events",

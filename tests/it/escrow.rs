@@ -14,7 +14,7 @@ use amanatd::chains::ChainBook;
 use amanatd::daemon;
 use amanatd::db::{Database, DbError, Work};
 use amanatd::deposit;
-use amanatd::escrow::{self, Acceptance, EscrowError, Payout, PayoutState, RefundOrder, Source, Verdict};
+use amanatd::escrow::{self, Acceptance, EscrowError, Market, Payout, PayoutState, RefundOrder, Source, Verdict};
 use amanatd::intent::{self, FeeTerms, Intent, IntentError, IntentKind, IntentState};
 use amanatd::ledger::posting::ConfirmedTransfer;
 use amanatd::ledger::{self, AccountKey};
@@ -208,7 +208,7 @@ impl Desk {
 
     async fn accept(&self, payment: PaymentId, less_than_due: bool) -> Result<payment::Payment, EscrowError> {
         let acceptance = Acceptance { payment, less_than_due, by: "shop".to_owned(), reason: "agreed".to_owned() };
-        self.house.db.unit(move |connection| Box::pin(async move { escrow::accept(connection, &acceptance).await })).await
+        self.house.db.unit(move |connection| Box::pin(async move { escrow::accept(connection, &acceptance, no_market()).await })).await
     }
 
     async fn plan(&self, payout: &Payout) -> Intent {
@@ -270,6 +270,11 @@ impl Desk {
     fn events(&self) -> i64 {
         self.house.count("select count(*) from events")
     }
+}
+
+/// No prices: these payments are in their own token.
+fn no_market() -> Market<'static> {
+    Market { oracle: None, now: daemon::now() }
 }
 
 /// What a payout's transaction moves out of custody.

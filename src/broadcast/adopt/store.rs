@@ -37,7 +37,7 @@ pub struct AdoptAsked {
 /// Takes the transaction in. It settles once its block is deep enough, as what it is.
 pub async fn adopt(connection: &mut PgConnection, book: &ChainBook, asked: &AdoptAsked) -> Result<Intent, BroadcastError> {
     let signed = asked.signed;
-    let refuse = |source| BroadcastError::Adopt { tx_hash: signed.hash, source };
+    let refuse = |source| BroadcastError::Adopt { tx_hash: signed.hash, source: Box::new(source) };
     let Some(from) = account::store::find_address_id(connection, signed.sender).await? else {
         return Err(refuse(AdoptError::NotOurs(signed.sender)));
     };
@@ -177,14 +177,14 @@ impl<E: Into<BroadcastError>> From<E> for Stop {
 fn refuse_in(signed: &SignedTransfer) -> impl Fn(Stop) -> BroadcastError + use<> {
     let tx_hash = signed.hash;
     move |stop| match stop {
-        Stop::Refused(source) => BroadcastError::Adopt { tx_hash, source },
+        Stop::Refused(source) => BroadcastError::Adopt { tx_hash, source: Box::new(source) },
         Stop::Failed(error) => error,
     }
 }
 
 fn no_order(signed: &SignedTransfer) -> BroadcastError {
     let source = AdoptError::NoOrder { to: signed.transfer.to, asset: signed.transfer.asset, units: signed.transfer.amount };
-    BroadcastError::Adopt { tx_hash: signed.hash, source }
+    BroadcastError::Adopt { tx_hash: signed.hash, source: Box::new(source) }
 }
 
 /// The order that waits and pays exactly this; from a deposit address only that of its own payment.

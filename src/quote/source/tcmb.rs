@@ -43,7 +43,8 @@ impl PriceSource for Tcmb {
 
 /// Liras for one unit: the middle of what the bank buys and sells at, for as many units as it says.
 fn of(tags: &[Tag<'_>], symbol: &str) -> Result<Answer, Invalid> {
-    let start = tags.iter().position(|tag| tag.name == "Currency" && tag.attribute("CurrencyCode") == Some(symbol)).ok_or(Invalid::Decode)?;
+    let start =
+        tags.iter().position(|tag| tag.name == "Currency" && tag.attribute("CurrencyCode") == Some(symbol)).ok_or(Invalid::Decode)?;
     let fields = &tags[start + 1..];
     let end = fields.iter().position(|tag| tag.name == "Currency").unwrap_or(fields.len());
     let number = |name: &str| {

@@ -489,7 +489,7 @@ async fn perform(connection: &mut PgConnection, table: &mut Table<'_>, place: us
         }
         Act::Accept { less } => {
             let acceptance = Acceptance { payment, less_than_due: *less, by: "shop".to_owned(), reason: "agreed".to_owned() };
-            escrow(escrow::accept(connection, &acceptance).await.map(drop))
+            escrow(escrow::accept(connection, &acceptance, no_market()).await.map(drop))
         }
         Act::Cancel => escrow(escrow::cancel(connection, payment, "shop").await.map(drop)),
         Act::Lapse => escrow(escrow::lapse(connection, payment).await.map(drop)),

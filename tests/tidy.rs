@@ -20,6 +20,7 @@ const IO_FILES_OF_A_ROOM: &[&str] = &["store.rs", "worker.rs"];
 /// Other files that are not pure, each with its reason.
 const IO_FILES: &[(&str, &str)] = &[
     ("src/escrow/accept.rs", "commands of several stores, each in the transaction of whoever gives it"),
+    ("src/escrow/adjust.rs", "commands of several stores, each in the transaction of whoever gives it"),
     ("src/escrow/dispute.rs", "commands of several stores, each in the transaction of whoever gives it"),
     ("src/escrow/late.rs", "part of such a command: it asks the oracle's memory and stores a quote"),
     ("src/escrow/order.rs", "commands of several stores, each in the transaction of whoever gives it"),
@@ -34,6 +35,7 @@ const IO_FILES: &[(&str, &str)] = &[
     ("src/screen/guard.rs", "judges addresses of the network; it connects to none"),
     ("src/screen/oracle.rs", "a screener that asks a contract"),
     ("src/screen/provider.rs", "a screener that is asked over HTTP"),
+    ("src/screen/recipient.rs", "commands of several stores, each in the transaction of whoever gives it"),
     ("src/signing/definitions.rs", "reads the vendor's definitions from a directory; the checks in it are pure"),
     ("src/signing/device.rs", "the handle on the device thread, which is a thread of its own by house rule"),
     ("src/signing/link.rs", "each step of a device has a deadline, measured where it is waited for"),

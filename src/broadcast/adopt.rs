@@ -11,6 +11,7 @@ use alloy::primitives::{Address, B256, U256};
 use uuid::Uuid;
 
 use crate::account::Purpose;
+use crate::deposit::DestinationStatus;
 use crate::intent::IntentKind;
 use crate::signing::{SignedTransfer, Transfer};
 use crate::units::{Asset, ChainId, IntentId};
@@ -36,6 +37,8 @@ impl Meaning {
             return Ok(Self::Cancel);
         }
         match (from, to) {
+            // Nothing of ours moves nothing.
+            _ if amount.is_zero() => Err(AdoptError::Meaningless { from: signed.sender, to: recipient, asset, units: amount }),
             (Purpose::Deposit, Some(Purpose::Treasury)) => Ok(Self::Sweep),
             (Purpose::Gas, Some(Purpose::Deposit)) if asset == Asset::Native => Ok(Self::Fuel),
             (Purpose::Deposit | Purpose::Treasury, None) => Ok(Self::Payout),
@@ -85,6 +88,8 @@ pub enum AdoptError {
     NoOrder { to: Address, asset: Asset, units: U256 },
     #[error("orders {0:?} pay the same to the same; name the one that it paid (--payout)")]
     SeveralOrders(Vec<Uuid>),
+    #[error("the deposit address {address} is {}; {remedy}", .status.name())]
+    Destination { address: Address, status: DestinationStatus, remedy: &'static str },
     #[error("the deposit address {0} belongs to no payment here; let the watcher catch up and restore the payment first")]
     NoDestination(Address),
     #[error(
@@ -121,6 +126,8 @@ mod tests {
             (Treasury, (OTHER, None), Asset::Native, 5, Some(Meaning::Payout)),
             (Treasury, (OTHER, Some(Deposit)), USDC, 5, None),
             (Deposit, (OTHER, Some(Treasury)), USDC, 5, Some(Meaning::Sweep)),
+            (Deposit, (OTHER, Some(Treasury)), USDC, 0, None),
+            (Treasury, (OTHER, None), USDC, 0, None),
             (Deposit, (OTHER, None), USDC, 5, Some(Meaning::Payout)),
             (Deposit, (OTHER, Some(Deposit)), USDC, 5, None),
             (Gas, (OTHER, Some(Deposit)), Asset::Native, 5, Some(Meaning::Fuel)),

@@ -1,6 +1,6 @@
 //! SQL of `outbound_transactions`, and the step from a station's answer to stored bytes.
 
-use alloy::primitives::Bytes;
+use alloy::primitives::{Bytes, keccak256};
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
@@ -115,9 +115,10 @@ pub(super) async fn insert_adopted(
 ) -> Result<(), BroadcastError> {
     let chain = intent.chain();
     let spec = book.get(chain).ok_or(BroadcastError::UnknownChain(chain))?;
-    let request = signing::request_for(intent, spec).map_err(|source| BroadcastError::Request { intent: intent.id, source })?;
-    let signed =
-        SignedTx::from_raw(request, raw).map_err(|source| BroadcastError::NotApproved { intent: intent.id, source: Box::new(source) })?;
+    // Nothing was asked of a device here, so what does not hold is the officer's to know.
+    let no = |said: String| BroadcastError::Adopt { tx_hash: keccak256(raw), source: Box::new(AdoptError::NoTransfer(said)) };
+    let request = signing::request_for(intent, spec).map_err(|error| no(error.to_string()))?;
+    let signed = SignedTx::from_raw(request, raw).map_err(|error| no(error.to_string()))?;
     let at_nonce = list_at_nonce(connection, intent).await?;
     if let Some(stored) = at_nonce.iter().find(|stored| stored.tx_hash == signed.hash()) {
         return Err(BroadcastError::Adopt { tx_hash: stored.tx_hash, source: Box::new(AdoptError::Known(stored.intent)) });

@@ -679,7 +679,10 @@ async fn find_foreign(
 ) -> Result<Option<u64>, IntentError> {
     let floor = baseline::store::get(connection, chain, address).await?.max(count.saturating_sub(NONCES_SPAN));
     let signed = baseline::store::list_signed(connection, chain, address, floor, count).await?;
-    let Some(nonce) = foreign_nonces(floor, count, &signed).first().copied() else { return Ok(None) };
+    let Some(nonce) = foreign_nonces(floor, count, &signed).first().copied() else {
+        // Further below the chain's count, the watch has looked since the baseline.
+        return Ok(baseline::store::find_told(connection, chain, address).await?);
+    };
     baseline::store::tell_foreign(connection, chain, address, nonce).await?;
     Ok(Some(nonce))
 }

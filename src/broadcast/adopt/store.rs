@@ -9,12 +9,12 @@ use super::{AdoptError, Meaning};
 use crate::account;
 use crate::broadcast::{BroadcastError, Inclusion, store};
 use crate::chains::ChainBook;
-use crate::deposit::{self, DestinationStatus};
+use crate::deposit::{self, Destination, DestinationStatus};
 use crate::escrow::{self, Payout, PayoutKind, PayoutState};
 use crate::event::{self, Event};
 use crate::intent::{self, FeeTerms, Intent, IntentError, IntentKind, IntentState};
 use crate::ledger::{self, AccountKey};
-use crate::payment;
+use crate::payment::{self, Payment};
 use crate::policy::APPROVALS_EXPIRE_MINUTES;
 use crate::signing::SignedTransfer;
 use crate::units::{Asset, AssetId, IntentId, PaymentId, TokenAmount};
@@ -106,7 +106,8 @@ pub async fn adopt(connection: &mut PgConnection, book: &ChainBook, asked: &Adop
         (None, Meaning::Sweep) => {
             let address = intent.from.address;
             let destination = destination_at(connection, address).await?.ok_or_else(|| refuse(AdoptError::NoDestination(address)))?;
-            payment::store::lock(connection, destination.payment).await.map_err(IntentError::from)?;
+            let payment = payment::store::lock(connection, destination.payment).await.map_err(IntentError::from)?;
+            refuse_other_sweep(&intent, &payment, &destination).map_err(refuse)?;
             refuse_unbooked(connection, &intent, asked.inclusion).await.map_err(refuse_in(&signed))?;
             (intent.payment, intent.destination) = (Some(destination.payment), Some(destination.id));
             deposit::store::advance(connection, destination.id, DestinationStatus::Active, DestinationStatus::Sweeping).await?;
@@ -142,6 +143,21 @@ pub async fn adopt(connection: &mut PgConnection, book: &ChainBook, asked: &Adop
     Ok(intent::store::get(connection, intent.id).await?)
 }
 
+/// A sweep takes what its payment is due in, from an address that nothing holds.
+fn refuse_other_sweep(intent: &Intent, payment: &Payment, destination: &Destination) -> Result<(), AdoptError> {
+    if intent.amount.asset != payment.due.asset {
+        let (from, to, asset) = (intent.from.address, intent.to, intent.amount.asset.asset);
+        return Err(AdoptError::Meaningless { from, to, asset, units: intent.amount.units });
+    }
+    let refused = |remedy| AdoptError::Destination { address: intent.from.address, status: destination.status, remedy };
+    match destination.status {
+        DestinationStatus::Active => Ok(()),
+        DestinationStatus::Sweeping => Err(refused("give up the sweep that is planned there first")),
+        DestinationStatus::Swept => Err(refused("what it swept is in the books; what came after that must be credited first")),
+        DestinationStatus::Quarantined => Err(refused("a resolver must free it first")),
+    }
+}
+
 /// Whoever locks both locks the payment first.
 async fn lock(connection: &mut PgConnection, id: IntentId) -> Result<Intent, BroadcastError> {
     if let Some(payment) = intent::store::get(connection, id).await?.payment {
@@ -155,7 +171,7 @@ async fn new(connection: &mut PgConnection, mut intent: Intent) -> Result<Intent
     Ok(intent::store::insert_adopted(connection, &intent).await?)
 }
 
-async fn destination_at(connection: &mut PgConnection, address: Address) -> Result<Option<deposit::Destination>, BroadcastError> {
+async fn destination_at(connection: &mut PgConnection, address: Address) -> Result<Option<Destination>, BroadcastError> {
     match account::store::find_address_id(connection, address).await? {
         Some(id) => Ok(deposit::store::find_by_derived_address(connection, id).await?),
         None => Ok(None),

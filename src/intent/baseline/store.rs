@@ -65,6 +65,30 @@ pub async fn tell_foreign(connection: &mut PgConnection, chain: ChainId, address
     Ok(true)
 }
 
+/// A foreign use of an address that was told of and is not accounted for, however long ago the chain used it.
+pub async fn find_told(connection: &mut PgConnection, chain: ChainId, address: Address) -> Result<Option<u64>, DbError> {
+    let baseline = get(connection, chain, address).await?;
+    let nonce = sqlx::query_scalar!(
+        r#"
+        select min((e.detail ->> 'nonce')::bigint)
+        from events e
+        where e.kind = 'chain.foreign_nonce' and e.chain_id = $1::bigint and e.detail ->> 'address' = $2
+          and (e.detail ->> 'nonce')::bigint >= $3
+          and not exists (
+              select from outbound_transactions o
+              where o.chain_id = e.chain_id and o.from_address = $4::bytea and o.nonce = (e.detail ->> 'nonce')::bigint
+          )
+        "#,
+        chain.as_i64(),
+        address.to_string(),
+        baseline.cast_signed(),
+        address.as_slice()
+    )
+    .fetch_one(connection)
+    .await?;
+    nonce.map(|nonce| count_from_sql("events.detail.nonce", nonce)).transpose()
+}
+
 /// Foreign uses that were told of, are not below the baseline, and of which nothing is stored yet; oldest first.
 pub async fn list_foreign(connection: &mut PgConnection, limit: i64) -> Result<Vec<ForeignUse>, DbError> {
     let rows = sqlx::query!(

@@ -4,7 +4,9 @@ use alloy::primitives::{Address, B256, U256};
 use amanatd::api::wire::{AdoptTransaction, IntentView, ProposeBaseline};
 use amanatd::broadcast::nonces::NonceWatch;
 use amanatd::daemon;
+use amanatd::db::DbError;
 use amanatd::devkit::postgres;
+use amanatd::intent::baseline;
 use amanatd::ledger::AccountKey;
 use amanatd::units::{ProposalId, parse_units};
 
@@ -235,4 +237,24 @@ async fn n12_an_address_with_a_past_waits_for_two_officers() {
     assert_eq!(way.outflow("release").await.nonce, 1);
     let lower = format!("{:?}", way.officer.propose_baseline(&ask(treasury, 1)).await.unwrap_err());
     assert!(lower.contains("not above the baseline"), "{lower}");
+}
+
+#[tokio::test]
+async fn n12_a_use_that_was_told_of_stops_planning_however_far_below_the_count_it_is() {
+    let way = Way::start().await;
+    let treasury = way.operator("treasury").await;
+    let told = way.api.db.unit::<_, DbError, _>(move |connection| {
+        Box::pin(async move { baseline::store::tell_foreign(connection, CHAIN, treasury, 7).await })
+    });
+    assert!(told.await.unwrap());
+    way.resume();
+    let payment = way.funded("USDC", "40", 0).await;
+    way.outflow("fuel").await;
+    way.outflow("sweep").await;
+    way.marketplace.release(payment.id, "release").await.unwrap();
+    assert_eq!(way.frozen().await, [treasury]);
+    way.baseline(treasury, 8).await;
+    way.rounds().await;
+    way.outflow("release").await;
+    assert_eq!(way.read(payment.id).await.status, "completed");
 }

@@ -111,7 +111,7 @@ async fn an_officer_follows_a_payment_and_approves_with_a_passkey() {
     driver.order(json!({ "do": "click", "place": "[data-sign-in]" })).await;
     driver.sees("h1", "Overview").await;
     driver.look("overview-empty").await;
-    for page in ["findings", "plan", "statements", "disputes", "payments", "webhooks"] {
+    for page in ["findings", "plan", "prices", "statements", "disputes", "payments", "webhooks"] {
         driver.open(&format!("/console/{page}")).await;
         driver.look(&format!("{page}-empty")).await;
     }
